@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Question
+from emo_lightning.data.collate import ImageQuestion
 from emo_lightning.inference.bundle import Bundle, write_bundle
 from emo_lightning.inference.inputs import entries
 from emo_lightning.inference.model import EmotionModel
@@ -72,7 +72,7 @@ def one_by_one(model: EmotionModel, images: Sequence[Image.Image], tokens: int) 
     for image in images:
         replies: list[object] = []
         for name in model.bundle.questions:
-            batch = model.collate([Question("0", image, objective(name).keys)])
+            batch = model.collate([ImageQuestion("0", image, objective(name).keys)])
             moved = {key: value.to(model.device) if hasattr(value, "to") else value for key, value in batch.items()}
             replies += model.backbone.generate(moved, tokens)
         found.append((replies, model.embed([image])[0]))

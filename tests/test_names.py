@@ -1,8 +1,9 @@
-"""Names in the code that a stranger can guess: no private words."""
+"""Names in the code that a stranger can guess: no private words, and one class a name."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,4 +65,23 @@ def test_a_figure_is_a_drawing() -> None:
                 for name in defined(tree)
                 if "figure" in snake(name).split("_") or "figures" in snake(name).split("_")
             }
+    assert not found
+
+
+def test_a_public_class_stands_once() -> None:
+    """Over both packages, so that a name in a traceback or a message says which class it is."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path, tree in trees():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(str(path))
+    assert not {name: paths for name, paths in places.items() if len(paths) > 1}
+
+
+AMBIGUOUS = {"MARK", "MOST", "LEVEL"}
+"""Constants that had several values, each of another thing."""
+
+
+def test_a_constant_says_of_what_it_is() -> None:
+    found = {f"{path}: {name}" for path, tree in trees() for name in defined(tree) if name in AMBIGUOUS}
     assert not found

@@ -61,7 +61,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PassEstimate:
     """What a pass will cost."""
 
     images: int
@@ -121,7 +121,7 @@ def price_source(path: Path) -> str:
     return f"prices: {path.name}, " + (f"as of {as_of}" if as_of else "of no date (key `as_of`)")
 
 
-def estimate(store: Store, config: PrepConfig, *, batch: bool = False) -> Estimate:
+def estimate(store: Store, config: PrepConfig, *, batch: bool = False) -> PassEstimate:
     """What is left to do and what it will cost; asks nobody.
 
     Args:
@@ -143,7 +143,7 @@ def estimate(store: Store, config: PrepConfig, *, batch: bool = False) -> Estima
         _line(store.ledger, config, endpoint, prices[endpoint.model], todo, len(before) if measured else 0, batch)
         for endpoint in config.endpoints
     ]
-    return Estimate(len(todo), lines, store.ledger.total_cost(), measured, price_source(config.prices))
+    return PassEstimate(len(todo), lines, store.ledger.total_cost(), measured, price_source(config.prices))
 
 
 def _line(

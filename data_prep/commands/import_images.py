@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import new_parser
-from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
+from data_prep.sources import PUBLISHED, SOURCES, Source, SourceError, SourceItem, SourceRefusal, open_source
 from data_prep.sources.base import Repeat
 from emo_lightning.core.label_map import OWN_WORDS, read_label_map
 from emo_lightning.core.options import ALWAYS
@@ -19,7 +19,7 @@ from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
-    from emo_lightning.core.overlap import Pictures
+    from emo_lightning.core.overlap import ImageCollection
 
 _NAMES = ("folder", "world", *SOURCES[1:])
 """Sources by name: those of `data_prep.sources`, and the demo's world."""
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     parser.refuse_unused(argv, *active)
     from data_prep.store.items import one_line
     from data_prep.store.store import ImportReport, Store
-    from emo_lightning.core.overlap import Pictures, overlap_lines, pictures_of
+    from emo_lightning.core.overlap import ImageCollection, overlap_lines, pictures_of
 
     others = [pictures_of(other) for other in args.against]
     source = _source(args.source, args.licence, args.name, args.labels)
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
         def on_item(report: ImportReport) -> None:
             progress.update(task, advance=1, description=f"import: {report.added} added, {report.refused} refused")
 
-        taken = Pictures(args.source)
+        taken = ImageCollection(args.source)
         with _refusals_written(source.read(Path(args.path)), args.refusals) as items:
             report = store.import_items(_kept_in_mind(items, taken) if others else items, on_item)
         if isinstance(source, UrlSource):
@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
     return 0 if report.added or report.known else 2
 
 
-def _kept_in_mind(items: Iterator[SourceItem | Refusal], taken: Pictures) -> Iterator[SourceItem | Refusal]:
+def _kept_in_mind(items: Iterator[SourceItem | SourceRefusal], taken: ImageCollection) -> Iterator[SourceItem | SourceRefusal]:
     """The same items; the marks of every image that passes are kept."""
     for item in items:
         if isinstance(item, SourceItem):
@@ -162,7 +162,9 @@ def _sources() -> str:
 
 
 @contextlib.contextmanager
-def _refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -> Iterator[Iterator[SourceItem | Refusal]]:
+def _refusals_written(
+    items: Iterator[SourceItem | SourceRefusal], path: str | None
+) -> Iterator[Iterator[SourceItem | SourceRefusal]]:
     """The same items; every refusal that passes is written down as well."""
     if path is None:
         yield items
@@ -174,9 +176,9 @@ def _refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -
         raise SourceError(msg) from None
     with file as out:
 
-        def passing() -> Iterator[SourceItem | Refusal]:
+        def passing() -> Iterator[SourceItem | SourceRefusal]:
             for item in items:
-                if isinstance(item, Refusal) and not isinstance(item, Repeat):
+                if isinstance(item, SourceRefusal) and not isinstance(item, Repeat):
                     out.write(json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n")
                 yield item
 

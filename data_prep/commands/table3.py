@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from data_prep.demo.config import DemoConfig
-    from data_prep.stats.references import Reference
+    from data_prep.stats.references import CriticReference
     from data_prep.store.store import Store
 
 
@@ -98,9 +98,9 @@ def main(argv: list[str]) -> int:
     return 130 if found["unanswered"].get("stopped") else 0
 
 
-def _references(kind: str, store: Store, config: DemoConfig) -> dict[str, Reference]:
+def _references(kind: str, store: Store, config: DemoConfig) -> dict[str, CriticReference]:
     """What is right, by item id; empty for `none`."""
-    from data_prep.stats.references import Reference
+    from data_prep.stats.references import CriticReference
     from data_prep.stats.table3 import Table3Error
 
     if kind == "auto":
@@ -111,23 +111,23 @@ def _references(kind: str, store: Store, config: DemoConfig) -> dict[str, Refere
         case "truth":
             from data_prep.demo.simulation.serve import store_truth
 
-            found = {record.id: Reference.of_truth(record) for record in store_truth(store.root, config)}
+            found = {record.id: CriticReference.of_truth(record) for record in store_truth(store.root, config)}
         case "reviews":
             found = _reviewed(store)
         case path:
             from data_prep.export.read import read_records
 
-            found = {record.id: Reference.of_truth(record) for record in read_records([path])}
+            found = {record.id: CriticReference.of_truth(record) for record in read_records([path])}
     if not found:
         msg = f"--reference {kind}: nothing is known to be right; review some (`emo prep review`), or use none"
         raise Table3Error(msg)
     return found
 
 
-def _reviewed(store: Store) -> dict[str, Reference]:
+def _reviewed(store: Store) -> dict[str, CriticReference]:
     from data_prep.review.decisions import Review
     from data_prep.review.log import read_reviews
-    from data_prep.stats.references import Reference
+    from data_prep.stats.references import CriticReference
     from emo_lightning.core.records import Record
 
     rows: dict[str, list[Review]] = {}
@@ -135,7 +135,7 @@ def _reviewed(store: Store) -> dict[str, Reference]:
     for row in read_reviews(path):
         rows.setdefault(row.item_id, []).append(row)
     return {
-        item.id: Reference.of_reviews(Record.from_json(outcome.record, f"outcome of {item.id}"), rows[item.id])
+        item.id: CriticReference.of_reviews(Record.from_json(outcome.record, f"outcome of {item.id}"), rows[item.id])
         for item, outcome in store.ledger.outcomes()
         if item.id in rows
     }

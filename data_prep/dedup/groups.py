@@ -43,7 +43,7 @@ class Dropped:
 
 
 @dataclass(frozen=True)
-class Member:
+class ChainMember:
     """An item of a chain."""
 
     item_id: str
@@ -59,17 +59,17 @@ class Member:
 class Chain:
     """A group of which not all are like the one that is kept: they hang together through images between them."""
 
-    members: tuple[Member, ...]
+    members: tuple[ChainMember, ...]
     """Foremost first, each item that is kept before those that are left out for it."""
 
     @property
-    def split_off(self) -> tuple[Member, ...]:
+    def split_off(self) -> tuple[ChainMember, ...]:
         """Items that are kept beside the foremost, being too far from it."""
         return tuple(member for member in self.members[1:] if member.how is None)
 
 
 @dataclass(frozen=True)
-class Decision:
+class DedupDecision:
     """What dedup found."""
 
     dropped: list[Dropped]
@@ -109,7 +109,7 @@ class Thresholds:
     """Bits up to which an item is left out that is like the one that is kept only through other images; a farther one is kept."""
 
 
-def decide(items: Sequence[Candidate], likeness: Likeness, thresholds: Thresholds, priority: Sequence[str]) -> Decision:
+def decide(items: Sequence[Candidate], likeness: Likeness, thresholds: Thresholds, priority: Sequence[str]) -> DedupDecision:
     """Groups by union-find; in each the item of the foremost source is kept, then the largest, then the first by id.
 
     A chain of look-alikes may lead far from the one that is kept: of the items that are too far from it the foremost is kept, too, and so
@@ -142,7 +142,7 @@ def decide(items: Sequence[Candidate], likeness: Likeness, thresholds: Threshold
             chains.append(_chain(stars))
     groups, near_sizes = _near_groups(items, images, _edges(likeness, thresholds, 1))
     chains.sort(key=lambda chain: chain.members[0].item_id)
-    return Decision(sorted(dropped, key=lambda d: d.item_id), groups, sizes, near_sizes, chains)
+    return DedupDecision(sorted(dropped, key=lambda d: d.item_id), groups, sizes, near_sizes, chains)
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ def _stars(
 
 
 def _chain(stars: Sequence[_Star]) -> Chain:
-    members: list[Member] = []
+    members: list[ChainMember] = []
     for number, star in enumerate(stars):
-        members.append(Member(star.kept.id, star.kept.id, None, star.bits if number else 0.0))
-        members += [Member(one.item_id, one.kept_id, one.how, one.distance) for one in star.dropped]
+        members.append(ChainMember(star.kept.id, star.kept.id, None, star.bits if number else 0.0))
+        members += [ChainMember(one.item_id, one.kept_id, one.how, one.distance) for one in star.dropped]
     return Chain(tuple(members))
 
 

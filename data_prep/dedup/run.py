@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_prep.dedup import phash, registration
-from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, decide
+from data_prep.dedup.groups import Candidate, DedupDecision, Likeness, Thresholds, decide
 from data_prep.dedup.pairs import Edges, Forest, Hashes, Indices, close_vectors, components
-from data_prep.dedup.search import NO_EDGES, Found, parts, search
-from data_prep.engine import LOCAL, Engine, Prepared, Result, Row, Step, in_batches
+from data_prep.dedup.search import NO_EDGES, FoundPairs, parts, search
+from data_prep.engine import LOCAL, Engine, ItemRow, Prepared, Result, Step, in_batches
 from data_prep.store.store import Store
 from data_prep.store.tables import COUNT_DUPLICATES
 from emo_lightning.core.errors import InputError
@@ -99,7 +99,7 @@ class DedupReport:
     registered: int
     """Pairs whose pixels were fitted to each other."""
     embedded: int
-    decision: Decision
+    decision: DedupDecision
     split_by_source: int
     """Groups whose items their sources put into different splits."""
 
@@ -208,7 +208,7 @@ def _cached_or_computed(
     return known, len(missing)
 
 
-def _undecided_pairs(found: Found, images: int, threshold: int) -> Indices:
+def _undecided_pairs(found: FoundPairs, images: int, threshold: int) -> Indices:
     """(pairs, 2) candidates that the hashes alone have not put into one group."""
     first, second, bits = found.edges
     same = components(images, (first[bits <= threshold], second[bits <= threshold], bits[bits <= threshold]))
@@ -217,7 +217,7 @@ def _undecided_pairs(found: Found, images: int, threshold: int) -> Indices:
     return left
 
 
-def _split_candidates(decision: Decision, items: Sequence[Candidate], found: Found, registered: Edges) -> Indices:
+def _split_candidates(decision: DedupDecision, items: Sequence[Candidate], found: FoundPairs, registered: Edges) -> Indices:
     """(pairs, 2) images not left out for the foremost of their chain, and that, where one may show a part of the other: not registered yet."""
     image = {item.id: item.image for item in items}
     pairs: set[tuple[int, int]] = set()
@@ -281,7 +281,7 @@ def _computed_in_chunks(
 ) -> Iterator[tuple[Sequence[str], list[Result], int]]:
     """Images, what the step finds in them, and how many are done."""
     chunks = in_batches(missing, size)
-    rows = [[Row(sha256, files[sha256]) for sha256 in chunk] for chunk in chunks]
+    rows = [[ItemRow(sha256, files[sha256]) for sha256 in chunk] for chunk in chunks]
     done = 0
     for chunk, found in zip(chunks, engine.map(store, rows, step), strict=True):
         done += len(chunk)
@@ -295,7 +295,7 @@ def _embedding_edges(vectors: NDArray[np.float16], most: float) -> Edges:
     return forest.edges(most)
 
 
-def _write(store: Store, items: Sequence[Candidate], decision: Decision) -> None:
+def _write(store: Store, items: Sequence[Candidate], decision: DedupDecision) -> None:
     before = {item.id: item.group for item in items}
     changed = {item_id: group for item_id, group in decision.groups.items() if before[item_id] != group}
     store.ledger.write_now(
@@ -313,7 +313,7 @@ def _write(store: Store, items: Sequence[Candidate], decision: Decision) -> None
     )
 
 
-def _split_groups(decision: Decision, splits: dict[str, str | None]) -> int:
+def _split_groups(decision: DedupDecision, splits: dict[str, str | None]) -> int:
     found: dict[str, set[str]] = {}
     for item_id, group in decision.groups.items():
         if split := splits[item_id]:

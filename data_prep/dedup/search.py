@@ -33,7 +33,7 @@ NO_EDGES: Edges = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPairs:
     """Of all pairs of images, by their numbers."""
 
     edges: Edges
@@ -48,7 +48,7 @@ def search(
     sure: int,
     parts: bool,
     on_rows: Callable[[int, int], None] = lambda *_: None,
-) -> Found:
+) -> FoundPairs:
     """Compare all images.
 
     Args:
@@ -61,7 +61,7 @@ def search(
     forest = Forest(len(prints))
     shown = np.array([i for i, hashes in enumerate(prints) if len(hashes)], np.int64)
     if not len(shown):
-        return Found(NO_EDGES, np.empty((0, 2), np.int64))
+        return FoundPairs(NO_EDGES, np.empty((0, 2), np.int64))
     views = [wholes(prints[i]) for i in shown]
     hashes, leaders, first, owners = _first_owners(np.concatenate(views), np.repeat(shown, [len(v) for v in views]))
     # Images of one hash are tied to the first of them, which then stands for all.
@@ -88,7 +88,7 @@ def search(
         candidates += _by_centre(windows, shown, hashes, leaders, lambda rows: on_rows(len(hashes) + rows, total))
     together = np.concatenate(candidates) if candidates else np.empty((0, 2), np.int64)
     together = together[together[:, 0] != together[:, 1]]
-    return Found(forest.edges(most), np.unique(together, axis=0))
+    return FoundPairs(forest.edges(most), np.unique(together, axis=0))
 
 
 def _first_owners(hashes: Hashes, owners: Indices) -> tuple[Hashes, Indices, Indices, Indices]:
@@ -135,7 +135,7 @@ class _Windows:
 
 
 @dataclass(frozen=True)
-class Parts:
+class PairParts:
     """For each pair, which image is the whole, about where the other lies in it, and whether mirrored: what a registration starts from."""
 
     whole: Indices
@@ -145,7 +145,7 @@ class Parts:
     mirrored: Mask
 
 
-def parts(prints: Sequence[Hashes], pairs: Indices) -> Parts:
+def parts(prints: Sequence[Hashes], pairs: Indices) -> PairParts:
     """By the closest window of either image.
 
     Args:
@@ -162,7 +162,7 @@ def parts(prints: Sequence[Hashes], pairs: Indices) -> Parts:
     best = bits.argmin(1) if len(bits) else np.empty(0, np.int64)
     swapped, rest = best >= 2 * len(WINDOWS), best % (2 * len(WINDOWS))
     first, second = pairs.T
-    return Parts(
+    return PairParts(
         whole=np.where(swapped, second, first),
         part=np.where(swapped, first, second),
         start=np.array(WINDOWS)[rest % len(WINDOWS)],

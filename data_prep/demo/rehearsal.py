@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from data_prep.annotate.estimate import Estimate, estimate
+from data_prep.annotate.estimate import PassEstimate, estimate
 from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.config import GroundingConfig, PrepConfig
 from data_prep.demo.config import DemoConfig
@@ -24,7 +24,7 @@ from data_prep.demo.simulation.server import SimulationServer
 from data_prep.grounding import ground
 from data_prep.provider.config import EndpointConfig
 from data_prep.store.items import SourceItem
-from data_prep.store.rehearsal import MARK, PARTY, RehearsalError, marked, refuse_rehearsal
+from data_prep.store.rehearsal import PARTY, REHEARSAL_LABEL, RehearsalError, marked, refuse_rehearsal
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.records import Record
@@ -43,7 +43,7 @@ class Rehearsed:
     """Where it is."""
     report: PassReport
     grounded: dict[str, int]
-    bill: Estimate
+    bill: PassEstimate
     """Of the pass over the real store."""
 
 
@@ -118,7 +118,7 @@ def _marked(real: Store, items: Iterable[Item], truth: list[Record]) -> Iterator
             source=item.source,
             split=item.split,
             group=item.group,
-            labels={**item.labels, MARK: True},
+            labels={**item.labels, REHEARSAL_LABEL: True},
             regions=tuple(known.objects),
             licence=item.licence,
             origin=item.origin,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.demo.config import DemoConfig, WorldConfig
-from data_prep.sources.base import Refusal, SourceError, SourceItem
+from data_prep.sources.base import SourceError, SourceItem, SourceRefusal
 from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.records import Record
 
@@ -77,7 +77,7 @@ def world_item(sample: WorldSample) -> SourceItem:
 class WorldSource:
     """Draws the splits that a configuration file names under `world:`."""
 
-    def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
+    def read(self, path: Path) -> Iterator[SourceItem | SourceRefusal]:
         """`path` is a YAML file of configs/prep with a `world` key.
 
         Raises:

@@ -31,7 +31,7 @@ class EngineError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Row:
+class ItemRow:
     """One image of a store, and what is asked about it."""
 
     sha256: str
@@ -51,7 +51,7 @@ class Step(ABC, Generic[Prepared]):
         """One encoded image, made ready; several run at once in threads."""
 
     @abstractmethod
-    def load(self) -> Callable[[Sequence[Row], Sequence[Prepared]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Prepared]], list[Result]]:
         """Load what is needed, once in a process; returns the function of a batch: rows and their prepared images to results.
 
         Raises:
@@ -62,7 +62,7 @@ class Step(ABC, Generic[Prepared]):
 class Engine(Protocol):
     """See `data_prep.engine`."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step[Prepared]) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[Result]]:
         """The results of each batch, in the order of the batches; nothing is loaded where there are none.
 
         Args:

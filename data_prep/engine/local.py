@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from data_prep.engine.base import Engine, MakeAttempts, Prepared, Result, Row, Step
+from data_prep.engine.base import Engine, ItemRow, MakeAttempts, Prepared, Result, Step
 from data_prep.provider.attempts import Attempts
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ _THREADS = max(4, os.cpu_count() or 1)
 class LocalEngine:
     """This machine."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step[Prepared]) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[Result]]:
         """See `Engine.map`; at most two batches of images are in memory."""
         if not batches:
             return
         compute = step.load()
 
-        def ready(row: Row) -> Prepared:
+        def ready(row: ItemRow) -> Prepared:
             return step.prepare(store.image(row.sha256, row.extension))
 
         with ThreadPoolExecutor(_THREADS) as threads:

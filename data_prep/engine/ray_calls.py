@@ -31,7 +31,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Protocol, Unpack, cast
 
 from data_prep.engine.base import EngineError, MakeAttempts
-from data_prep.engine.ray_handles import Reference, RemoteMethod, cluster_nodes, end_actor, start_actor
+from data_prep.engine.ray_handles import RayReference, RemoteMethod, cluster_nodes, end_actor, start_actor
 from data_prep.engine.ray_ledger import CallTrace, LedgerHandle, actor_result, ledger_in_actor
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.budget import Budget, Tally
@@ -160,14 +160,14 @@ class SenderHandle(Protocol):
     """A `Sender`, from another process."""
 
     open: RemoteMethod[[dict[str, str]], None]
-    send: RemoteMethod[[Request, Reference[bytes], str, int | None, float], Delivery]
+    send: RemoteMethod[[Request, RayReference[bytes], str, int | None, float], Delivery]
 
 
 @dataclass
 class _RunningSender:
     number: int
     actor: SenderHandle
-    ready: Reference[None]
+    ready: RayReference[None]
     """Done when it has its keys."""
 
 
@@ -203,7 +203,7 @@ class RayAttempts(Attempts):
         self._settings = dict(prices), list(endpoints)
         self._keys_by_variable = {e.api_key_env: e.api_key() for e in endpoints}
         self._numbers = itertools.count(1)
-        self._images: OrderedDict[str, Reference[bytes]] = OrderedDict()
+        self._images: OrderedDict[str, RayReference[bytes]] = OrderedDict()
         self._together = sum(e.concurrency for e in endpoints)
         self._senders = [self._start_sender(node["NodeID"]) for node in cluster_nodes() if node["Alive"]]
         self._turn = itertools.count()
@@ -271,7 +271,7 @@ class RayAttempts(Attempts):
             raise self.stop.fail(delivery.fatal)
         return delivery.result, delivery.cost
 
-    def _image(self, request: Request) -> Reference[bytes]:
+    def _image(self, request: Request) -> RayReference[bytes]:
         import ray
 
         sha256 = request.picture.sha256

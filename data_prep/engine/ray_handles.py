@@ -10,7 +10,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Reference(Protocol[_T]):
+class RayReference(Protocol[_T]):
     """What Ray gives for a result that is not there yet (`ray.ObjectRef`)."""
 
     def __await__(self) -> Generator[object, None, _T]:
@@ -25,23 +25,23 @@ class Reference(Protocol[_T]):
 class RemoteMethod(Protocol[_P, _T]):
     """A method of an actor."""
 
-    def remote(self, *arguments: _P.args, **options: _P.kwargs) -> Reference[_T]:
+    def remote(self, *arguments: _P.args, **options: _P.kwargs) -> RayReference[_T]:
         """Call it there."""
         ...
 
 
-class Node(TypedDict):
+class RayNode(TypedDict):
     """Of `ray.nodes()`, what is looked at."""
 
     NodeID: str
     Alive: bool
 
 
-def cluster_nodes() -> list[Node]:
+def cluster_nodes() -> list[RayNode]:
     """The nodes of the cluster, also those that are gone."""
     import ray
 
-    nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own; it has no types
+    nodes: list[RayNode] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own; it has no types
     return nodes
 
 
@@ -67,7 +67,7 @@ def end_actor(handle: object) -> None:
     ray.kill(cast("ActorHandle[object]", handle))
 
 
-def result_now(reference: Reference[_T]) -> _T:
+def result_now(reference: RayReference[_T]) -> _T:
     """Wait for a result outside of asyncio."""
     import ray
     from ray import ObjectRef

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, Unpack, cast
 
-from data_prep.engine.ray_handles import Reference, RemoteMethod, end_actor, result_now, start_actor
+from data_prep.engine.ray_handles import RayReference, RemoteMethod, end_actor, result_now, start_actor
 from data_prep.store.group_commit import LedgerError, Statement
 from data_prep.store.ledger import CallEnd, CallIntent, CallState, Ledger
 from emo_lightning.core.errors import UserError
@@ -172,7 +172,7 @@ async def actor_result(reference: Awaitable[_T]) -> _T:
         raise _original_error(error) from None
 
 
-def actor_result_now(reference: Reference[_T]) -> _T:
+def actor_result_now(reference: RayReference[_T]) -> _T:
     """As `actor_result`, outside of asyncio."""
     from ray.exceptions import RayActorError, RayTaskError
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from data_prep.engine.base import EngineError, Prepared, Result, Row, Step
+from data_prep.engine.base import EngineError, ItemRow, Prepared, Result, Step
 from data_prep.engine.ray_handles import cluster_nodes
 from emo_lightning.core.errors import UserError
 
@@ -30,7 +30,7 @@ _INDEX, _DATA = "batch", "data"
 """Columns: the number of the batch, and what there is of it, pickled."""
 
 
-def results(root: Path, batches: Sequence[Sequence[Row]], step: Step[Prepared]) -> Iterator[list[Result]]:
+def results(root: Path, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[Result]]:
     """Results batch by batch, in order.
 
     Args:
@@ -100,7 +100,7 @@ def read(table: pyarrow.Table, root: Path) -> pyarrow.Table:
     """A batch of rows to the same with their images; runs where the store lies."""
     from data_prep.store.store import read_image
 
-    def with_images(rows: list[Row]) -> list[tuple[Row, bytes]]:
+    def with_images(rows: list[ItemRow]) -> list[tuple[ItemRow, bytes]]:
         return [(row, read_image(root, row.sha256, row.extension)) for row in rows]
 
     return _answered(table, with_images)
@@ -120,13 +120,13 @@ class Worker(Generic[Prepared]):
 
     def __init__(self, step: Step[Prepared]) -> None:
         self._step = step
-        self._compute: Callable[[Sequence[Row], Sequence[Prepared]], list[Result]] | None = None
+        self._compute: Callable[[Sequence[ItemRow], Sequence[Prepared]], list[Result]] | None = None
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         """One batch."""
         return _answered(table, self._results)
 
-    def _results(self, found: list[tuple[Row, bytes]] | str) -> list[Result] | str:
+    def _results(self, found: list[tuple[ItemRow, bytes]] | str) -> list[Result] | str:
         if isinstance(found, str):
             return found
         if self._compute is None:

@@ -19,7 +19,7 @@ _CHUNK = 2**16
 _PORTS = {"http": 80, "https": 443}
 
 
-class FetchError(Exception):
+class ImageFetchError(Exception):
     """A signal to `images.Generator`: the image cannot be had from its address; `gone` where another try is of no use."""
 
     def __init__(self, message: str, *, gone: bool) -> None:
@@ -67,7 +67,7 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     address = http_address(url)
     if address is None:
         msg = f"{shown}: not an http address"
-        raise FetchError(msg, gone=True)
+        raise ImageFetchError(msg, gone=True)
     parts = urlsplit(url)
     ours = _place(parts) == _place(urlsplit(base_url))
     connector = aiohttp.TCPConnector(socket_factory=None if ours else guarded(is_public))
@@ -79,16 +79,16 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
         ):
             if response.status != 200:
                 msg = f"{shown}: HTTP {response.status}"
-                raise FetchError(msg, gone=response.status in _GONE)
+                raise ImageFetchError(msg, gone=response.status in _GONE)
             chunks = response.content.iter_chunked(_CHUNK)
             return await read_body(chunks, response.headers.get("Content-Encoding"), BodyLimit(MAX_BYTES))
     except BodyError as error:
         msg = f"{shown}: {error}"
-        raise FetchError(msg, gone=True) from None
+        raise ImageFetchError(msg, gone=True) from None
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotPublicError):
             msg = f"{shown}: {parts.hostname} is no public address"
-            raise FetchError(msg, gone=True) from None
+            raise ImageFetchError(msg, gone=True) from None
         said = f"not complete after {timeout:g} s" if isinstance(error, TimeoutError) else str(error).replace(url, shown)
         msg = f"{shown}: {type(error).__name__}: {said}"
-        raise FetchError(msg, gone=False) from None
+        raise ImageFetchError(msg, gone=False) from None

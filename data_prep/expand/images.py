@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from data_prep.expand.config import ExpandConfig, ImagePrice
-from data_prep.expand.fetch import FetchError, fetch_image
+from data_prep.expand.fetch import ImageFetchError, fetch_image
 from data_prep.expand.images_received import images_of, is_declined, read_images
 from data_prep.expand.plan import Plan, Planned
 from data_prep.expand.requests import ImageAttempts, ImageRequest, keep_bytes
@@ -175,7 +175,7 @@ class Generator:
         try:
             # The image is paid and its address is in the ledger: nothing is lost where Ctrl-C ends the download.
             data = await unless_stopped(self.stop, fetch_image(url, base_url=endpoint.base_url, timeout=endpoint.timeout))
-        except FetchError as error:
+        except ImageFetchError as error:
             if error.gone:
                 kind = "lost"
                 raise _ClosedError(kind, str(error)) from None

@@ -62,7 +62,7 @@ class QueryReply(Reply):
 
 
 @dataclass(frozen=True)
-class Query:
+class SearchQuery:
     """A search query and where it comes from."""
 
     text: str
@@ -89,7 +89,7 @@ class Query:
 class QueryReport:
     """What a run wrote."""
 
-    queries: list[Query] = field(default_factory=list)
+    queries: list[SearchQuery] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
     """Combinations without a query, by the kind of failure."""
     repeated: int = 0
@@ -216,11 +216,11 @@ def _report(
             report.repeated += 1
             continue
         seen.add(text.casefold())
-        report.queries.append(Query(text, combination, graph.combinations[combination], written_by))
+        report.queries.append(SearchQuery(text, combination, graph.combinations[combination], written_by))
     return report
 
 
-def write_queries(path: str | Path, queries: Sequence[Query]) -> None:
+def write_queries(path: str | Path, queries: Sequence[SearchQuery]) -> None:
     """One JSON object per line; the file is whole or not there.
 
     Raises:

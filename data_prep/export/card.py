@@ -10,7 +10,7 @@ from data_prep.export.manifest import Manifest
 from data_prep.stats.distribution import Distribution
 from emo_lightning.core.text import markdown_text
 
-MARK = "<!-- written by emo prep export -->"
+DATASET_CARD_MARK = "<!-- written by emo prep export -->"
 """Stands in every card of ours; a file without it is somebody's own and is not replaced."""
 
 _LONGEST = 200
@@ -33,7 +33,7 @@ def dataset_card(manifest: Manifest) -> str:
         Text that is the same for the same manifest: it holds no date, path or machine.
     """
     head = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True)
-    return "\n".join(["---", head + "---", MARK, "", *_body(manifest)]) + "\n"
+    return "\n".join(["---", head + "---", DATASET_CARD_MARK, "", *_body(manifest)]) + "\n"
 
 
 def _front_matter(manifest: Manifest) -> dict[str, object]:

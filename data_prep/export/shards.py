@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_prep.export.card import MARK, dataset_card
+from data_prep.export.card import DATASET_CARD_MARK, dataset_card
 from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Contents, Manifest, ShardRow
 from data_prep.export.pictures import HOW, Images, as_type
 from data_prep.export.upload import refuse_foreign, upload_export
@@ -244,7 +244,7 @@ def _check_image(record: Record, image: bytes) -> None:
 
 def _refuse_foreign(out: Path, name: str) -> None:
     card, manifest = out / CARD, out / MANIFEST
-    if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
+    if card.exists() and DATASET_CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
         msg = f"{card}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
         raise ExportError(msg)
     if not manifest.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data_prep.export.card import MARK
+from data_prep.export.card import DATASET_CARD_MARK
 from data_prep.export.manifest import CARD, MANIFEST
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import decode_json, object_of
@@ -27,7 +27,7 @@ def refuse_foreign(url: str, name: str) -> None:
     """
     folder = RemoteFolder(url)
     card = folder.read(CARD)
-    if card is not None and MARK not in card.decode(errors="replace"):
+    if card is not None and DATASET_CARD_MARK not in card.decode(errors="replace"):
         msg = (
             f"{folder.of(CARD)}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
         )

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data_prep.config import GroundingConfig
-from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
-from data_prep.grounding.base import Grounder, GroundingError, Query, cut, query_text, rank
+from data_prep.engine import LOCAL, Engine, ItemRow, Result, Step, in_batches, portable
+from data_prep.grounding.base import Grounder, GroundingError, PhraseQuery, cut, query_text, rank
 from data_prep.grounding.regions import RegionGrounder
 from data_prep.local_models.checkpoints import identity
 from data_prep.local_models.decoding import decode, device_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Grounder",
     "GroundingError",
-    "Query",
+    "PhraseQuery",
     "RegionGrounder",
     "backend_key",
     "cut",
@@ -110,7 +110,7 @@ class Grounding(Step["Image.Image"]):
         """RGB."""
         return decode(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Image.Image]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Image.Image]], list[Result]]:
         """See `Step.load`; results are JSON lists of `schema.GroundedObject`.
 
         Raises:
@@ -121,8 +121,8 @@ class Grounding(Step["Image.Image"]):
             raise GroundingError(msg)
         grounder = make_grounder(self._config)
 
-        def compute(rows: Sequence[Row], images: Sequence[Image.Image]) -> list[Result]:
-            found = grounder.ground([Query(image, row.given) for row, image in zip(rows, images, strict=True)])
+        def compute(rows: Sequence[ItemRow], images: Sequence[Image.Image]) -> list[Result]:
+            found = grounder.ground([PhraseQuery(image, row.given) for row, image in zip(rows, images, strict=True)])
             return [_as_json(objects) for objects in found]
 
         return compute
@@ -216,11 +216,11 @@ def _computed(
     if config.backend == "regions":
         grounder = make_grounder(config)
         for part in in_batches(keys, _BATCH):
-            found = grounder.ground([Query(None, key[1], _regions(missing[key])) for key in part])
+            found = grounder.ground([PhraseQuery(None, key[1], _regions(missing[key])) for key in part])
             yield [(*key, _as_json(objects)) for key, objects in zip(part, found, strict=True)]
         return
     parts = in_batches(keys, config.batch_size)
-    rows = [[Row(key[0], missing[key].extension, key[1]) for key in part] for part in parts]
+    rows = [[ItemRow(key[0], missing[key].extension, key[1]) for key in part] for part in parts]
     for part, texts in zip(parts, engine.map(store, rows, Grounding(config, keys[0][2])), strict=True):
         yield [(*key, str(text)) for key, text in zip(part, texts, strict=True)]
 

@@ -25,7 +25,7 @@ class GroundingError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Query:
+class PhraseQuery:
     """One phrase to find in one image."""
 
     image: Image.Image | None
@@ -38,7 +38,7 @@ class Query:
 class Grounder(Protocol):
     """Finds what phrases name."""
 
-    def ground(self, queries: Sequence[Query]) -> list[list[GroundedObject]]:
+    def ground(self, queries: Sequence[PhraseQuery]) -> list[list[GroundedObject]]:
         """For each query all candidates with score ≥ the threshold, best first, boxes in pixels of its image; the best is primary.
 
         The answer to a query does not depend on the others.

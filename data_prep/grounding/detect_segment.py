@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from data_prep.grounding.base import STORED_FROM, GroundingError, Query, query_text, rank
+from data_prep.grounding.base import STORED_FROM, GroundingError, PhraseQuery, query_text, rank
 from data_prep.grounding.masks import encode_mask
 from emo_lightning.core.boxes import inside
 from emo_lightning.core.records import GroundedObject, Mask
@@ -172,7 +172,7 @@ class ModelGrounder:
         self.threshold = threshold
 
     @torch.inference_mode()
-    def ground(self, queries: Sequence[Query]) -> list[list[GroundedObject]]:
+    def ground(self, queries: Sequence[PhraseQuery]) -> list[list[GroundedObject]]:
         """As `Grounder.ground`, all images in one batch; masks where a segmenter is there.
 
         Raises:

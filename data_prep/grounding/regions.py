@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from data_prep.grounding.base import STORED_FROM, Query, rank
+from data_prep.grounding.base import STORED_FROM, PhraseQuery, rank
 from emo_lightning.core.records import GroundedObject
 
 _IGNORED = {"a", "an", "the", "of", "in", "on", "at", "with", "and"}
@@ -21,11 +21,11 @@ class RegionGrounder:
     def __init__(self, threshold: float = STORED_FROM) -> None:
         self.threshold = threshold
 
-    def ground(self, queries: Sequence[Query]) -> list[list[GroundedObject]]:
+    def ground(self, queries: Sequence[PhraseQuery]) -> list[list[GroundedObject]]:
         """Regions whose phrase shares words with the query's; the score is the region's own times the share of words found."""
         return [self._find(query) for query in queries]
 
-    def _find(self, query: Query) -> list[GroundedObject]:
+    def _find(self, query: PhraseQuery) -> list[GroundedObject]:
         wanted = _words(query.phrase)
         found = []
         for region in query.regions:

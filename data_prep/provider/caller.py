@@ -193,7 +193,7 @@ class Caller:
         finally:
             del self._in_flight[key]
 
-    def _is_unknown(self, found: party.Kept | None, key: str) -> bool:
+    def _is_unknown(self, found: party.KnownReply | None, key: str) -> bool:
         """Whether a question was sent with unknown outcome, and is not to be sent again."""
         if not self._resend_unknown:
             return found is not None and found.state == "unknown"

@@ -202,7 +202,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class AnswersEstimate:
     """What a pass would cost."""
 
     questions: int
@@ -249,7 +249,7 @@ class Endpoint:
         """A question without a picture, put for the `draw`-th time."""
         return WordsRequest(self.config, NO_PICTURE, prompt, (), Reply, self.config.revision, draw)
 
-    def estimate(self, requests: Sequence[FreeRequest]) -> Estimate:
+    def estimate(self, requests: Sequence[FreeRequest]) -> AnswersEstimate:
         """What asking all would cost; equal questions are paid once.
 
         Raises:
@@ -265,7 +265,7 @@ class Endpoint:
         bounds = [r.upper_nano(price) for key, r in fresh.items() if key not in known_keys]
         endless = any(bound is None for bound in bounds)
         answered = sum(r.key in known_keys for r in requests)
-        return Estimate(len(requests), answered, None if endless else sum(b for b in bounds if b is not None))
+        return AnswersEstimate(len(requests), answered, None if endless else sum(b for b in bounds if b is not None))
 
     def ask(self, requests: Sequence[FreeRequest], on_progress: Callable[[Tally], None] | None = None) -> Answers:
         """Answers to all questions, from the ledger or bought; Ctrl-C stops sending and waits for what is in flight.

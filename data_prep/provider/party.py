@@ -20,7 +20,7 @@ from data_prep.store.ledger import CallState, FormerCall, Ledger
 
 
 @dataclass(frozen=True)
-class Kept:
+class KnownReply:
     """What the ledger has of a question to a party."""
 
     key: str
@@ -30,7 +30,7 @@ class Kept:
     """Of a reply."""
 
 
-def kept(ledger: Ledger, request: Request, endpoints: Sequence[EndpointConfig]) -> Kept | None:
+def kept(ledger: Ledger, request: Request, endpoints: Sequence[EndpointConfig]) -> KnownReply | None:
     """The call that answered a question, or may have been answered or will be; a reply comes before all else.
 
     Args:
@@ -38,24 +38,24 @@ def kept(ledger: Ledger, request: Request, endpoints: Sequence[EndpointConfig]) 
         request: the question, and whom it goes to.
         endpoints: of the pass.
     """
-    found: list[Kept] = []
+    found: list[KnownReply] = []
     keys = [request.key]
     if (unnamed := request.key_of(address_name(request.endpoint.base_url))) != request.key:
         # An endpoint that was given a name later has answered under its address.
         keys += [unnamed] if _asked_unnamed(ledger, unnamed, request.endpoint, endpoints) else []
     for key in keys:
         if (raw := ledger.cached_reply(key)) is not None:
-            return Kept(key, "reply", raw)
-        found += [Kept(key, state) for state in ("batched", "unknown") if ledger.is_open(key, state)]
+            return KnownReply(key, "reply", raw)
+        found += [KnownReply(key, state) for state in ("batched", "unknown") if ledger.is_open(key, state)]
     former = request.key_of(None)
     for call in ledger.former_calls(former):
         if _gave(ledger, call, request.endpoint, endpoints):
-            found.append(Kept(former, call.state, call.raw))
+            found.append(KnownReply(former, call.state, call.raw))
     order = ("reply", "batched", "unknown")
     best = min(found, key=lambda one: order.index(one.state), default=None)
     if best is not None and best.raw is None and ledger.cached_reply(best.key) is not None:
         # Another party has answered under this key of before: what it says is not this one's, whose question may have been paid all the same.
-        return Kept(request.key, best.state)
+        return KnownReply(request.key, best.state)
     return best
 
 

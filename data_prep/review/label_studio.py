@@ -46,7 +46,7 @@ class PartValue(TypedDict, total=False):
     rectanglelabels: list[str]
 
 
-class Part(TypedDict):
+class LabelStudioPart(TypedDict):
     """One part of an annotation, as Label Studio writes it."""
 
     id: NotRequired[str]
@@ -63,14 +63,14 @@ class Part(TypedDict):
 class Annotation(TypedDict, total=False):
     """What one annotator says of a task; in a file that is read, any key may be missing or wrong."""
 
-    result: list[Part]
+    result: list[LabelStudioPart]
     created_at: str
     updated_at: str
     completed_by: object
     was_cancelled: bool
 
 
-class Task(TypedDict):
+class LabelStudioTask(TypedDict):
     """One record to look at."""
 
     data: dict[str, object]
@@ -128,7 +128,7 @@ def write_tasks(session: ReviewSession, path: str | Path, *, embed: bool = False
     return config
 
 
-def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool) -> Task:
+def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool) -> LabelStudioTask:
     item, record = session.record(item_id)
     if embed:
         image, extension = session.image(item_id)
@@ -148,7 +148,7 @@ def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool)
         if row.field == "objects" and row.verdict == "mended":
             boxes += [obj for obj in _regions(row.value) if obj not in boxes]
     result = [part for field in FIELDS for part in _value(record, field, values[field], boxes)]
-    task: Task = {
+    task: LabelStudioTask = {
         "data": {"image": address, "item": item.id, "shown": shown, "intensity": record.intensity, "boxes": boxes, **texts},
         "predictions": [{"model_version": f"emo prep: {session.states[item_id]}", "result": result}],
     }
@@ -176,7 +176,7 @@ def _regions(value: object) -> list[RegionJSON]:
     return cast("list[RegionJSON]", value)
 
 
-def _value(record: Record, field: str, value: object, boxes: list[RegionJSON]) -> Iterator[Part]:
+def _value(record: Record, field: str, value: object, boxes: list[RegionJSON]) -> Iterator[LabelStudioPart]:
     if value is None:
         return
     if field == "objects":
@@ -188,7 +188,7 @@ def _value(record: Record, field: str, value: object, boxes: list[RegionJSON]) -
         yield _part(field, "choices", {"choices": [str(value)]})
 
 
-def _decision(record: Record, row: Review, boxes: list[RegionJSON]) -> Iterator[Part]:
+def _decision(record: Record, row: Review, boxes: list[RegionJSON]) -> Iterator[LabelStudioPart]:
     if row.field == RECORD:
         if row.verdict == "wrong":
             yield _part(RECORD, "choices", {"choices": ["discard"]})
@@ -198,11 +198,11 @@ def _decision(record: Record, row: Review, boxes: list[RegionJSON]) -> Iterator[
         yield from _value(record, row.field, row.value, boxes)
 
 
-def _part(name: str, kind: str, value: PartValue) -> Part:
+def _part(name: str, kind: str, value: PartValue) -> LabelStudioPart:
     return {"id": name, "from_name": name, "to_name": "image", "type": kind, "value": value}
 
 
-def _box(record: Record, obj: RegionJSON, place: int) -> Part:
+def _box(record: Record, obj: RegionJSON, place: int) -> LabelStudioPart:
     x1, y1, x2, y2 = obj["bbox"]
     width, height = record.width, record.height
     value: PartValue = {

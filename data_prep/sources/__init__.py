@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import importlib
 
-from data_prep.sources.base import Refusal, Source, SourceError, SourceItem
+from data_prep.sources.base import Source, SourceError, SourceItem, SourceRefusal
 from emo_lightning.core.label_map import OWN_WORDS, LabelMap
 from emo_lightning.core.text import name_fault
 
-__all__ = ["SOURCES", "Refusal", "Source", "SourceError", "SourceItem", "open_source"]
+__all__ = ["SOURCES", "Source", "SourceError", "SourceItem", "SourceRefusal", "open_source"]
 
 PUBLISHED = {
     "emoset": ("EmoSetSource", "EmoSet-118K: train.json, val.json, test.json, annotation/, image/"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceError
+from data_prep.sources.base import RefusedError, Repeat, SourceError, SourceRefusal
 from data_prep.sources.index_files import as_object, json_records, open_text, optional_text, table_rows, text
 from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.places import RowCount
@@ -31,7 +31,7 @@ class ListedUrl:
     labels: SourceLabels = field(default_factory=SourceLabels)
 
 
-def read_list(path: Path) -> Iterator[ListedUrl | Refusal]:
+def read_list(path: Path) -> Iterator[ListedUrl | SourceRefusal]:
     """Addresses of a list, in its order.
 
     Args:
@@ -51,7 +51,7 @@ def read_list(path: Path) -> Iterator[ListedUrl | Refusal]:
     for listed in _rows(path):
         if isinstance(listed, ListedUrl):
             if listed.url in against:
-                listed = Refusal(
+                listed = SourceRefusal(
                     listed.file,
                     listed.line,
                     f"contradiction: another emotion or licence than line {against[listed.url]} or one before it has for {shown(listed.url)}",
@@ -79,11 +79,11 @@ def _contradicted(path: Path) -> dict[str, int | None]:
     return against
 
 
-def _rows(path: Path) -> Iterator[ListedUrl | Refusal]:
+def _rows(path: Path) -> Iterator[ListedUrl | SourceRefusal]:
     match path.suffix.lower():
         case ending if ending in _TABLES[:2]:
             for place, row in table_rows(path, ("url",)):
-                yield row if isinstance(row, Refusal) else place.attempt(_listed, row, place.file, place.line)
+                yield row if isinstance(row, SourceRefusal) else place.attempt(_listed, row, place.file, place.line)
         case ending if ending in _TABLES:
             for place, _, value in json_records(path):
                 yield place.attempt(_listed, value, place.file, place.line)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SOMETHING_ELSE, SourceLabels, category, over_the_eight, shares, top
@@ -37,13 +37,13 @@ class ArtEmisSource(IndexedSource):
 
     name = "artemis"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """One entry per artwork, in the order of their first rows; the table is read to its end before the first image."""
         table = tree.index(_TABLE) or _only_table(tree)
         folder = tree.folder("wikiart", "WikiArt", "images", ".")
         artworks: dict[tuple[str, str], _Artwork] = {}
         for place, row in table_rows(table, _COLUMNS):
-            refusal = row if isinstance(row, Refusal) else place.attempt(_vote, artworks, place, row)
+            refusal = row if isinstance(row, SourceRefusal) else place.attempt(_vote, artworks, place, row)
             if refusal is not None:
                 yield refusal
         for (style, painting), artwork in artworks.items():

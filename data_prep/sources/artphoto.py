@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, text
 from data_prep.sources.indexed import Entry
 from data_prep.sources.labels import MIKELS, SourceLabels, translate
@@ -21,7 +21,7 @@ class ArtphotoSource(VECBenchSource):
     name = "artphoto"
     sets = ("Artphoto",)
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """VECBench's rows where its file is there, else EEmo-Logic's, else the photographs by their names."""
         if self.index_files(tree):
             yield from super().entries(tree)
@@ -36,7 +36,7 @@ class ArtphotoSource(VECBenchSource):
             msg = "Artphoto"
             raise tree.missing(msg, "<emotion>_<number>.jpg", *_TABLES, *self.files)
         for image in found:
-            if isinstance(image, Refusal):
+            if isinstance(image, SourceRefusal):
                 yield image
             else:
                 place = Place(str(tree.root / image), None)

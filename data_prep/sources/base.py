@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from data_prep.store.items import PassedOver, Refusal, Repeat, SourceItem
+from data_prep.store.items import PassedOver, Repeat, SourceItem, SourceRefusal
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.web.addresses import RefusedError
 
-__all__ = ["PassedOver", "Refusal", "RefusedError", "Repeat", "Source", "SourceError", "SourceItem"]
+__all__ = ["PassedOver", "RefusedError", "Repeat", "Source", "SourceError", "SourceItem", "SourceRefusal"]
 
 
 class SourceError(InputError):
@@ -20,7 +20,7 @@ class SourceError(InputError):
 class Source(Protocol):
     """A reader of one layout."""
 
-    def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
+    def read(self, path: Path) -> Iterator[SourceItem | SourceRefusal]:
         """Stream the items below `path`, in the same order every time.
 
         Raises:

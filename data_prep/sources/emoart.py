@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.sources.archives import Archive, BrokenArchiveError
-from data_prep.sources.base import PassedOver, Refusal, RefusedError, Repeat
+from data_prep.sources.base import PassedOver, RefusedError, Repeat, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import EMOART, SourceLabels, translate
@@ -29,7 +29,7 @@ class EmoArtSource(IndexedSource):
 
     name = "emoart"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """First what lies on disk, in the order of the index, then the archives by name."""
         index = tree.index(*_INDEX)
         if index is None:
@@ -50,23 +50,23 @@ class EmoArtSource(IndexedSource):
         for archive in archives:
             yield from self._archive(tree, archive, waiting)
         for entry in waiting.values():
-            yield Refusal(
+            yield SourceRefusal(
                 entry.place.file, entry.place.line, f"no such image: {entry.key} is neither on disk nor in an archive"
             )
 
-    def said(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def said(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """The index alone: the archives say nothing of labels."""
         index = tree.index(*_INDEX)
         return iter(()) if index is None else self._rows(index)
 
-    def _rows(self, index: Path) -> Iterator[Entry | Refusal]:
+    def _rows(self, index: Path) -> Iterator[Entry | SourceRefusal]:
         for place, _, row in json_records(index):
             yield place.attempt(_entry, place, row)
 
-    def _archive(self, tree: Tree, archive: Path, waiting: dict[_Name, Entry]) -> Iterator[Entry | Refusal]:
+    def _archive(self, tree: Tree, archive: Path, waiting: dict[_Name, Entry]) -> Iterator[Entry | SourceRefusal]:
         place = Place(str(archive), None)
         file = place.attempt(tree.file, archive.name)
-        if isinstance(file, Refusal):
+        if isinstance(file, SourceRefusal):
             yield file
             return
         style = archive.name.split(".")[0]
@@ -80,16 +80,16 @@ class EmoArtSource(IndexedSource):
                     yield PassedOver(where, None, "not a picture, in an archive")
                     continue
                 taken = place.attempt(_member, opened, member, style, waiting)
-                yield taken if isinstance(taken, Entry) else Refusal(where, None, taken.reason)
+                yield taken if isinstance(taken, Entry) else SourceRefusal(where, None, taken.reason)
         except BrokenArchiveError as error:
-            yield Refusal(str(archive), None, f"broken archive: {error}")
+            yield SourceRefusal(str(archive), None, f"broken archive: {error}")
 
 
-def _again(first: Entry, entry: Entry) -> Entry | Refusal:
+def _again(first: Entry, entry: Entry) -> Entry | SourceRefusal:
     """What a second row is for a picture that waits for its archive; one that contradicts the first is found by `read`."""
     place = entry.place
     if entry.key != first.key:
-        return Refusal(place.file, place.line, f"another path of the same picture: {entry.key} and {first.key}")
+        return SourceRefusal(place.file, place.line, f"another path of the same picture: {entry.key} and {first.key}")
     return Repeat(place.file, place.line, f"listed before: {entry.key}") if entry.labels == first.labels else entry
 
 

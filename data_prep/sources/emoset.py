@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, json_records, small_json, text
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
@@ -21,7 +21,7 @@ class EmoSetSource(IndexedSource):
 
     name = "emoset"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the three splits; a split whose file is missing is one refusal."""
         files = {split: tree.index(f"{split}.json") for split in SPLITS}
         if not any(files.values()):
@@ -29,7 +29,7 @@ class EmoSetSource(IndexedSource):
             raise tree.missing(msg, *(f"{split}.json" for split in SPLITS))
         for split, file in files.items():
             if file is None:
-                yield Refusal(str(tree.root / f"{split}.json"), None, "no such file: the split is missing")
+                yield SourceRefusal(str(tree.root / f"{split}.json"), None, "no such file: the split is missing")
                 continue
             for place, _, row in json_records(file):
                 yield place.attempt(_entry, place, tree, row, split)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import EKMAN, SourceLabels, shares, top
@@ -26,7 +26,7 @@ class Emotion6Source(IndexedSource):
 
     name = "emotion6"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the table."""
         table = tree.index(_TABLE)
         if table is None:
@@ -35,7 +35,7 @@ class Emotion6Source(IndexedSource):
         folder = tree.folder("images", "Images", ".")
         columns = ("image_filename", "valence", "arousal", *(f"prob. {word}" for word in _VOTES))
         for place, row in table_rows(table, columns, delimiter="\t"):
-            yield row if isinstance(row, Refusal) else place.attempt(_entry, place, folder, row)
+            yield row if isinstance(row, SourceRefusal) else place.attempt(_entry, place, folder, row)
 
 
 def _entry(place: Place, folder: str, row: dict[str, str]) -> Entry:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from data_prep.sources.base import Refusal, RefusedError, SourceError
+from data_prep.sources.base import RefusedError, SourceError, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, number, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels, category
@@ -58,7 +58,7 @@ class EmoVerseSource(IndexedSource):
         self.whole_folder = self._file is None
         return Tree(path.parent if self._file else path)
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Records of the JSON files, or rows of the Parquet files, file by file in the order of their names."""
         if self._file is not None:
             files, tables = [self._file], []
@@ -128,7 +128,7 @@ def _id(row: Mapping[str, object], key: str) -> str:
     raise RefusedError(msg)
 
 
-def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
+def _parquet(file: Path, split: str | None) -> Iterator[Entry | SourceRefusal]:
     rows = RowCount(file)
     for number_of_row, row in enumerate(parquet_rows(file, SourceError, required=_PARQUET_REQUIRED)):
         place = rows.place(f"{file}[{number_of_row}]", None)

@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import PassedOver, Refusal, RefusedError
+from data_prep.sources.base import PassedOver, RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
@@ -29,7 +29,7 @@ class FISource(IndexedSource):
 
     name = "fi"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the CSVs in the order of their names, then images in the folders that no CSV names."""
         folder = tree.folder(*FOLDERS)
         tables = sorted(
@@ -57,7 +57,7 @@ class FISource(IndexedSource):
                 yield refused_folder(tree, folder + name, error)
                 continue
             for image in tree.images_in(folder + name):
-                if isinstance(image, Refusal):
+                if isinstance(image, SourceRefusal):
                     yield image
                     continue
                 key = f"{emotion}/{key_of(image.removeprefix(f'{folder}{name}/'))}"
@@ -69,16 +69,16 @@ class FISource(IndexedSource):
 
     def _table(
         self, tree: Tree, table: Path, folder: str, listed: dict[str, bool], said: dict[str, tuple[str, SourceLabels]]
-    ) -> Iterator[Entry | Refusal]:
+    ) -> Iterator[Entry | SourceRefusal]:
         for place, row in table_rows(table, _COLUMNS, names=_COLUMNS):
-            if isinstance(row, Refusal):
+            if isinstance(row, SourceRefusal):
                 yield row
                 continue
             entry = place.attempt(_entry, place, tree, folder, row)
             if isinstance(entry, Entry):
                 entry = place.attempt(_at_one_address, entry, said)
             # Also of a row that is refused: its image is not one without votes.
-            if not isinstance(key := place.attempt(_key, row), Refusal):
+            if not isinstance(key := place.attempt(_key, row), SourceRefusal):
                 listed[key] = listed.get(key, False) or isinstance(entry, Entry)
             yield entry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, number, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import PLUTCHIK, SourceLabels
@@ -26,7 +26,7 @@ class FindingEmoSource(IndexedSource):
 
     name = "findingemo"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the table. Addresses are optional; the first one of an image becomes its origin."""
         table = tree.index(*_TABLES)
         if table is None:
@@ -37,14 +37,14 @@ class FindingEmoSource(IndexedSource):
         if (index := tree.index(*_ADDRESSES)) is not None:
             yield from _read_addresses(index, addresses)
         for place, row in table_rows(table, _COLUMNS):
-            yield row if isinstance(row, Refusal) else place.attempt(_entry, place, folder, row, addresses)
+            yield row if isinstance(row, SourceRefusal) else place.attempt(_entry, place, folder, row, addresses)
 
 
-def _read_addresses(index: Path, addresses: dict[str, str]) -> Iterator[Refusal]:
+def _read_addresses(index: Path, addresses: dict[str, str]) -> Iterator[SourceRefusal]:
     first: dict[str, float] = {}
     for place, _, value in json_records(index):
         read = place.attempt(_address, value)
-        if isinstance(read, Refusal):
+        if isinstance(read, SourceRefusal):
             yield read
             continue
         key, position, url = read

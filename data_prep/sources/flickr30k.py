@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError, SourceError
+from data_prep.sources.base import RefusedError, SourceError, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.tree import Tree, key_of
@@ -22,7 +22,7 @@ class Flickr30kSource(IndexedSource):
 
     name = "flickr30k"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """One entry per image."""
         index = tree.index(CSV, KARPATHY, TOKEN)
         if index is None:
@@ -34,7 +34,7 @@ class Flickr30kSource(IndexedSource):
             return
         rows = _csv_rows(index) if index.name == CSV else _karpathy_rows(index)
         for place, row in rows:
-            yield row if isinstance(row, Refusal) else place.attempt(_entry, place, folder, row)
+            yield row if isinstance(row, SourceRefusal) else place.attempt(_entry, place, folder, row)
 
 
 def _entry(place: Place, folder: str, row: Mapping[str, object]) -> Entry:
@@ -47,9 +47,9 @@ def _entry(place: Place, folder: str, row: Mapping[str, object]) -> Entry:
     return Entry(place, key_of(file), folder + file, {"captions": sentences}, split, group=key_of(file))
 
 
-def _csv_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, object]]]:
+def _csv_rows(index: Path) -> Iterator[tuple[Place, SourceRefusal | dict[str, object]]]:
     for place, row in table_rows(index, ("raw", "split", "filename")):
-        if isinstance(row, Refusal):
+        if isinstance(row, SourceRefusal):
             yield place, row
             continue
         captions: object = row["raw"]
@@ -58,10 +58,10 @@ def _csv_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, object]]
         yield place, {**row, "captions": captions}
 
 
-def _karpathy_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, object]]]:
+def _karpathy_rows(index: Path) -> Iterator[tuple[Place, SourceRefusal | dict[str, object]]]:
     for place, _, value in json_records(index, "images"):
         row = place.attempt(as_object, value, "an image")
-        if not isinstance(row, Refusal):
+        if not isinstance(row, SourceRefusal):
             said = row.get("sentences")
             row = {
                 **row,
@@ -70,11 +70,11 @@ def _karpathy_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, obj
         yield place, row
 
 
-def _tokens(index: Path, folder: str) -> Iterator[Entry | Refusal]:
+def _tokens(index: Path, folder: str) -> Iterator[Entry | SourceRefusal]:
     """`123.jpg#0<TAB>caption`: the sentences of an image need not stand together."""
     captions: dict[str, tuple[Place, dict[int, str]]] = {}
     for place, row in table_rows(index, (), delimiter="\t", names=("name", "caption")):
-        if isinstance(row, Refusal):
+        if isinstance(row, SourceRefusal):
             yield row
             continue
         file, mark, position = row["name"].rpartition("#")

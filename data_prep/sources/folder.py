@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError, SourceError, SourceItem
+from data_prep.sources.base import RefusedError, SourceError, SourceItem, SourceRefusal
 from data_prep.sources.tree import encodable, read_image
-from data_prep.sources.walk import Found, files_below
+from data_prep.sources.walk import FoundFile, files_below
 
 
 class FolderSource:
@@ -22,7 +22,7 @@ class FolderSource:
         self.name = name
         self.licence = licence
 
-    def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
+    def read(self, path: Path) -> Iterator[SourceItem | SourceRefusal]:
         """Stream images, refusals (undecodable, absurd, a bomb, a link out of the tree) and what is passed over.
 
         Raises:
@@ -33,19 +33,19 @@ class FolderSource:
             raise SourceError(msg)
         root = path.resolve()
         for found in files_below(root, root):
-            if isinstance(found, Found):
+            if isinstance(found, FoundFile):
                 yield self._item(found.path, root) if found.kind == "picture" else found.refusal()
             else:
                 yield found
 
-    def _item(self, file: Path, root: Path) -> SourceItem | Refusal:
+    def _item(self, file: Path, root: Path) -> SourceItem | SourceRefusal:
         key = file.relative_to(root).as_posix()
         if not encodable(key):
-            return Refusal(str(file), None, "name is not UTF-8: rename the file or its folder")
+            return SourceRefusal(str(file), None, "name is not UTF-8: rename the file or its folder")
         try:
             checked = read_image(file, root)
         except RefusedError as error:
-            return Refusal(str(file), None, str(error))
+            return SourceRefusal(str(file), None, str(error))
         return SourceItem(
             key=key,
             image=checked.data,

@@ -21,7 +21,7 @@ _ORIENTATION = 0x0112
 class ImageError(ValueError):
     """The bytes are no image that can be stored; the message says why.
 
-    Whoever reads the bytes knows where they are from, and turns it into a `Refusal` or a state of the image.
+    Whoever reads the bytes knows where they are from, and turns it into a `SourceRefusal` or a state of the image.
     """
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceItem
+from data_prep.sources.base import RefusedError, Repeat, SourceItem, SourceRefusal
 from data_prep.sources.images import CheckedImage
 from data_prep.sources.index_files import Place
 from data_prep.sources.labels import SourceLabels
@@ -56,7 +56,7 @@ class IndexedSource(ABC):
         self.licence = licence
 
     @abstractmethod
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the index, in its order.
 
         Raises:
@@ -71,7 +71,7 @@ class IndexedSource(ABC):
         """
         return Tree(path)
 
-    def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
+    def read(self, path: Path) -> Iterator[SourceItem | SourceRefusal]:
         """Stream items, refusals and, at the end, what lies there and no row has named.
 
         Raises:
@@ -81,7 +81,7 @@ class IndexedSource(ABC):
         against = self._contradicted(tree)
         seen: set[str] = set()
         for entry in self.entries(tree):
-            if isinstance(entry, Refusal):
+            if isinstance(entry, SourceRefusal):
                 yield entry
             elif entry.key in against:
                 yield contradiction(entry, against[entry.key])
@@ -93,7 +93,7 @@ class IndexedSource(ABC):
         if self.whole_folder:
             yield from tree.rest()
 
-    def said(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def said(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """The rows that are compared with one another before the first image is read; `entries`, where that costs little more."""
         return self.entries(tree)
 
@@ -102,7 +102,7 @@ class IndexedSource(ABC):
         first: dict[str, int] = {}
         against: dict[str, str] = {}
         for entry in self.said(tree):
-            if isinstance(entry, Refusal):
+            if isinstance(entry, SourceRefusal):
                 continue
             image = entry.image if isinstance(entry.image, str) else None
             says = hash((repr(entry.labels), entry.split, entry.group, entry.boxes, entry.phrase, image))
@@ -133,7 +133,7 @@ class IndexedSource(ABC):
         )
 
 
-def contradiction(entry: Entry, other: str) -> Refusal:
+def contradiction(entry: Entry, other: str) -> SourceRefusal:
     """What every row for an image comes to of which one says another thing than the rest: none of them is believed.
 
     Args:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, SourceError
+from data_prep.sources.base import SourceError, SourceRefusal
 from data_prep.sources.places import Place, RowCount, open_text, unreadable
 from data_prep.sources.tree import encodable
 from emo_lightning.core.foreign import RefusedJsonError, json_lines, read_json
@@ -71,7 +71,7 @@ class _JsonReader:
         return char
 
     def value(self, where: str) -> object:
-        """The next value; a `Refusal` where it has an end but is not JSON that can be used.
+        """The next value; a `SourceRefusal` where it has an end but is not JSON that can be used.
 
         Args:
             where: for the refusal.
@@ -87,7 +87,7 @@ class _JsonReader:
                 # Where it ends is then a guess.
                 msg = f"{self.path}:{line + (fault.line or 1) - 1}: {fault}"
                 raise SourceError(msg) from None
-            return Refusal(where, line, str(fault))
+            return SourceRefusal(where, line, str(fault))
 
     def _text(self, char: str) -> str:
         """The text of the next value, reading on while it is incomplete."""
@@ -138,7 +138,7 @@ def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place,
         member: the file is an object, and the array lies under this key.
 
     Yields:
-        (place, key, element); the key is "" but for the values of an object. The element is a `Refusal` where it cannot be used
+        (place, key, element); the key is "" but for the values of an object. The element is a `SourceRefusal` where it cannot be used
         and the file goes on behind it; `Place.attempt` hands it on.
 
     Raises:
@@ -187,7 +187,7 @@ def _elements(reader: _JsonReader) -> Iterator[tuple[Place, str, object]]:
         place = rows.place(f"{reader.path}[{number}]", reader.line)
         key = _key(reader) if opened == "{" else ""
         value = reader.value(place.file)
-        if isinstance(value, Refusal):
+        if isinstance(value, SourceRefusal):
             rows.bad(value)
         yield place, key, value
         number += 1
@@ -215,7 +215,7 @@ def _key(reader: _JsonReader) -> str:
         reader.take('"')
     key = reader.value(str(reader.path))
     if not isinstance(key, str):
-        msg = f"not JSON: a key that is {key.reason if isinstance(key, Refusal) else shown(key)}"
+        msg = f"not JSON: a key that is {key.reason if isinstance(key, SourceRefusal) else shown(key)}"
         raise reader.error(msg)
     reader.take(":")
     return key

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from data_prep.sources.base import Refusal, RefusedError, SourceError
+from data_prep.sources.base import RefusedError, SourceError, SourceRefusal
 from data_prep.sources.index_files import Place, open_text, table_rows, text
 from data_prep.sources.indexed import SPLITS, Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels
@@ -48,7 +48,7 @@ class LabelledSource(IndexedSource):
         self._table, self.whole_folder = path.name, False
         return Tree(path.parent)
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the table in its order; else images in the order of the folders' names."""
         if self._table is not None:
             yield from self._rows(tree.root / self._table)
@@ -66,22 +66,22 @@ class LabelledSource(IndexedSource):
             if name not in splits:
                 yield from self._folder(tree, name, name, None)
 
-    def _folder(self, tree: Tree, folder: str, label: str, split: str | None) -> Iterator[Entry | Refusal]:
+    def _folder(self, tree: Tree, folder: str, label: str, split: str | None) -> Iterator[Entry | SourceRefusal]:
         try:
             labels = self._said(label)
         except RefusedError as error:
             yield refused_folder(tree, folder, error)
             return
         for image in tree.images_in(folder):
-            if isinstance(image, Refusal):
+            if isinstance(image, SourceRefusal):
                 yield image
             else:
                 yield Entry(Place(str(tree.root / image), None), key_of(image), image, labels, split)
 
-    def _rows(self, table: Path) -> Iterator[Entry | Refusal]:
+    def _rows(self, table: Path) -> Iterator[Entry | SourceRefusal]:
         mark, image, label = _columns(table)
         for place, row in table_rows(table, (image, label), delimiter=mark):
-            yield row if isinstance(row, Refusal) else place.attempt(self._entry, place, row, image, label)
+            yield row if isinstance(row, SourceRefusal) else place.attempt(self._entry, place, row, image, label)
 
     def _entry(self, place: Place, row: dict[str, str], image: str, label: str) -> Entry:
         file = text(row, image)

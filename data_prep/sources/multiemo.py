@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, over_the_eight, top
@@ -27,7 +27,7 @@ class MultiEmoSource(IndexedSource):
 
     name = "multiemo"
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the only table, or the only JSON file, in the folder."""
         files = sorted(path.name for path in tree.root.iterdir() if path.suffix.lower() in _ENDINGS)
         if len(files) != 1:

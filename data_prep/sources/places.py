@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
 
-from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceError
+from data_prep.sources.base import RefusedError, Repeat, SourceError, SourceRefusal
 
 P = ParamSpec("P")
 T = TypeVar("T")
-R = TypeVar("R", bound=Refusal)
+R = TypeVar("R", bound=SourceRefusal)
 
 
 MOST_BAD_AT_FIRST = 10_000
@@ -33,14 +33,14 @@ class RowCount:
     def __init__(self, index: Path) -> None:
         self.index = index
         self._read = self._bad = self._without_use = 0
-        self._first: dict[str, Refusal] = {}
+        self._first: dict[str, SourceRefusal] = {}
 
     def place(self, file: str, line: int | None) -> Place:
         """The place of the next row."""
         self._read += 1
         return Place(file, line, self)
 
-    def bad(self, refusal: Refusal) -> None:
+    def bad(self, refusal: SourceRefusal) -> None:
         """Count a row that cannot be used.
 
         Raises:
@@ -78,13 +78,13 @@ class Place:
     def __str__(self) -> str:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
-    def refuse(self, reason: str) -> Refusal:
+    def refuse(self, reason: str) -> SourceRefusal:
         """The refusal at this place.
 
         Raises:
             SourceError: the index has too many of them.
         """
-        return self._counted(Refusal(self.file, self.line, reason))
+        return self._counted(SourceRefusal(self.file, self.line, reason))
 
     def repeat(self, reason: str) -> Repeat:
         """What the row is that says again what an earlier one said; errors as `refuse`."""
@@ -99,10 +99,10 @@ class Place:
         """The same place for what is no matter of the index: the images that it names."""
         return Place(self.file, self.line)
 
-    def attempt(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Refusal:
+    def attempt(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | SourceRefusal:
         """What `make` makes of the row, or the refusal at this place (or the one that the row already is)."""
         for arg in args:
-            if isinstance(arg, Refusal):
+            if isinstance(arg, SourceRefusal):
                 return arg
         try:
             return make(*args, **kwargs)

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels
@@ -44,7 +44,7 @@ class SuiteSource(IndexedSource):
         """Those that are there, in the order of `files`."""
         return [file for name in self.files if (file := tree.index(name)) is not None]
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """One entry an image, in the order of the rows; the files are read to their end before the first."""
         files = self.index_files(tree)
         if not files:
@@ -55,12 +55,12 @@ class SuiteSource(IndexedSource):
         for file in files:
             for item in SUITES[self.suite](file):
                 if isinstance(item, BadRow):
-                    yield Refusal(item.where, None, item.reason)
+                    yield SourceRefusal(item.where, None, item.reason)
                 elif self.wanted(item):
                     place = Place(f"{file}[{item.id}]", None)
                     for written in item.images:
                         name = place.attempt(_name_of, tree, written)
-                        if isinstance(name, Refusal):
+                        if isinstance(name, SourceRefusal):
                             yield name
                             continue
                         found.setdefault(name, []).append(item)

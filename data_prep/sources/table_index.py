@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Literal
 
-from data_prep.sources.base import Refusal, SourceError
+from data_prep.sources.base import SourceError, SourceRefusal
 from data_prep.sources.places import Place, RowCount, open_text
 from data_prep.sources.tree import encodable
 from emo_lightning.core.text import printable
@@ -40,16 +40,16 @@ class _Lines:
             raise SourceError(msg)
         return line
 
-    def row(self, delimiter: str, *, quotes: bool) -> tuple[Place, list[str] | Refusal] | None:
+    def row(self, delimiter: str, *, quotes: bool) -> tuple[Place, list[str] | SourceRefusal] | None:
         """The next row that is not blank; None at the end."""
         while first := self._next():
             place = self._rows.place(str(self.path), self._number)
             cells = self._cells(first, place, delimiter, quotes)
-            if isinstance(cells, Refusal) or any(cells):
+            if isinstance(cells, SourceRefusal) or any(cells):
                 return place, cells
         return None
 
-    def _cells(self, first: str, place: Place, delimiter: str, quotes: bool) -> list[str] | Refusal:
+    def _cells(self, first: str, place: Place, delimiter: str, quotes: bool) -> list[str] | SourceRefusal:
         self.text = first
         more: list[str] = []
         size, odd, reason = len(first), first.count('"') % 2, ""
@@ -86,7 +86,7 @@ def split_row(text: str, delimiter: str, *, quotes: bool) -> list[str]:
 
 def table_rows(
     path: Path, required: tuple[str, ...], *, delimiter: Literal[",", ";", "\t"] = ",", names: tuple[str, ...] | None = None
-) -> Iterator[tuple[Place, dict[str, str] | Refusal]]:
+) -> Iterator[tuple[Place, dict[str, str] | SourceRefusal]]:
     """Rows of a table with commas, semicolons or tabs between its columns.
 
     Args:
@@ -112,7 +112,7 @@ def table_rows(
             place, row = read
             if columns is None:
                 separator, quotes, columns = _columns(path, place, lines.text, required, separator)
-            elif isinstance(row, Refusal):
+            elif isinstance(row, SourceRefusal):
                 yield place, row
             elif len(row) != len(columns):
                 yield place, place.refuse(f"wrong number of fields: {len(row)}, expected {len(columns)}")

@@ -8,9 +8,9 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import PassedOver, Refusal, RefusedError, SourceError
+from data_prep.sources.base import PassedOver, RefusedError, SourceError, SourceRefusal
 from data_prep.sources.images import MAX_BYTES, CheckedImage, ImageError, check_image
-from data_prep.sources.walk import Found, files_below
+from data_prep.sources.walk import FoundFile, files_below
 from emo_lightning.core.text import shown
 
 
@@ -116,20 +116,20 @@ class Tree:
         entries = os.scandir(self.root / prefix)
         return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith("."))
 
-    def images_in(self, prefix: str) -> Iterator[str | Refusal]:
+    def images_in(self, prefix: str) -> Iterator[str | SourceRefusal]:
         """Names of what looks like an image below a folder, relative to the root, sorted; refusals of other formats."""
         for found in files_below(self.root / prefix, self.root):
-            if isinstance(found, Found):
+            if isinstance(found, FoundFile):
                 self._asked_for.add(found.path)
                 yield found.path.relative_to(self.root).as_posix() if found.kind == "picture" else found.refusal()
             elif not isinstance(found, PassedOver):
                 self._asked_for.add(Path(found.file))
                 yield found
 
-    def rest(self) -> Iterator[Refusal]:
+    def rest(self) -> Iterator[SourceRefusal]:
         """Everything below the root that nobody has asked for: pictures that no row names, and what is no picture."""
         for found in files_below(self.root, self.root):
-            if not isinstance(found, Found):
+            if not isinstance(found, FoundFile):
                 # Told before, where a folder of images was looked through.
                 if Path(found.file) not in self._asked_for:
                     yield found
@@ -247,6 +247,6 @@ def key_of(name: str) -> str:
     return canonical("/".join(path_parts(name)))
 
 
-def refused_folder(tree: Tree, prefix: str, error: RefusedError) -> Refusal:
+def refused_folder(tree: Tree, prefix: str, error: RefusedError) -> SourceRefusal:
     """A folder that is left out as a whole."""
-    return Refusal(str(tree.root / prefix), None, str(error))
+    return SourceRefusal(str(tree.root / prefix), None, str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place
 from data_prep.sources.indexed import Entry
 from data_prep.sources.labels import UNBIASED, SourceLabels, translate
@@ -20,7 +20,7 @@ class UnbiasedEmoSource(VECBenchSource):
     name = "unbiasedemo"
     sets = ("UnbiasedEmo",)
 
-    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+    def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """VECBench's rows where its file is there, else the folders of emotions."""
         if self.index_files(tree):
             yield from super().entries(tree)
@@ -38,7 +38,7 @@ class UnbiasedEmoSource(VECBenchSource):
                 continue
             labels: SourceLabels = {"emotion_raw": name.lower(), **({"emotion": emotion} if emotion else {})}
             for image in tree.images_in(folder + name):
-                if isinstance(image, Refusal):
+                if isinstance(image, SourceRefusal):
                     yield image
                     continue
                 below = image.removeprefix(f"{folder}{name}/").rpartition("/")[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from data_prep.sources.addresses import ListedUrl, read_list
-from data_prep.sources.base import Refusal, RefusedError, SourceItem
+from data_prep.sources.base import RefusedError, SourceItem, SourceRefusal
 from data_prep.sources.images import MAX_BYTES, ImageError, check_image
 from emo_lightning.core.options import Real, Whole
 from emo_lightning.core.web.addresses import IPAddress, is_public
@@ -29,7 +29,7 @@ class _Fetched:
     url: str
 
 
-_Result = _Fetched | Refusal | BaseException | None
+_Result = _Fetched | SourceRefusal | BaseException | None
 """An exception ended the downloads; None: there is no more."""
 
 
@@ -59,7 +59,7 @@ class UrlSource:
         self.public = public
         self.skipped = 0
 
-    def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
+    def read(self, path: Path) -> Iterator[SourceItem | SourceRefusal]:
         """Stream items and refusals (see `read_list`, `Downloader` and `check_image`).
 
         Raises:
@@ -72,12 +72,12 @@ class UrlSource:
         finally:
             downloads.stop()
 
-    def _item(self, fetched: _Fetched) -> SourceItem | Refusal:
+    def _item(self, fetched: _Fetched) -> SourceItem | SourceRefusal:
         listed = fetched.listed
         try:
             checked = check_image(fetched.body)
         except ImageError as error:
-            return Refusal(listed.file, listed.line, f"{error}: {listed.url}")
+            return SourceRefusal(listed.file, listed.line, f"{error}: {listed.url}")
         labels = listed.labels.copy()
         if fetched.url != listed.url:
             labels["attributes"] = {**labels.get("attributes", {}), "redirected_to": fetched.url}
@@ -97,7 +97,7 @@ class UrlSource:
 class _Downloads:
     """An event loop in a thread of its own; what it fetched waits in a bounded queue until it is asked for."""
 
-    def __init__(self, source: UrlSource, rows: Iterator[ListedUrl | Refusal]) -> None:
+    def __init__(self, source: UrlSource, rows: Iterator[ListedUrl | SourceRefusal]) -> None:
         self._source = source
         self._rows = rows
         self._ready = threading.Event()
@@ -105,7 +105,7 @@ class _Downloads:
         self._thread.start()
         self._ready.wait()
 
-    def results(self) -> Iterator[_Fetched | Refusal]:
+    def results(self) -> Iterator[_Fetched | SourceRefusal]:
         """Everything, as it arrives."""
         while True:
             result = asyncio.run_coroutine_threadsafe(self._queue.get(), self._loop).result()
@@ -150,13 +150,13 @@ class _Downloads:
             try:
                 await downloader.fetch(listed.url, unlike_an_image, deliver)
             except RefusedError as error:
-                await self._queue.put(Refusal(listed.file, listed.line, f"{error}: {listed.url}"))
+                await self._queue.put(SourceRefusal(listed.file, listed.line, f"{error}: {listed.url}"))
             finally:
                 window.release()
 
         async with Downloader(source.limits, source.public) as downloader, asyncio.TaskGroup() as group:
             for listed in self._rows:
-                if isinstance(listed, Refusal):
+                if isinstance(listed, SourceRefusal):
                     await self._queue.put(listed)
                 elif listed.url in source.known:
                     source.skipped += 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data_prep.sources.base import PassedOver, Refusal
+from data_prep.sources.base import PassedOver, SourceRefusal
 from emo_lightning.core.images import image_format
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -57,7 +57,7 @@ Kind = Literal["picture", "other picture", "no picture", "no file"]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """One file below a folder."""
 
     path: Path
@@ -66,15 +66,15 @@ class Found:
     what: str
     """Its ending and what is known of its format, for messages."""
 
-    def refusal(self) -> Refusal:
+    def refusal(self) -> SourceRefusal:
         """The refusal of a picture that is not read, or the note that a file is none."""
         if self.kind == "other picture":
-            return Refusal(str(self.path), None, f"format not read: {self.what}, allowed: JPEG, PNG, WebP")
+            return SourceRefusal(str(self.path), None, f"format not read: {self.what}, allowed: JPEG, PNG, WebP")
         word = "no regular file below the folder" if self.kind == "no file" else "not a picture"
         return PassedOver(str(self.path), None, f"{word} ({self.what})")
 
 
-def files_below(folder: Path, root: Path) -> Iterator[Found | Refusal]:
+def files_below(folder: Path, root: Path) -> Iterator[FoundFile | SourceRefusal]:
     """Every file, in sorted order, folder by folder; links to folders are not followed.
 
     Args:
@@ -91,7 +91,7 @@ def files_below(folder: Path, root: Path) -> Iterator[Found | Refusal]:
         yield from _unread(failed)
         for name in sorted(below):
             if (here / name).is_symlink():
-                yield Refusal(str(here / name), None, "link to a folder, not followed")
+                yield SourceRefusal(str(here / name), None, "link to a folder, not followed")
             elif name.startswith("."):
                 yield PassedOver(str(here / name), None, "hidden folder", _count(here / name))
         below[:] = sorted(name for name in below if not name.startswith(".") and not (here / name).is_symlink())
@@ -100,38 +100,38 @@ def files_below(folder: Path, root: Path) -> Iterator[Found | Refusal]:
     yield from _unread(failed)
 
 
-def _unread(failed: list[OSError]) -> Iterator[Refusal]:
+def _unread(failed: list[OSError]) -> Iterator[SourceRefusal]:
     while failed:
         error = failed.pop(0)
-        yield Refusal(str(error.filename), None, f"folder cannot be read: {error.strerror or error}")
+        yield SourceRefusal(str(error.filename), None, f"folder cannot be read: {error.strerror or error}")
 
 
 def _count(folder: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(folder, followlinks=False))
 
 
-def look_at(path: Path, root: Path) -> Found:
+def look_at(path: Path, root: Path) -> FoundFile:
     """What a file is by its name, or else by its first bytes; nothing but a regular file below the root is opened."""
     lower = path.name.lower()
     ending = Path(lower).suffix[:16] or "no ending"
     if lower.endswith(SUFFIXES) or _LIKE_OURS.search(lower):
-        return Found(path, "picture", ending)
+        return FoundFile(path, "picture", ending)
     if lower.endswith(OTHER_SUFFIXES):
-        return Found(path, "other picture", ending)
+        return FoundFile(path, "other picture", ending)
     try:
         target = path.resolve(strict=True)
         if not target.is_relative_to(root) or not stat.S_ISREG(target.stat().st_mode):
-            return Found(path, "no file", ending)
+            return FoundFile(path, "no file", ending)
         with open(target, "rb") as file:
             head = file.read(_HEAD)
     # A loop of links is a RuntimeError up to Python 3.12.
     except (OSError, RuntimeError):
-        return Found(path, "no file", ending)
+        return FoundFile(path, "no file", ending)
     if image_format(head) is not None:
-        return Found(path, "picture", ending)
+        return FoundFile(path, "picture", ending)
     if (name := _format(head)) is not None:
-        return Found(path, "other picture", f"{name} ({ending})")
-    return Found(path, "no picture", ending)
+        return FoundFile(path, "other picture", f"{name} ({ending})")
+    return FoundFile(path, "no picture", ending)
 
 
 def _format(head: bytes) -> str | None:

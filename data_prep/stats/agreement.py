@@ -67,7 +67,7 @@ def not_independent(record: Record) -> bool:
 
 
 @dataclass
-class Votes:
+class RoundVotes:
     """Votes of the first round over some records; feed it with `add`."""
 
     records: int = 0
@@ -107,8 +107,8 @@ class Agreement:
     records: int = 0
     dependent: int = 0
     """Records with a vote of an annotator that was trained on their source."""
-    everywhere: Votes = field(default_factory=Votes)
-    independent: Votes = field(default_factory=Votes)
+    everywhere: RoundVotes = field(default_factory=RoundVotes)
+    independent: RoundVotes = field(default_factory=RoundVotes)
 
     def add(self, record: Record) -> None:
         """Count one record."""

@@ -52,7 +52,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Reference:
+class CriticReference:
     """Accepted and rejected values by row."""
 
     accepted: Mapping[str, tuple[object, ...]]
@@ -61,7 +61,7 @@ class Reference:
     """Every right value is accepted: another one is wrong. Else another wording may be right as well, and is not judged."""
 
     @classmethod
-    def of_truth(cls, truth: Record) -> Reference:
+    def of_truth(cls, truth: Record) -> CriticReference:
         """From a record in which everything is right (a second right description may stand in its provenance)."""
         values = Values.of_record(truth)
         accepted: dict[str, tuple[object, ...]] = {f: (getattr(values, f),) for f in FIELDS if getattr(values, f) is not None}
@@ -71,7 +71,7 @@ class Reference:
         return cls(_comparable_all(accepted), {}, complete=True)
 
     @classmethod
-    def of_reviews(cls, record: Record, reviews: Iterable[Review]) -> Reference:
+    def of_reviews(cls, record: Record, reviews: Iterable[Review]) -> CriticReference:
         """From what reviewers decided about the fields of a record; what they did not look at is not known."""
         rows = list(reviews)
         decisions = decide(record, rows)

@@ -33,7 +33,7 @@ from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture
 from data_prep.stats.ablations import boxes, final_draft, first_draft, first_judgement, flags, single_annotator
 from data_prep.stats.corruptions import Corruption, corrupt, generator
-from data_prep.stats.references import FIELDS, Reference, Values
+from data_prep.stats.references import FIELDS, CriticReference, Values
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.errors import InputError
@@ -93,7 +93,7 @@ class Table3:
     cached: int = 0
     cost_nano: int = 0
 
-    def judge(self, arm: str, values: Values, reference: Reference) -> None:
+    def judge(self, arm: str, values: Values, reference: CriticReference) -> None:
         """Count what an arm publishes."""
         self.published[arm] += 1
         for row in FIELDS:
@@ -139,13 +139,13 @@ class _Case:
     item: Item
     state: str
     record: Record
-    reference: Reference | None
+    reference: CriticReference | None
 
 
 async def table3(
     store: Store,
     config: PrepConfig,
-    references: Mapping[str, Reference],
+    references: Mapping[str, CriticReference],
     *,
     samples: int,
     seed: int = 0,
@@ -197,7 +197,7 @@ async def table3(
     return result
 
 
-def _cases(store: Store, config: PrepConfig, references: Mapping[str, Reference]) -> list[_Case]:
+def _cases(store: Store, config: PrepConfig, references: Mapping[str, CriticReference]) -> list[_Case]:
     digest = pass_digest(config)
     cases = [
         _Case(item, outcome.state, Record.from_json(outcome.record, f"outcome of {item.id}"), references.get(item.id))
@@ -249,7 +249,7 @@ class _Run:
             if case.state == "valid":
                 await self._corrupted(case)
 
-    async def _without_cross_verification(self, case: _Case, reference: Reference) -> None:
+    async def _without_cross_verification(self, case: _Case, reference: CriticReference) -> None:
         item = case.item
         try:
             outcome = await ItemPipeline(

@@ -22,7 +22,7 @@ from data_prep.store.private import make_private, private_file
 from data_prep.store.tables import LEDGER_VERSION
 from emo_lightning.core.files import replacing, write_json
 
-MARK = "backup.json"
+BACKUP_FILE = "backup.json"
 """File that says that a folder is a backup, and may be brought up to date."""
 _IMAGE = re.compile(r"([0-9a-f]{64})\.[a-z0-9]{1,8}")
 _CHUNK = 1 << 20
@@ -77,7 +77,7 @@ def backup(
     make_private(target)
     private_file(target / "lock")
     with take_lock(target):
-        mark = target / MARK
+        mark = target / BACKUP_FILE
         write_json(mark, {"backup_of": str(root.resolve())})
         mark.chmod(0o600)
         _drop_leftovers(target)
@@ -105,8 +105,8 @@ def _check_place(root: Path, target: Path) -> None:
     if inner == outer or outer in inner.parents or inner in outer.parents:
         msg = f"{target}: is the store {root} itself, or one lies in the other; choose a folder elsewhere, best on another disk"
         raise StoreError(msg)
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / MARK).is_file())):
-        msg = f"{target}: holds something that is no backup (it has no {MARK}); choose an empty folder, or one that is not there yet"
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / BACKUP_FILE).is_file())):
+        msg = f"{target}: holds something that is no backup (it has no {BACKUP_FILE}); choose an empty folder, or one that is not there yet"
         raise StoreError(msg)
 
 

@@ -40,7 +40,7 @@ class SourceItem:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class SourceRefusal:
     """One thing in a source that cannot be used, and why."""
 
     file: str
@@ -55,12 +55,12 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Repeat(Refusal):
+class Repeat(SourceRefusal):
     """A row that says again what an earlier one said: counted, and nothing is lost by leaving it out."""
 
 
 @dataclass(frozen=True)
-class PassedOver(Refusal):
+class PassedOver(SourceRefusal):
     """What lies there and is none of the source's images, by its name or its content: counted by name, and no error."""
 
     count: int = 1

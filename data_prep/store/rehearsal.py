@@ -15,7 +15,7 @@ from emo_lightning.core.records import Record
 if TYPE_CHECKING:
     from data_prep.store.ledger import Ledger
 
-MARK = "rehearsal"
+REHEARSAL_LABEL = "rehearsal"
 """Key of an image's labels."""
 PARTY = "rehearsal"
 """Who answers in a rehearsal."""
@@ -78,4 +78,4 @@ def check_parties(ledger: Ledger, parties: Iterable[str]) -> None:
 def is_rehearsed(record: Record) -> bool:
     """Whether a record comes from a rehearsal."""
     labels = record.provenance.get("source_labels")
-    return isinstance(labels, dict) and labels.get(MARK) is True
+    return isinstance(labels, dict) and labels.get(REHEARSAL_LABEL) is True

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from data_prep.store.group_commit import LedgerError, damaged, ledger_errors
-from data_prep.store.items import PassedOver, Refusal, Repeat, SourceItem, is_labelled
+from data_prep.store.items import PassedOver, Repeat, SourceItem, SourceRefusal, is_labelled
 from data_prep.store.ledger import Ledger
 from data_prep.store.lock import StoreError, take_lock
 from data_prep.store.private import make_private, private_file
@@ -53,11 +53,11 @@ class ImportReport:
     refused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     """Refusals by the first words of their reason."""
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[SourceRefusal] = field(default_factory=list)
     """The first of them, in full."""
     passed_over: Counter[str] = field(default_factory=Counter)
     """Files that are none of the source's images, by why."""
-    passed_over_first: list[Refusal] = field(default_factory=list)
+    passed_over_first: list[SourceRefusal] = field(default_factory=list)
     """The first of them, by name."""
 
     @property
@@ -65,7 +65,7 @@ class ImportReport:
         """Everything that the source yielded, without what was passed over."""
         return self.labelled + self.unlabelled + self.repeated + self.refused
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: SourceRefusal) -> None:
         """Count a refusal, a repeated row, or what was passed over."""
         if isinstance(refusal, PassedOver):
             self.passed_over[refusal.reason] += refusal.count
@@ -164,7 +164,7 @@ class Store:
         return sha256
 
     def import_items(
-        self, items: Iterable[SourceItem | Refusal], on_item: Callable[[ImportReport], None] | None = None
+        self, items: Iterable[SourceItem | SourceRefusal], on_item: Callable[[ImportReport], None] | None = None
     ) -> ImportReport:
         """Take over what a source yields; importing again adds only what is new.
 
@@ -177,7 +177,7 @@ class Store:
         batch: list[Item] = []
         try:
             for item in items:
-                if isinstance(item, Refusal):
+                if isinstance(item, SourceRefusal):
                     report.refuse(item)
                 else:
                     if item.source not in known:

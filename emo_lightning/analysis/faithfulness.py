@@ -79,7 +79,7 @@ class Surplus(TypedDict):
     p: float | None
 
 
-class Summary(TypedDict):
+class FaithfulnessSummary(TypedDict):
     """Several images."""
 
     images: int
@@ -92,7 +92,7 @@ class Summary(TypedDict):
     """Share of images in which the grounded box counts for more, percent."""
 
 
-class Measured(TypedDict):
+class ImageFaithfulness(TypedDict):
     """One image."""
 
     id: str
@@ -110,11 +110,11 @@ class Measured(TypedDict):
 class Faithfulness(TypedDict):
     """`faithfulness.json`."""
 
-    summary: Summary
-    emotions: dict[str, Summary]
+    summary: FaithfulnessSummary
+    emotions: dict[str, FaithfulnessSummary]
     skipped: dict[str, int]
     """Reason -> images."""
-    rows: list[Measured]
+    rows: list[ImageFaithfulness]
     mask: Mask
     draws: int
     max_overlap: float
@@ -240,7 +240,7 @@ def _predicted(said: Mapping[str, Prediction], identity: str) -> Sequence[Predic
     return said[identity].objects if identity in said else []
 
 
-def _measure(net: ProbedModel, case: _Case, plan: MaskPlan, batch_size: int) -> Measured:
+def _measure(net: ProbedModel, case: _Case, plan: MaskPlan, batch_size: int) -> ImageFaithfulness:
     images = [case.image, *(masked(case.image, box, plan.mask) for box in (case.box, *case.controls))]
     found = []
     for start in range(0, len(images), batch_size):
@@ -289,7 +289,7 @@ def falls(p: NDArray[np.float64]) -> Falls:
     return Falls(EMOTIONS[top], 100 * float(p[0, top]), 100 * float(p[0, top] - p[1, top]), random)
 
 
-def _summary(rows: Sequence[Measured], seed: int) -> Summary:
+def _summary(rows: Sequence[ImageFaithfulness], seed: int) -> FaithfulnessSummary:
     from scipy.stats import wilcoxon
 
     grounded, control = np.array([r["grounded"] for r in rows]), np.array([r["random"] for r in rows])

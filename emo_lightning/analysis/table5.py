@@ -18,9 +18,9 @@ from emo_lightning.analysis.affect import has_ratings
 from emo_lightning.analysis.references import UNKNOWN_SPLIT, References, require
 from emo_lightning.analysis.table5_differences import Replicates, ahead, over_blind, paired
 from emo_lightning.analysis.table5_result import (
+    ArmColumn,
     BaselineColumn,
     ByEmotion,
-    Column,
     ScoredColumn,
     SplitScores,
     Table5Result,
@@ -30,10 +30,17 @@ from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError, Triplet
 from emo_lightning.metrics import bootstrap
-from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
+from emo_lightning.metrics.accumulators import Accumulator, Rows, ScoredBatch
 from emo_lightning.metrics.arrays import Array, Classes
 from emo_lightning.metrics.clip import ClipScorer, cosine01
-from emo_lightning.metrics.scores import BoxScores, ClipScores, Coverage, EmotionScores, IntensityScores, UnreadableAnswers
+from emo_lightning.metrics.scores import (
+    BoxScores,
+    ClipScores,
+    EmotionScores,
+    IntensityScores,
+    ReferenceCoverage,
+    UnreadableAnswers,
+)
 from emo_lightning.metrics.spelling import PARTS
 from emo_lightning.metrics.triplets import TripletScores
 
@@ -51,7 +58,7 @@ class Table5:
         self.scorer, self.resamples, self.seed = scorer, resamples, seed
         self.emotion = EmotionScores(resamples)
         self.per_image = (
-            *(Coverage(resamples), BoxScores(resamples), self.emotion, IntensityScores(resamples)),
+            *(ReferenceCoverage(resamples), BoxScores(resamples), self.emotion, IntensityScores(resamples)),
             *(TripletScores(resamples), UnreadableAnswers(resamples)),
         )
         self.clip = ClipScores(resamples)
@@ -85,12 +92,12 @@ class Table5:
                 raise ValueError(msg)
         if draws is None:
             draws = bootstrap.draws([r.id for r in records], self.resamples, self.seed)
-        batch = Batch(predictions, records, draws)
+        batch = ScoredBatch(predictions, records, draws)
         for metric in self.per_image:
             metric.update(batch)
         self._update_clip(batch, image_features)
 
-    def _update_clip(self, batch: Batch, image_features: Tensor | None) -> None:
+    def _update_clip(self, batch: ScoredBatch, image_features: Tensor | None) -> None:
         if self.scorer is None:
             self.clip.update(batch)
             return
@@ -112,11 +119,11 @@ class Table5:
             scores[both] = self.scorer.text_text([said[i] for i in both], [true[i] for i in both])
         return scores
 
-    def compute(self) -> Column:
+    def compute(self) -> ArmColumn:
         """The column over all images of all ranks, JSON-ready."""
         return self.with_replicates()[0]
 
-    def with_replicates(self) -> tuple[Column, Replicates]:
+    def with_replicates(self) -> tuple[ArmColumn, Replicates]:
         """The column, and its values in each resample."""
         parts = [metric.compute() for metric in self.metrics]
         support = {row: n for part in parts for row, n in part["support"].items()}
@@ -141,7 +148,7 @@ class Table5:
             }
         cells = next(part for part, metric in zip(parts, self.metrics, strict=True) if metric is self.emotion)["cells"]
         confusion = cells.reshape(len(EMOTIONS), -1)
-        column: Column = {
+        column: ArmColumn = {
             **scored,
             "by_emotion": {str(emotion): _by_emotion(confusion, emotions, i) for i, emotion in enumerate(EMOTIONS)},
             "confusion": {
@@ -304,7 +311,7 @@ def _in_order(parts: Sequence[Rows]) -> dict[Mode, dict[str, Array]]:
     return {mode: {row.key: merged[mode][row.key] for row in ROWS[mode]} for mode in MODES}
 
 
-def _baseline_column(column: Column, baseline: baselines.Baseline) -> BaselineColumn:
+def _baseline_column(column: ArmColumn, baseline: baselines.Baseline) -> BaselineColumn:
     """Rows that a baseline has no answer to are not computed, rather than 0."""
     none: dict[str, None] = dict.fromkeys(baseline.inapplicable)
     scored: ScoredColumn = {

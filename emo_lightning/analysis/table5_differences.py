@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emo_lightning.analysis.table5_result import BaselineColumn, Column, OverBlind, Paired, ScoredColumn
+from emo_lightning.analysis.table5_result import ArmColumn, BaselineColumn, OverBlind, Paired, ScoredColumn
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.arrays import Array
@@ -13,7 +13,7 @@ from emo_lightning.metrics.bootstrap import Difference
 Replicates = dict[Mode, dict[str, Array]]
 """Each row's value in each resample, (resamples,), NaN where nothing could be scored."""
 
-Found = tuple[Column, Replicates]
+Found = tuple[ArmColumn, Replicates]
 """A column and its values in each resample."""
 
 _LOWER: dict[Mode, set[str]] = {mode: {row.key for row in ROWS[mode] if row.lower_is_better} for mode in MODES}

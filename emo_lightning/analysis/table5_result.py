@@ -44,7 +44,7 @@ class ScoredColumn(TypedDict):
     """Row -> [low, high] at 95 %; without resamples there are none."""
 
 
-class Column(ScoredColumn):
+class ArmColumn(ScoredColumn):
     """The column of an arm."""
 
     by_emotion: dict[str, ByEmotion]
@@ -100,7 +100,7 @@ class SplitScores(TypedDict):
 class Table5Result(TypedDict):
     """The whole table, JSON-ready."""
 
-    arms: dict[str, Column]
+    arms: dict[str, ArmColumn]
     baselines: dict[str, BaselineColumn]
     omitted: dict[str, str]
     """Baseline -> why it could not be computed."""

@@ -11,7 +11,7 @@ from emo_lightning.core.intervals import wilson
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, interval
 from emo_lightning.metrics.calibration import weighted_auroc
-from emo_lightning.models.spread import Spread
+from emo_lightning.models.spread import TrainingSpread
 
 
 class Called(TypedDict):
@@ -40,7 +40,9 @@ class UnlikeRates(TypedDict):
     """That set."""
 
 
-def measure_unlike(spread: Spread, scores: Mapping[str, Array], others: Array | None = None, seed: int = 0) -> UnlikeRates:
+def measure_unlike(
+    spread: TrainingSpread, scores: Mapping[str, Array], others: Array | None = None, seed: int = 0
+) -> UnlikeRates:
     """Measure a spread.
 
     Args:

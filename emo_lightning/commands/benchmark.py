@@ -13,7 +13,7 @@ from emo_lightning.core.options import ALWAYS, Parser, Whole, named_places
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
-    from emo_lightning.analysis.suites.asked import Asked, SuiteName
+    from emo_lightning.analysis.suites.asked import SuiteName, SuiteQuestion
 
 SUITES = {"mvei": "MVEI", "vecbench": "VECBench", "eemo_bench": "EEmo-Bench"}
 
@@ -203,7 +203,7 @@ def _stem(path: Path) -> str:
     return path.stem
 
 
-def _questions(suite: SuiteName, files: Sequence[Path], tasks: Sequence[str] | None) -> list[Asked]:
+def _questions(suite: SuiteName, files: Sequence[Path], tasks: Sequence[str] | None) -> list[SuiteQuestion]:
     from emo_lightning.analysis.suites.questions import read_questions
     from emo_lightning.analysis.suites.replies import is_ours
 

@@ -16,7 +16,7 @@ from emo_lightning.core.terminal import json_text, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from emo_lightning.inference.inputs import Entry
+    from emo_lightning.inference.inputs import InputImage
     from emo_lightning.inference.model import Masks
     from emo_lightning.inference.results import Explanation
 
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
     return _many(args, found) if to_file else _shown(args, found)
 
 
-def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
+def _shown(args: argparse.Namespace, found: Sequence[InputImage]) -> int:
     """On the terminal."""
     alone = len(found) == 1
     # Before the minutes that a model takes: one image that is missing or broken ends the command; of many it is left out.
@@ -91,7 +91,7 @@ def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     if (out := own or (None if args.overlays is None else overlay_path(args.overlays, found[0].id))) is not None:
         check_output_file(out)
     from emo_lightning.experiment.advice import silence_advice
-    from emo_lightning.inference.many import Opened, name_failures, opened_batches
+    from emo_lightning.inference.many import OpenedBatch, name_failures, opened_batches
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.overlay import save_overlay
     from emo_lightning.inference.pictures import name_of
@@ -101,7 +101,7 @@ def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     masks = _masks(args.masks, str(model.device))
     failures: dict[str, str] = {}
     shown = 0
-    for batch in [Opened(list(found), first, {})] if alone else opened_batches(found, args.batch_size):
+    for batch in [OpenedBatch(list(found), first, {})] if alone else opened_batches(found, args.batch_size):
         failures |= batch.failures
         ids = [name_of(entry.id, 0) if alone else entry.id for entry in batch.entries]
         for one, picture in zip(
@@ -136,7 +136,7 @@ def _print(one: Explanation, path: Path | None, *, text: bool, number: int) -> N
     say("{" + ",\n ".join(rows) + "}")
 
 
-def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
+def _many(args: argparse.Namespace, found: Sequence[InputImage]) -> int:
     """Into a file."""
     check_output_file(args.out)
     if args.overlays is not None:
@@ -147,7 +147,7 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.inference.many import Work, explain_work, look_at_all, write_failures
     from emo_lightning.inference.model import EmotionModel
-    from emo_lightning.inference.parts import Parts
+    from emo_lightning.inference.parts import OutputParts
     from emo_lightning.inference.tables import write_results
 
     silence_advice()
@@ -164,7 +164,7 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
         **({"label_scoring": args.label_scoring} if args.label_scoring != "plain" else {}),
     }
     overlay = None if args.overlays is None else lambda name: overlay_path(args.overlays, name)
-    parts = Parts(args.out, about)
+    parts = OutputParts(args.out, about)
 
     def work() -> Work:
         model = EmotionModel(folder, args.device)

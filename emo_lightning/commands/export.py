@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from emo_lightning.inference.bundle import Bundle
     from emo_lightning.inference.calibration import ProbeCalibration
-    from emo_lightning.models.spread import Spread
+    from emo_lightning.models.spread import TrainingSpread
     from emo_lightning.report.model_results import ModelResults
     from emo_lightning.report.run_folder import RunFolder, StageFolder
 
@@ -194,7 +194,7 @@ def _fitted(results: ModelResults) -> ProbeCalibration | None:
 
 def _spread(
     run: RunFolder, stage: StageFolder, bundle: Bundle, results: ModelResults, pictures: Sequence[str] | None
-) -> Spread | None:
+) -> TrainingSpread | None:
     """The spread of the training pictures, the stage's or fitted on the run's tars; what it is worth goes to `results`."""
     from emo_lightning.analysis.unlike import measure_unlike
     from emo_lightning.inference.fitting import distances, fit

@@ -13,7 +13,7 @@ from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
-    from emo_lightning.inference.inputs import Entry
+    from emo_lightning.inference.inputs import InputImage
     from emo_lightning.inference.many import Looked
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.search.writer import IndexWriter, Written
@@ -173,7 +173,7 @@ def _build(args: argparse.Namespace) -> int:
     return 0
 
 
-def _entries(pictures: Sequence[str]) -> list[Entry]:
+def _entries(pictures: Sequence[str]) -> list[InputImage]:
     from emo_lightning.inference.inputs import entries
 
     return entries(pictures) if pictures else []
@@ -186,7 +186,7 @@ def _name(model: Path | None, folder: Path | None) -> str | None:
     return str(folder.resolve()) if model.expanduser().exists() else str(model)
 
 
-def _stored(tables: Sequence[str], found: Sequence[Entry]) -> str | None:
+def _stored(tables: Sequence[str], found: Sequence[InputImage]) -> str | None:
     """Which model's embeddings are given, as their files say."""
     from emo_lightning.search.sources import stored_weights
     from emo_lightning.search.vectors import parquet_weights
@@ -223,7 +223,7 @@ def _add_vectors(
         say(f"{recorded} new images have a record in {', '.join(args.records)}")
 
 
-def _add_pictures(args: argparse.Namespace, writer: IndexWriter, found: Sequence[Entry], folder: Path | None) -> Looked:
+def _add_pictures(args: argparse.Namespace, writer: IndexWriter, found: Sequence[InputImage], folder: Path | None) -> Looked:
     from emo_lightning.search.sources import add_pictures
 
     def load() -> EmotionModel:

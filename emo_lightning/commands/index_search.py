@@ -17,7 +17,7 @@ from emo_lightning.search.filters import Filters
 from emo_lightning.search.hits import Hit
 from emo_lightning.search.index import SearchIndex
 from emo_lightning.search.like import like
-from emo_lightning.search.query import Question, understood
+from emo_lightning.search.query import QueryPoint, understood
 from emo_lightning.search.rows import thumbnail_of
 
 if TYPE_CHECKING:
@@ -65,18 +65,18 @@ def search_and_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _notes(asked: Question) -> list[str]:
+def _notes(asked: QueryPoint) -> list[str]:
     """What is to be known of a question."""
     unlike = asked.unlike is not None and asked.unlike.is_unlike
     return [*([_unlike(asked)] if unlike else []), *([asked.note] if asked.note else [])]
 
 
-def _unlike(asked: Question) -> str:
+def _unlike(asked: QueryPoint) -> str:
     return f"{asked.text} is unlike what the model of this index was trained on: take what is found for a guess"
 
 
 def _found(
-    args: argparse.Namespace, index: SearchIndex, question: Question, end: Question | None, where: Filters, notes: list[str]
+    args: argparse.Namespace, index: SearchIndex, question: QueryPoint, end: QueryPoint | None, where: Filters, notes: list[str]
 ) -> list[Hit]:
     start = question.start
     own = [start.id] if start.id is not None else []
@@ -166,7 +166,7 @@ def _words(hit: Hit) -> str | None:
 def _write_page(
     out: Path,
     index: SearchIndex,
-    asked: Sequence[Question],
+    asked: Sequence[QueryPoint],
     hits: Sequence[Hit],
     title: str,
     notes: Sequence[str],
@@ -190,7 +190,7 @@ def _write_page(
     write_hits_page(out, title, notes, [replace(card, asked=True) for card in beside], cards, way=way)
 
 
-def _asked(index: SearchIndex, question: Question) -> Card:
+def _asked(index: SearchIndex, question: QueryPoint) -> Card:
     """What was asked with."""
     from emo_lightning.report.hits_page import Card
 

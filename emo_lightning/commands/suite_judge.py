@@ -9,7 +9,7 @@ from dataclasses import replace
 from data_prep.provider.budget import NANO
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Answers, Endpoint, UnderTest, WordsRequest
-from emo_lightning.analysis.suites.asked import DESCRIPTION, Asked, Reply
+from emo_lightning.analysis.suites.asked import DESCRIPTION, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.replies import line_of
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_text
@@ -23,7 +23,7 @@ _PARAMETERS = {"temperature": 1, "max_tokens": 600}
 """Where the endpoint's file names none: five grades of a judge that draws nothing would be one."""
 
 
-def judge_replies(args: argparse.Namespace, questions: Sequence[Asked], replies: Mapping[str, Reply]) -> int:
+def judge_replies(args: argparse.Namespace, questions: Sequence[SuiteQuestion], replies: Mapping[str, SuiteReply]) -> int:
     """Grade the descriptions among the replies, and write all replies with their grades; returns the exit status.
 
     Args:
@@ -71,7 +71,7 @@ def judge_replies(args: argparse.Namespace, questions: Sequence[Asked], replies:
     return 0
 
 
-def _requests(endpoint: Endpoint, asked: Asked, reply: Reply) -> list[WordsRequest]:
+def _requests(endpoint: Endpoint, asked: SuiteQuestion, reply: SuiteReply) -> list[WordsRequest]:
     prompt = judge_prompt(asked.question or asked.prompt, asked.truth, reply.text)
     return [endpoint.words(prompt, draw) for draw in range(JUDGEMENTS)]
 

@@ -175,10 +175,10 @@ def _check(file: str, fixed: Values, say_so: bool) -> int:
 
 def _local(sweep: Sweep, given: _CommandLine, fixed: Values) -> int:
     from emo_lightning.cli import main as emo
-    from emo_lightning.sweep.local import Outcome, Settings, console, run_local
+    from emo_lightning.sweep.local import LocalSettings, SweepOutcome, console, run_local
     from emo_lightning.sweep.results import show_results, write_results
 
-    settings = Settings(
+    settings = LocalSettings(
         Path(given.words.get("runs", "runs")),
         given.words.get("name", sweep.name),
         given.numbers.get("jobs", 1),
@@ -187,7 +187,7 @@ def _local(sweep: Sweep, given: _CommandLine, fixed: Values) -> int:
         given.numbers.get("max-failures", 3),
         fixed,
     )
-    outcome = Outcome()
+    outcome = SweepOutcome()
     try:
         run_local(sweep, settings, emo, outcome)
     finally:

@@ -20,7 +20,7 @@ from emo_lightning.core.block_cache import LIMIT, limit_from_environment
 from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import read_object, replacing, this_writer, write_json
-from emo_lightning.core.remote import RemoteStore, StoreError
+from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.stores import is_remote
 
@@ -47,7 +47,7 @@ def local_folder(path: str | Path, patterns: Sequence[str]) -> Path:
     names = [name for name in remote.names("*") if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     if not names:
         msg = f"{path}: holds none of {', '.join(patterns)}"
-        raise StoreError(msg, missing=True)
+        raise RemoteError(msg, missing=True)
     stores = {name: RemoteStore(remote.of(name), cached=False) for name in names}
     folder = cache_folder() / "mirrors" / hashlib.sha256(remote.url.encode()).hexdigest()[:32]
     with _alone(folder):

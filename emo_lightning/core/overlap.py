@@ -30,7 +30,7 @@ NOT_COMPARED = (
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class Picture(NamedTuple):
+class CollectionImage(NamedTuple):
     """One image of a collection."""
 
     name: str
@@ -40,12 +40,12 @@ class Picture(NamedTuple):
 
 
 @dataclass
-class Pictures:
+class ImageCollection:
     """The images of a collection."""
 
     name: str
     """As it was asked for."""
-    found: list[Picture] = field(default_factory=list)
+    found: list[CollectionImage] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     """What looks like an image, and is none or too large; named with the reason."""
 
@@ -59,7 +59,7 @@ class Pictures:
             marks[hashlib.sha256(without_metadata(data)).hexdigest()] = None
         except InputError as error:
             self.unread.append(f"{name}: compared by its bytes alone: {error}")
-        self.found.append(Picture(name, tuple(marks)))
+        self.found.append(CollectionImage(name, tuple(marks)))
 
 
 class Shared(NamedTuple):
@@ -69,7 +69,7 @@ class Shared(NamedTuple):
     other: str
 
 
-def pictures_of(path: str | Path) -> Pictures:
+def pictures_of(path: str | Path) -> ImageCollection:
     """All images of a tar, a pattern of tars, a folder of tars, a folder of images, or a store of `emo prep`.
 
     Raises:
@@ -80,7 +80,7 @@ def pictures_of(path: str | Path) -> Pictures:
     if is_remote(path):
         msg = f"{path}: images behind a URL are not compared; copy them here first"
         raise InputError(msg)
-    found = Pictures(str(path))
+    found = ImageCollection(str(path))
     for place in map(Path, expand_glob(str(path))):
         tars = sorted(place.glob("*.tar")) if place.is_dir() else [place]
         if tars:
@@ -96,7 +96,7 @@ def pictures_of(path: str | Path) -> Pictures:
     return found
 
 
-def _take_folder(found: Pictures, folder: Path) -> None:
+def _take_folder(found: ImageCollection, folder: Path) -> None:
     for here, below, names in os.walk(folder):
         below.sort()
         for name in sorted(names):
@@ -115,7 +115,7 @@ def _take_folder(found: Pictures, folder: Path) -> None:
             found.add(str(file), data)
 
 
-def _take_tar(found: Pictures, tar: Path) -> None:
+def _take_tar(found: ImageCollection, tar: Path) -> None:
     if tar.suffix.lower() != ".tar":
         msg = f"{tar}: expected tars, a folder of tars, a folder of images, or a store"
         raise InputError(msg)
@@ -123,7 +123,7 @@ def _take_tar(found: Pictures, tar: Path) -> None:
     if index is not None and index.rows["valid"].all():
         for key, row in zip(index.keys, index.rows, strict=True):
             marks = (str(row[name], "ascii") for name in ("sha256", SOURCE_SHA256))
-            found.found.append(Picture(f"{tar}: {key}", tuple(mark for mark in marks if mark)))
+            found.found.append(CollectionImage(f"{tar}: {key}", tuple(mark for mark in marks if mark)))
         return
     # A tar of others, or records that are none of ours: the bytes themselves.
     store = LocalStore(str(tar))
@@ -152,7 +152,7 @@ def _index(tar: Path) -> ShardIndex | None:
         return None
 
 
-def shared(one: Iterable[Picture], other: Iterable[Picture]) -> list[Shared]:
+def shared(one: Iterable[CollectionImage], other: Iterable[CollectionImage]) -> list[Shared]:
     """Images of the first that the second holds too, each with the first image there that is the same."""
     names: dict[str, str] = {}
     for picture in other:
@@ -161,13 +161,13 @@ def shared(one: Iterable[Picture], other: Iterable[Picture]) -> list[Shared]:
     return list(_shared(one, names))
 
 
-def _shared(one: Iterable[Picture], names: dict[str, str]) -> Iterator[Shared]:
+def _shared(one: Iterable[CollectionImage], names: dict[str, str]) -> Iterator[Shared]:
     for picture in one:
         if (found := next((names[mark] for mark in picture.marks if mark in names), None)) is not None:
             yield Shared(picture.name, found)
 
 
-def overlap_lines(test: Pictures, others: Sequence[Pictures], most: int) -> list[str]:
+def overlap_lines(test: ImageCollection, others: Sequence[ImageCollection], most: int) -> list[str]:
     """What a person is told: how many images `test` shares with each of the others, the first `most` of them, what was not read or compared."""
     lines: list[str] = []
     for other in others:

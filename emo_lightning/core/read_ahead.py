@@ -12,7 +12,7 @@ from typing import Protocol
 from emo_lightning.core.errors import UserError
 
 
-class Kept(Protocol):
+class CachedObject(Protocol):
     """An object whose blocks are kept."""
 
     @property
@@ -37,14 +37,14 @@ class _Process:
         self.pid = os.getpid()
         self.lock = threading.Lock()
         self.known: set[str] = set()
-        self.left: deque[tuple[Kept, Iterator[int]]] = deque()
+        self.left: deque[tuple[CachedObject, Iterator[int]]] = deque()
         self.works = False
 
 
 _process = _Process()
 
 
-def read_ahead(store: Kept) -> None:
+def read_ahead(store: CachedObject) -> None:
     """Fetch all blocks of an object in the background, beside those of other objects; asked again, do nothing."""
     global _process
     if _process.pid != os.getpid():

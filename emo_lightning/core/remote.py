@@ -42,7 +42,7 @@ _HTTP_PASSING = (408, 425, 429)
 """Too slow, too early, too often: of the former those that pass."""
 
 
-class StoreError(InputError):
+class RemoteError(InputError):
     """A URL cannot be read or written; the message names it."""
 
     def __init__(self, message: str, *, missing: bool = False) -> None:
@@ -51,7 +51,7 @@ class StoreError(InputError):
         """Whether the place has answered that nothing is there."""
 
 
-class Place:
+class RemotePlace:
     """The file system of a URL, made anew in each process, and asked again while what fails may pass.
 
     Args:
@@ -81,7 +81,7 @@ class Place:
             except Exception as error:
                 if attempt == ATTEMPTS or not _may_pass(error):
                     reason = _reason(url or self.url, done, error, attempt)
-                    raise StoreError(reason, missing=isinstance(error, FileNotFoundError)) from error
+                    raise RemoteError(reason, missing=isinstance(error, FileNotFoundError)) from error
             time.sleep(wait * random.uniform(0.5, 1.0))
             wait *= 2
         raise AssertionError
@@ -97,8 +97,8 @@ class Place:
             self._opened = (os.getpid(), files, path)
         return self._opened[1:]
 
-    def __reduce__(self) -> tuple[type[Place], tuple[str]]:
-        return Place, (self.url,)
+    def __reduce__(self) -> tuple[type[RemotePlace], tuple[str]]:
+        return RemotePlace, (self.url,)
 
 
 def _use_plain_gcsfs() -> None:
@@ -134,7 +134,7 @@ class RemoteStore:
 
     def __init__(self, url: str, cache: BlockCache | None = None, *, cached: bool = True) -> None:
         self._url = url
-        self._place = Place(url)
+        self._place = RemotePlace(url)
         self._cache = (cache or cache_from_environment()) if cached else None
         self._last = -2
         self._all = False
@@ -142,7 +142,7 @@ class RemoteStore:
         info = self._place.ask(lambda files, path: dict(files.info(path)))
         if info.get("size") is None:
             msg = f"{url}: cannot be read: its size is not told"
-            raise StoreError(msg)
+            raise RemoteError(msg)
         self._size = int(info["size"])
         # Of HTTP fsspec takes every object for one that never changes.
         self._version_headers = {key: str(value) for key, value in sorted(info.items()) if key.lower() in _SAYS_VERSION}
@@ -297,7 +297,7 @@ class RemoteStore:
         data = self._place.ask(once)
         if len(data) > end - start:
             msg = f"{self._url}: asked for bytes {start} to {end}, got {len(data)} bytes: the place does not answer ranges"
-            raise StoreError(msg)
+            raise RemoteError(msg)
         return data
 
     def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, BlockCache | None]]:

@@ -6,7 +6,7 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.core.remote import Place, StoreError
+from emo_lightning.core.remote import RemoteError, RemotePlace
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -24,7 +24,7 @@ class RemoteFolder:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._place = Place(self.url)
+        self._place = RemotePlace(self.url)
 
     def of(self, name: str) -> str:
         """URL of a file in it."""
@@ -70,7 +70,7 @@ class RemoteFolder:
 
         try:
             return self._place.ask(whole, self.of(name))
-        except StoreError as error:
+        except RemoteError as error:
             if error.missing:
                 return None
             raise

@@ -163,7 +163,7 @@ class LabelledBatch(ChatBatch):
     """As in `LabelBatch`."""
 
 
-class Asked:
+class ReplyTargets:
     """What a batch of questions is asked of, for those who judge the replies; no tensor, and never an input of the model.
 
     Args:
@@ -180,7 +180,7 @@ class Asked:
 class RolloutBatch(ChatBatch):
     """Questions without answers, packed, and what their replies are judged by (`RolloutDataModule`): the model sees nothing of it."""
 
-    asked: Asked
+    asked: ReplyTargets
     """Annotations, and perhaps pictures."""
 
 

@@ -30,7 +30,7 @@ class CollateError(InputError):
 
 
 @dataclass(frozen=True)
-class Question:
+class ImageQuestion:
     """One image and what is asked about it.
 
     Args:
@@ -71,7 +71,7 @@ class Question:
         return self.image
 
 
-def faults_in(questions: Iterable[Question]) -> list[tuple[str, str]]:
+def faults_in(questions: Iterable[ImageQuestion]) -> list[tuple[str, str]]:
     """(id, why) of those whose image cannot be read."""
     return [(question.key, question.fault) for question in questions if question.fault is not None]
 
@@ -118,7 +118,7 @@ class Collator:
         self.__dict__.update(state)
         self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
 
-    def __call__(self, questions: Sequence[Question]) -> ChatBatch:
+    def __call__(self, questions: Sequence[ImageQuestion]) -> ChatBatch:
         """One batch; with answers it has `labels`, with `distributions` also `emotion_at`, `_first` and `_target`.
 
         Raises:
@@ -166,7 +166,7 @@ class Collator:
         return self.family.cached_inputs(self.processor, seen)
 
     def _sample(
-        self, question: Question, keys: tuple[str, ...], resized: Size, image_tokens: int
+        self, question: ImageQuestion, keys: tuple[str, ...], resized: Size, image_tokens: int
     ) -> tuple[list[int], list[int]]:
         """Tokens and labels of one question, with its answer."""
         asked = self._expand(self._prompt_ids(keys), image_tokens)
@@ -232,7 +232,7 @@ class Collator:
         }
 
     def _packed_labels(
-        self, questions: Sequence[Question], labels: list[list[list[int]]], images: Sequence[Branches]
+        self, questions: Sequence[ImageQuestion], labels: list[list[list[int]]], images: Sequence[Branches]
     ) -> dict[str, object]:
         row = torch.tensor([flat([laid_out(*one) for one in zip(labels, images, strict=True)])])
         found: dict[str, object] = {"labels": row, "answer_at": (row[0] != IGNORE).nonzero()[:, 0]}
@@ -271,7 +271,7 @@ class Collator:
         at = ids.index(self.image_token)
         return ids[:at] + [self.image_token] * image_tokens + ids[at + 1 :]
 
-    def _target(self, question: Question, keys: tuple[str, ...], resized: Size) -> list[int]:
+    def _target(self, question: ImageQuestion, keys: tuple[str, ...], resized: Size) -> list[int]:
         if question.record is None:
             msg = f"sample {question.key!r} has no record to learn from"
             raise CollateError(msg)
@@ -284,7 +284,7 @@ class Collator:
 
     def _distributions(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[ImageQuestion],
         sizes: Sequence[Size],
         labels: Sequence[Sequence[Sequence[int]]],
         images: Sequence[Branches],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.lengths import sample_lengths, shared_lengths
 from emo_lightning.data.packing import Lengths
 from emo_lightning.data.pictures import PictureDataset
@@ -18,7 +18,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 
 
-class ConversationDataset(PictureDataset[Question]):
+class ConversationDataset(PictureDataset[ImageQuestion]):
     """One question per image; which objective it serves is a pure function of (seed, epoch, row).
 
     Args:
@@ -44,7 +44,7 @@ class ConversationDataset(PictureDataset[Question]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, slot: Slot) -> Question:
+    def __getitem__(self, slot: Slot) -> ImageQuestion:
         record, image, fault = self.pictured(slot.index)
         filler = slot.filler or fault is not None
         available = [o.available(record) for o in self.objectives]
@@ -52,9 +52,9 @@ class ConversationDataset(PictureDataset[Question]):
             asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]
             (keys, *more), shares = zip(*asked, strict=True)
             whole = tuple(float(share) / sum(shares) for share in shares)
-            return Question(record.id, image, keys, record, filler, tuple(more), whole, fault)
+            return ImageQuestion(record.id, image, keys, record, filler, tuple(more), whole, fault)
         keys = self._choose(slot, available)
-        return Question(record.id, image, keys, record, filler, fault=fault)
+        return ImageQuestion(record.id, image, keys, record, filler, fault=fault)
 
     def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         chosen = self._chosen(slot.epoch, slot.index, [bool(keys) for keys in available])

@@ -12,7 +12,7 @@ from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.conversation_dataset import ConversationDataset, shares_of
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
@@ -27,7 +27,7 @@ from emo_lightning.data.workers import Workers
 _BATCH_SIZE = 8
 
 
-class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
+class ConversationDataModule(FitDataModule[LearnsAnswers, ImageQuestion, ChatBatch]):
     """Loaders for `SFTTask`.
 
     Args:
@@ -217,7 +217,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         dataset = self.dataset(name)
         return dataset.reading(self.task.pictures(dataset.index, self))
 
-    def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
+    def collate_fn(self) -> Callable[[list[ImageQuestion]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
         return self._collator(packed=self.max_tokens is not None)
 

@@ -13,7 +13,7 @@ from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_
 from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import check_made_of
 from emo_lightning.core.records import DIMENSIONS, EMOTIONS, NO_EMOTION
-from emo_lightning.core.remote import StoreError
+from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.text import name_fault
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 from emo_lightning.data.leaks import Origin
@@ -74,7 +74,7 @@ def feature_folder(place: str | Path) -> Path:
     """
     try:
         return local_folder(place, FILES)
-    except StoreError as error:
+    except RemoteError as error:
         raise FeatureError(str(error)) from error
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.at_once import each_at_once
 from emo_lightning.core.model_folders import warn_once
-from emo_lightning.core.remote import StoreError
+from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.shard_index import ROW, ShardIndex
 from emo_lightning.core.stores import ByteStore, is_remote
 from emo_lightning.core.tar_labels import TarLabels, labelled_id
@@ -25,7 +25,7 @@ NUMBERED = np.dtype([("shard", "<i4"), *((name, ROW[name]) for name in ROW.names
 """`ROW`, and the shard that it stands in."""
 
 
-class Opened(NamedTuple):
+class OpenedShard(NamedTuple):
     """A shard whose index is known."""
 
     url: str
@@ -39,7 +39,7 @@ class Opened(NamedTuple):
 class Joined(NamedTuple):
     """Samples of several tars, in the tars' order."""
 
-    shards: list[Opened]
+    shards: list[OpenedShard]
     keys: list[str]
     """With the folder inside the tar."""
     texts: list[str]
@@ -67,17 +67,17 @@ def join_shards(
     Returns:
         The table, and how many members belong to no sample.
     """
-    shards: list[Opened] = []
+    shards: list[OpenedShard] = []
     keys: list[str] = []
     texts: list[str] = []
     rows: list[NDArray[np.void]] = []
     ignored: Counter[str] = Counter()
 
-    def opened(shard: Shard) -> tuple[Opened, ShardIndex]:
+    def opened(shard: Shard) -> tuple[OpenedShard, ShardIndex]:
         store = open_shard(shard.url)
         found = indexed(shard.url, store, bad_images=bad_images, labels=labels)
         check_entry(shard, store, len(found.content.keys), verify=verify)
-        return Opened(shard.url, store.size, found.where, found.labels), found.content
+        return OpenedShard(shard.url, store.size, found.where, found.labels), found.content
 
     listed = list_shards(paths, verify=verify)
     # Each of those behind URLs is waited for, some of them at a time.
@@ -113,7 +113,7 @@ def open_shard(url: str) -> ByteStore:
     except OSError as error:
         msg = f"{url}: cannot be read: {error.strerror or error}"
         raise ShardError(msg) from error
-    except StoreError as error:
+    except RemoteError as error:
         raise ShardError(str(error)) from error
 
 

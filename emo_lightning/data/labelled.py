@@ -10,7 +10,7 @@ from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import check_counts
@@ -23,7 +23,7 @@ from emo_lightning.data.supervision import LabelCounts, Supervision, collate_sup
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
-LabelledSample = tuple[Question, Supervision]
+LabelledSample = tuple[ImageQuestion, Supervision]
 
 
 class LabelledDataset(PictureDataset[LabelledSample]):
@@ -40,7 +40,7 @@ class LabelledDataset(PictureDataset[LabelledSample]):
         record, image, fault = self.pictured(slot.index)
         filler = slot.filler or fault is not None
         # Without the record: at this prompt nothing of the annotation may reach the model.
-        return Question(record.id, image, self.keys, filler=filler, fault=fault), Supervision.of(record)
+        return ImageQuestion(record.id, image, self.keys, filler=filler, fault=fault), Supervision.of(record)
 
 
 class LabelledCollator:

@@ -9,7 +9,7 @@ from emo_lightning.core.records import Record
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question, faults_in
+from emo_lightning.data.collate import Collator, ImageQuestion, faults_in
 from emo_lightning.data.images import check_shapes, grey
 from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import DataModule
@@ -22,7 +22,7 @@ from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.data.workers import Workers
 from emo_lightning.models.families import family_of
 
-RowQuestion = tuple[int, Question]
+RowQuestion = tuple[int, ImageQuestion]
 """A row of the index, and its image."""
 
 
@@ -52,7 +52,7 @@ class QuestionDataset(PictureDataset[RowQuestion]):
         row = self.rows[slot.index]
         record, image, fault = self.pictured(row)
         filler = slot.filler or fault is not None
-        return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=filler, fault=fault)
+        return row, ImageQuestion(record.id, grey(image.size) if self.blind else image, (), filler=filler, fault=fault)
 
 
 class QuestionCollator:
@@ -71,7 +71,7 @@ class QuestionCollator:
         for some in together:
             keys, *more = (self.keys[name] for name in some)
             asked[some] = self.collator(
-                [Question(q.key, q.image, keys, filler=q.filler, more=tuple(more), fault=q.fault) for _, q in samples]
+                [ImageQuestion(q.key, q.image, keys, filler=q.filler, more=tuple(more), fault=q.fault) for _, q in samples]
             )
         batch: QuestionBatch = {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
         if faults := faults_in(q for _, q in samples):

@@ -9,9 +9,9 @@ import numpy as np
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
 from emo_lightning.core.tar_labels import TarLabels
-from emo_lightning.data.batches import Asked, RolloutBatch
+from emo_lightning.data.batches import ReplyTargets, RolloutBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import ResumableLoader, check_counts
@@ -23,7 +23,7 @@ from emo_lightning.data.skips import OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
-AskedOf = tuple[Question, Record]
+AskedOf = tuple[ImageQuestion, Record]
 """What is asked, and the annotation."""
 
 
@@ -41,7 +41,7 @@ class RolloutDataset(PictureDataset[AskedOf]):
         record, image, fault = self.pictured(slot.index)
         filler = slot.filler or fault is not None
         # Without the record: nothing of the annotation may reach the model.
-        return Question(record.id, image, self.keys, filler=filler, fault=fault), record
+        return ImageQuestion(record.id, image, self.keys, filler=filler, fault=fault), record
 
 
 class RolloutCollator:
@@ -54,7 +54,7 @@ class RolloutCollator:
         """One batch."""
         questions = [question for question, _ in samples]
         pictures = [question.pixels for question in questions] if self.images else []
-        return {**self.collator(questions), "asked": Asked([record for _, record in samples], pictures)}
+        return {**self.collator(questions), "asked": ReplyTargets([record for _, record in samples], pictures)}
 
 
 class RolloutDataModule(FitDataModule[LearnsByReward, AskedOf, RolloutBatch]):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emo_lightning.core.cache_folder import cache_folder
-from emo_lightning.core.remote import RemoteStore, StoreError
+from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.shard_index import (
     PARTS,
     SUFFIX,
@@ -32,7 +32,7 @@ from emo_lightning.data.stores import open_store
 log = logging.getLogger(__name__)
 
 
-class Found(NamedTuple):
+class FoundIndex(NamedTuple):
     """An index that is of its tar."""
 
     content: ShardIndex
@@ -44,7 +44,7 @@ class Found(NamedTuple):
     """What its records are made of, where it has none of ours."""
 
 
-def find_index(url: str, store: ByteStore, labels: TarLabels | None = None) -> Found:
+def find_index(url: str, store: ByteStore, labels: TarLabels | None = None) -> FoundIndex:
     """The index of a tar; made, which reads every byte of it, where there is none, or where the tar was changed or moved since.
 
     Args:
@@ -73,7 +73,7 @@ def find_index(url: str, store: ByteStore, labels: TarLabels | None = None) -> F
         raise ShardError(msg) from None
 
 
-def _find(url: str, store: ByteStore, labels: TarLabels | None) -> Found:
+def _find(url: str, store: ByteStore, labels: TarLabels | None) -> FoundIndex:
     if isinstance(store, RemoteStore):
         return _of_remote(url, store, labels)
     path = Path(url.removeprefix("file://"))
@@ -84,17 +84,17 @@ def _find(url: str, store: ByteStore, labels: TarLabels | None) -> Found:
     known = [(place, index) for place in places if (index := _read(place)) is not None and index.size == stamp.size]
     for place, index in known:
         if is_stamped(place, stamp):
-            return Found(index, str(place))
+            return FoundIndex(index, str(place))
     fresh = build_index(store, url, labels)
     for place, index in known:
         if index.content == fresh.content and _stamped(place, stamp):
-            return Found(index, str(place))
+            return FoundIndex(index, str(place))
         if index.content != fresh.content and index.same_places(fresh):
-            return Found(fresh, str(place), before=index)
-    return Found(fresh, next((str(place) for place in places if _saved(fresh, place, stamp)), url))
+            return FoundIndex(fresh, str(place), before=index)
+    return FoundIndex(fresh, next((str(place) for place in places if _saved(fresh, place, stamp)), url))
 
 
-def indexed(url: str, store: ByteStore, *, bad_images: bool = False, labels: TarLabels | None = None) -> Found:
+def indexed(url: str, store: ByteStore, *, bad_images: bool = False, labels: TarLabels | None = None) -> FoundIndex:
     """As `find_index`, where an index of other bytes at the same places is an error: nobody can tell damage from a change here.
 
     Args:
@@ -111,11 +111,11 @@ def indexed(url: str, store: ByteStore, *, bad_images: bool = False, labels: Tar
         return found
     others = ("json_c", "des_c")
     if bad_images and all((found.content.rows[part] == found.before.rows[part]).all() for part in others):
-        return Found(found.before, found.where, labels=found.labels)
+        return FoundIndex(found.before, found.where, labels=found.labels)
     raise ShardError(_difference(url, found, found.before))
 
 
-def _difference(url: str, found: Found, before: ShardIndex) -> str:
+def _difference(url: str, found: FoundIndex, before: ShardIndex) -> str:
     index, where = found.content, found.where
     record = "json" if found.labels is None else found.labels.member
     for part in PARTS:
@@ -136,19 +136,19 @@ def crc_fault(member: str, found: int, said: int, index: str) -> str:
     )
 
 
-def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> Found:
+def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> FoundIndex:
     place = _kept(f"{url} {store.size} {store.version()}{'' if labels is None else f' {labels.identity}'}")
     if (index := _read(place)) is not None and index.size == store.size:
-        return Found(index, str(place))
+        return FoundIndex(index, str(place))
     beside = url.removesuffix(".tar") + SUFFIX
     if labels is not None:
         index = build_index(store, url, labels)
         _saved(index, place, None)
-        return Found(index, str(place))
+        return FoundIndex(index, str(place))
     try:
         there = open_store(beside)
         index = read_index(there.read(0, there.size), beside)
-    except (StoreError, ShardError):
+    except (RemoteError, ShardError):
         # None there, or none that can be used.
         index = None
     where = beside
@@ -156,7 +156,7 @@ def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> Found:
         log.info("%s: has no index; its %d bytes are read once", url, store.size)
         index, where = build_index(store, url), str(place)
     _saved(index, place, None)
-    return Found(index, where)
+    return FoundIndex(index, where)
 
 
 def _kept(name: str) -> Path:

@@ -16,7 +16,7 @@ from emo_lightning.core.files import read_object
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, text_of
 from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
 from emo_lightning.core.records import SCHEMA_VERSION
-from emo_lightning.core.remote import StoreError
+from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.shard_index import SUFFIX
 from emo_lightning.core.stores import ByteStore, is_remote, scheme_of
@@ -139,7 +139,7 @@ def _remote(url: str) -> list[Shard]:
         if data is None and url.endswith("/"):
             msg = f"{url}: holds no {MANIFEST}: an export that is not whole yet, or tars of others, which are named one by one or by {url}*.tar"
             raise ShardError(msg)
-    except StoreError as error:
+    except RemoteError as error:
         raise ShardError(str(error)) from error
     if data is None:
         return [Shard(url)]
@@ -172,7 +172,7 @@ def _beside(shard: Shard) -> Shard:
     manifest = f"{folder}/{MANIFEST}" if folder else MANIFEST
     try:
         data = RemoteFolder(folder).read(MANIFEST) if is_remote(shard.url) else None
-    except StoreError as error:
+    except RemoteError as error:
         raise ShardError(str(error)) from error
     if data is None and (is_remote(shard.url) or not Path(manifest).exists()):
         msg = f"{shard.url}: nothing to verify with; expected {MANIFEST} beside it"

@@ -24,7 +24,7 @@ from emo_lightning.core.files import remove_left_behind, this_writer, write_text
 from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
 from emo_lightning.core.mirrors import copy_here
 from emo_lightning.core.records import Record
-from emo_lightning.core.remote import RemoteStore, StoreError
+from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.stores import is_remote
 from emo_lightning.core.terminal import say
@@ -142,7 +142,7 @@ class VisionCache:
             return
         try:
             self.remote.put(path, path.name)
-        except StoreError as error:
+        except RemoteError as error:
             say(f"note: vision cache: {error}; what is computed here stays here")
             self.remote = None
 

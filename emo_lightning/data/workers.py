@@ -22,7 +22,7 @@ Workers = int | Literal["auto"]
 
 FEWEST = 512
 """Samples of a rank and epoch from which on workers are worth their start: as many are decoded in one to three seconds."""
-MOST = 8
+MOST_WORKERS = 8
 """Workers of a rank; they decode thousands of pictures a second, more than any GPU trains on."""
 AHEAD = 2
 """Batches that each of them keeps ready."""
@@ -42,8 +42,8 @@ def count(samples: int, *, cores: int, ranks: int, shared: int | None = None) ->
     """
     if samples < FEWEST:
         return 0
-    room = MOST if shared is None else shared // (ranks * _SHARED)
-    return min(MOST, cores // ranks, room)
+    room = MOST_WORKERS if shared is None else shared // (ranks * _SHARED)
+    return min(MOST_WORKERS, cores // ranks, room)
 
 
 def workers(asked: Workers, samples: int, ranks: int) -> int:

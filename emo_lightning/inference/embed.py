@@ -23,7 +23,7 @@ from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder
 from emo_lightning.inference.inputs import entries
 from emo_lightning.inference.many import embed_work, look_at_all, write_failures
 from emo_lightning.inference.model import EmotionModel
-from emo_lightning.inference.parts import Parts
+from emo_lightning.inference.parts import OutputParts
 from emo_lightning.inference.tables import write_results
 from emo_lightning.models.fingerprints import weights_fingerprint
 
@@ -54,7 +54,7 @@ def embed_images(inputs: Sequence[str], out: Path, model: Path, batch_size: int,
     """
     found = entries(inputs)
     folder = bundle_folder(model)
-    parts = Parts(out, {"weights": bundle_fingerprint(folder), "embeddings": 1})
+    parts = OutputParts(out, {"weights": bundle_fingerprint(folder), "embeddings": 1})
     looked = look_at_all(found, parts, lambda: embed_work(EmotionModel(folder, device)), batch_size, "embed")
     count = write_results(out, [entry.id for entry in found], parts)
     write_failures(out, looked.failures)

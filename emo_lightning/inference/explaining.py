@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from emo_lightning.models import DESHead
     from emo_lightning.models.backbone import Backbone
     from emo_lightning.models.label_scoring import LabelScoring
-    from emo_lightning.models.spread import Seen, Spread
+    from emo_lightning.models.spread import SeenPictures, TrainingSpread
 
 OnPartial: TypeAlias = Callable[[Explanation], None]
 """Is told what is known of an image so far."""
@@ -48,7 +48,7 @@ class _Read(NamedTuple):
     """Writes the answers, by question, one a picture."""
 
 
-class Asked(Protocol):
+class ExplainedModel(Protocol):
     """What is asked: as much of an `EmotionModel` as it takes."""
 
     folder: Path
@@ -56,7 +56,7 @@ class Asked(Protocol):
     backbone: Backbone
     head: DESHead
     collate: Collator
-    spread: Spread | None
+    spread: TrainingSpread | None
     calibration: ProbeCalibration | None
 
     def batch(self, images: Sequence[Image], *objectives: str) -> ChatBatch:
@@ -67,15 +67,15 @@ class Asked(Protocol):
         """(N, des_dim)."""
         ...
 
-    def look(self, pictures: Sequence[Image]) -> Seen:
+    def look(self, pictures: Sequence[Image]) -> SeenPictures:
         """What tells whether pictures are unlike those of the training."""
         ...
 
-    def seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+    def seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> SeenPictures:
         """The same, of what a batch has given already."""
         ...
 
-    def unlike_of(self, seen: Seen) -> list[Unlike] | None:
+    def unlike_of(self, seen: SeenPictures) -> list[Unlike] | None:
         """How unlike each picture is."""
         ...
 
@@ -95,7 +95,7 @@ class Explaining:
         model: loaded.
     """
 
-    def __init__(self, model: Asked) -> None:
+    def __init__(self, model: ExplainedModel) -> None:
         self._model = model
 
     def check_scoring(self, label_scoring: LabelScoring) -> None:
@@ -250,7 +250,7 @@ class Explaining:
 class _Together:
     """Words, scores and embedding of one picture of a batch, as an explanation."""
 
-    def __init__(self, model: Asked, read: _Read) -> None:
+    def __init__(self, model: ExplainedModel, read: _Read) -> None:
         self.batch, self._model, self._unlike = read.batch, model, read.unlike
         self._scores = None if read.scores is None else read.scores.tolist()
         self._des = read.des.float().cpu()

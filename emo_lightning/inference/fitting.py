@@ -10,7 +10,7 @@ import numpy as np
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.calibration import ProbeCalibration
-from emo_lightning.inference.inputs import Entry, entries
+from emo_lightning.inference.inputs import InputImage, entries
 from emo_lightning.inference.many import name_failures, opened_batches
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from emo_lightning.inference.model import EmotionModel
-    from emo_lightning.models.spread import Seen, Spread
+    from emo_lightning.models.spread import SeenPictures, TrainingSpread
 
 MOST_IMAGES = 2000
 """Of a set that are looked at: a mean, some axes and a threshold need no more."""
@@ -28,7 +28,7 @@ _BATCH = 32
 class Fitted(NamedTuple):
     """Of one model; None where nothing could be fitted, which has been said."""
 
-    spread: Spread | None
+    spread: TrainingSpread | None
     calibration: ProbeCalibration | None
 
 
@@ -44,18 +44,18 @@ def fit(model: EmotionModel, train: Sequence[str], val: Sequence[str]) -> Fitted
         FamilyError: the backbone is of a family whose patches are not told apart.
         InputError: the tars cannot be read.
     """
-    from emo_lightning.models.spread import Spread, TooFewImagesError
+    from emo_lightning.models.spread import TooFewImagesError, TrainingSpread
 
     des: dict[str, Tensor] = {}
 
-    def held_out() -> Iterator[Seen]:
+    def held_out() -> Iterator[SeenPictures]:
         for names, seen in _looked(model, _some(val)):
             des.update(zip(names, seen.des.float().cpu(), strict=True))
             yield seen
 
     spread = None
     try:
-        spread = Spread.fit((seen for _, seen in _looked(model, _some(train))), held_out())
+        spread = TrainingSpread.fit((seen for _, seen in _looked(model, _some(train))), held_out())
     except TooFewImagesError as error:
         say(f"which pictures are unlike those of the training will not be known: {error}")
     return Fitted(spread, _calibrated(model, val, des))
@@ -103,13 +103,13 @@ def distances(model: EmotionModel, inputs: Sequence[str]) -> NDArray[np.float64]
     return np.asarray(found)
 
 
-def _some(inputs: Sequence[str]) -> list[Entry]:
+def _some(inputs: Sequence[str]) -> list[InputImage]:
     """In an order of no meaning, the same every time."""
     found = entries(inputs)
     return [found[n] for n in np.random.default_rng(0).permutation(len(found))[:MOST_IMAGES]]
 
 
-def _looked(model: EmotionModel, chosen: Sequence[Entry]) -> Iterator[tuple[list[str], Seen]]:
+def _looked(model: EmotionModel, chosen: Sequence[InputImage]) -> Iterator[tuple[list[str], SeenPictures]]:
     failures: dict[str, str] = {}
     for batch in opened_batches(chosen, _BATCH):
         failures |= batch.failures

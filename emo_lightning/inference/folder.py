@@ -28,7 +28,7 @@ from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.sentence import write_sentence_transformer
 
 if TYPE_CHECKING:
-    from emo_lightning.models.spread import Spread
+    from emo_lightning.models.spread import TrainingSpread
 
 CARD = "README.md"
 CONFIG = "config.json"
@@ -46,7 +46,7 @@ def write_folder(
     merge: bool = True,
     dtype: Dtype = "auto",
     calibration: ProbeCalibration | None = None,
-    spread: Spread | None = None,
+    spread: TrainingSpread | None = None,
     results: Mapping[str, object] | None = None,
     card: str | None = None,
     origin: Path | None = None,
@@ -153,12 +153,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _small_parts(
-    bundle: Bundle, folder: Path, backbone: Path, calibration: ProbeCalibration | None, spread: Spread | None
+    bundle: Bundle, folder: Path, backbone: Path, calibration: ProbeCalibration | None, spread: TrainingSpread | None
 ) -> Bundle:
     """Head, affect head, probe and spread, which from now on name the backbone as it lies here."""
     from emo_lightning.models import DESHead, LinearProbes
     from emo_lightning.models.affect import AffectHead
-    from emo_lightning.models.spread import Spread
+    from emo_lightning.models.spread import TrainingSpread
 
     now = {"backbone": weights_hash(str(backbone))}
     DESHead.from_pretrained(bundle.head).save_pretrained(folder / "head")
@@ -173,7 +173,7 @@ def _small_parts(
         if calibration is not None:
             calibration.write(folder / "probe")
     if spread is None and bundle.spread is not None:
-        spread = Spread.from_pretrained(bundle.spread)
+        spread = TrainingSpread.from_pretrained(bundle.spread)
     if spread is not None:
         spread.save_as_part(folder / "spread", now["backbone"], bundle.features)
     probe, place = (str(folder / name) if there else None for name, there in (("probe", bundle.probe), ("spread", spread)))

@@ -28,7 +28,7 @@ _PATHS = ("path", "file_name", "url", "image")
 
 
 @dataclass(frozen=True)
-class Entry:
+class InputImage:
     """One image to look at.
 
     Args:
@@ -50,7 +50,7 @@ class Entry:
     des: Callable[[], NDArray[np.float32] | None] | None = None
 
 
-def entries(inputs: Sequence[str]) -> list[Entry]:
+def entries(inputs: Sequence[str]) -> list[InputImage]:
     """Every image, in the order given; those of folders and globs by name.
 
     Args:
@@ -80,7 +80,7 @@ def are_tars(given: str) -> bool:
     return given.endswith(".tar") or (path.is_dir() and any(path.glob("*.tar")))
 
 
-def _of(given: str) -> Iterator[Entry]:
+def _of(given: str) -> Iterator[InputImage]:
     if is_address(given) and not given.endswith(".tar"):
         yield _address(given)
         return
@@ -113,25 +113,25 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
 
 
-def _file(path: str, name: str | None = None) -> Entry:
+def _file(path: str, name: str | None = None) -> InputImage:
     try:
         status = Path(path).stat()
         stamp = f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         # Opening it says what is wrong.
         stamp = ""
-    return Entry(name or path, stamp, lambda: as_picture(path), path)
+    return InputImage(name or path, stamp, lambda: as_picture(path), path)
 
 
-def _address(url: str, name: str | None = None) -> Entry:
-    return Entry(name or url, "", lambda: as_picture(url), url)
+def _address(url: str, name: str | None = None) -> InputImage:
+    return InputImage(name or url, "", lambda: as_picture(url), url)
 
 
-def _records(index: TarIndex) -> Iterator[Entry]:
+def _records(index: TarIndex) -> Iterator[InputImage]:
     hashes = index.hashes()
     for shard in index.shards:
         for row in range(shard.start, shard.stop):
-            yield Entry(
+            yield InputImage(
                 index.id(row),
                 hashes[row],
                 partial(index.image, row),
@@ -142,7 +142,7 @@ def _records(index: TarIndex) -> Iterator[Entry]:
             )
 
 
-def _rows(table: Path) -> Iterator[Entry]:
+def _rows(table: Path) -> Iterator[InputImage]:
     for number, row in enumerate(parquet_rows(table, columns=[*_PATHS, "id"], rows=4096)):
         value = next((row[name] for name in _PATHS if isinstance(row.get(name), str)), None)
         if not isinstance(value, str):

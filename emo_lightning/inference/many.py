@@ -17,8 +17,8 @@ from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
-from emo_lightning.inference.inputs import Entry
-from emo_lightning.inference.parts import Result
+from emo_lightning.inference.inputs import InputImage
+from emo_lightning.inference.parts import ImageResult
 
 if TYPE_CHECKING:
     from emo_lightning.inference.model import EmotionModel, Masks
@@ -30,10 +30,10 @@ _NAMED = 20
 """Images whose faults are printed; the file has all of them."""
 
 
-class Opened(NamedTuple):
+class OpenedBatch(NamedTuple):
     """A batch: what could be opened, and what could not."""
 
-    entries: list[Entry]
+    entries: list[InputImage]
     pictures: list[Image.Image]
     failures: dict[str, str]
 
@@ -57,15 +57,15 @@ class Looked:
 
 R = TypeVar("R")
 
-Look: TypeAlias = Callable[[Sequence[Entry], Sequence[Image.Image]], Sequence[R]]
+Look: TypeAlias = Callable[[Sequence[InputImage], Sequence[Image.Image]], Sequence[R]]
 """Looks at some pictures."""
-Work: TypeAlias = Look[Result]
+Work: TypeAlias = Look[ImageResult]
 
 
 A = TypeVar("A", contravariant=True)
 
 
-class Kept(Protocol[A]):
+class KeptResults(Protocol[A]):
     """Where results are kept, so that what is done is not done again."""
 
     def has(self, name: str, stamp: str) -> bool:
@@ -88,9 +88,9 @@ class Kept(Protocol[A]):
 def embed_work(model: EmotionModel) -> Work:
     """Embeddings alone."""
 
-    def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
+    def work(found: Sequence[InputImage], pictures: Sequence[Image.Image]) -> list[ImageResult]:
         rows = model.embed(list(pictures), len(pictures)).numpy()
-        return [Result(entry.id, entry.stamp, "", row) for entry, row in zip(found, rows, strict=True)]
+        return [ImageResult(entry.id, entry.stamp, "", row) for entry, row in zip(found, rows, strict=True)]
 
     return work
 
@@ -113,7 +113,7 @@ def explain_work(
     """
     from emo_lightning.inference.overlay import save_overlay
 
-    def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
+    def work(found: Sequence[InputImage], pictures: Sequence[Image.Image]) -> list[ImageResult]:
         ids = [entry.id for entry in found]
         explained = model.explain(
             list(pictures),
@@ -127,12 +127,16 @@ def explain_work(
             for one, picture in zip(explained, pictures, strict=True):
                 save_overlay(picture, one, overlay(one.id))
         said = (json.dumps(one.as_json(des=False), ensure_ascii=False) for one in explained)
-        return [Result(entry.id, entry.stamp, text, one.des) for entry, one, text in zip(found, explained, said, strict=True)]
+        return [
+            ImageResult(entry.id, entry.stamp, text, one.des) for entry, one, text in zip(found, explained, said, strict=True)
+        ]
 
     return work
 
 
-def look_at_all(found: Sequence[Entry], parts: Kept[R], work: Callable[[], Look[R]], batch_size: int, what: str) -> Looked:
+def look_at_all(
+    found: Sequence[InputImage], parts: KeptResults[R], work: Callable[[], Look[R]], batch_size: int, what: str
+) -> Looked:
     """Every image that is not known yet.
 
     Args:
@@ -181,19 +185,19 @@ def name_failures(failures: Mapping[str, str]) -> None:
         say(f"{len(failures)} images could not be opened{more}", file=sys.stderr)
 
 
-def opened_batches(found: Sequence[Entry], batch_size: int) -> Iterator[Opened]:
+def opened_batches(found: Sequence[InputImage], batch_size: int) -> Iterator[OpenedBatch]:
     """Batches, the next one opened while this one is worked on."""
     starts = range(0, len(found), batch_size)
     with ThreadPoolExecutor(_READERS) as readers:
 
-        def begin(start: int) -> list[tuple[Entry, Callable[[], Image.Image | str]]]:
+        def begin(start: int) -> list[tuple[InputImage, Callable[[], Image.Image | str]]]:
             batch = found[start : start + batch_size]
             return [(entry, readers.submit(_open, entry).result) for entry in batch]
 
         waiting = begin(0)
         for start in starts:
             here, waiting = waiting, begin(start + batch_size)
-            opened = Opened([], [], {})
+            opened = OpenedBatch([], [], {})
             for entry, result in here:
                 picture = result()
                 if isinstance(picture, str):
@@ -204,7 +208,7 @@ def opened_batches(found: Sequence[Entry], batch_size: int) -> Iterator[Opened]:
             yield opened
 
 
-def _open(entry: Entry) -> Image.Image | str:
+def _open(entry: InputImage) -> Image.Image | str:
     """The picture, or why not."""
     try:
         entry.id.encode()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emo_lightning.data.batches import ChatBatch
     from emo_lightning.inference.explaining import OnPartial
     from emo_lightning.models.label_scoring import LabelScoring
-    from emo_lightning.models.spread import Seen
+    from emo_lightning.models.spread import SeenPictures
 
     Masks = Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]]
 
@@ -69,7 +69,7 @@ class EmotionModel:
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.affect import AffectHead
         from emo_lightning.models.backbone import BackboneConfig, load_frozen
-        from emo_lightning.models.spread import Spread
+        from emo_lightning.models.spread import TrainingSpread
 
         self.folder = Path(folder)
         self.bundle = read_bundle(self.folder)
@@ -85,7 +85,7 @@ class EmotionModel:
         self.affect = AffectHead.from_pretrained(affect).requires_grad_(False).to(self.device) if affect else None
         self.calibration = ProbeCalibration.of(self.folder, probe)
         spread = self.bundle.spread
-        self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
+        self.spread = TrainingSpread.from_pretrained(spread).to(self.device) if spread else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
         self.explaining = Explaining(self)
 
@@ -126,10 +126,10 @@ class EmotionModel:
     def batch(self, images: Sequence[Image.Image], *objectives: str) -> ChatBatch:
         """The same questions about each image, on the device; several where the backbone packs."""
         from emo_lightning.data.chat import objective
-        from emo_lightning.data.collate import Question
+        from emo_lightning.data.collate import ImageQuestion
 
         keys, *more = (objective(name).keys for name in objectives)
-        batch = self.collate([Question(str(i), image, keys, more=tuple(more)) for i, image in enumerate(images)])
+        batch = self.collate([ImageQuestion(str(i), image, keys, more=tuple(more)) for i, image in enumerate(images)])
         moved = {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
         return cast("ChatBatch", moved)  # the same keys with the same kinds of values
 
@@ -170,8 +170,8 @@ class EmotionModel:
         seen = self.look(pictures)
         return list(zip(seen.des.float().cpu().numpy(), self.unlike_of(seen) or [], strict=True))
 
-    def look(self, pictures: Sequence[Image.Image]) -> Seen:
-        """What a `Spread` is fitted to, and measures.
+    def look(self, pictures: Sequence[Image.Image]) -> SeenPictures:
+        """What a `TrainingSpread` is fitted to, and measures.
 
         Args:
             pictures: as `as_picture` gives them, one batch.
@@ -186,7 +186,7 @@ class EmotionModel:
             des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
         return self.seen(batch, des, tower)
 
-    def seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+    def seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> SeenPictures:
         """As `look`, of a batch that has been read.
 
         Args:
@@ -196,13 +196,13 @@ class EmotionModel:
         """
         import torch
 
-        from emo_lightning.models.spread import Seen
+        from emo_lightning.models.spread import SeenPictures
 
         family = self.backbone.family
         counts = family.patch_counts(batch)
         (states,) = tower
         vision = torch.stack([one.float().mean(0) for one in states.split(counts)])
-        return Seen(des, vision, cast("Tensor", batch[family.pixels]), counts)  # type: ignore[literal-required] # of every family
+        return SeenPictures(des, vision, cast("Tensor", batch[family.pixels]), counts)  # type: ignore[literal-required] # of every family
 
     def unlike(self, images: ImageLike | Sequence[ImageLike], batch_size: int = BATCH_SIZE) -> list[Unlike] | None:
         """How far each image is from what the model was trained on; None where the folder does not hold that.
@@ -222,7 +222,7 @@ class EmotionModel:
             found += self.unlike_of(self.look([as_picture(image, f"image {start + i}") for i, image in enumerate(here)])) or []
         return found
 
-    def unlike_of(self, seen: Seen) -> list[Unlike] | None:
+    def unlike_of(self, seen: SeenPictures) -> list[Unlike] | None:
         """As `unlike`, of pictures that have been looked at."""
         if self.spread is None:
             return None

@@ -24,7 +24,7 @@ ROWS = 256
 """Images of a part: what a kill may cost."""
 
 
-class Result(NamedTuple):
+class ImageResult(NamedTuple):
     """What is known of one image."""
 
     id: str
@@ -35,7 +35,7 @@ class Result(NamedTuple):
     """(des_dim,)."""
 
 
-class Parts:
+class OutputParts:
     """The parts of one output file.
 
     Args:
@@ -63,7 +63,7 @@ class Parts:
             rows = pq.read_table(path, columns=["id", "stamp"]).to_pylist()
             self._known |= {row["id"]: (row["stamp"], path, n) for n, row in enumerate(rows)}
         self._next = len(paths)
-        self._waiting: list[Result] = []
+        self._waiting: list[ImageResult] = []
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.parquet"))
@@ -72,7 +72,7 @@ class Parts:
         """Whether the image is known; one whose file has changed is not."""
         return name in self._known and self._known[name][0] == stamp
 
-    def add(self, results: Sequence[Result]) -> None:
+    def add(self, results: Sequence[ImageResult]) -> None:
         """Keep results; every `ROWS` of them are written."""
         self._waiting += results
         if len(self._waiting) >= ROWS:
@@ -90,7 +90,7 @@ class Parts:
         self._known |= {row.id: (row.stamp, path, n) for n, row in enumerate(rows)}
         self._next += 1
 
-    def results(self, names: Sequence[str]) -> Iterator[Result]:
+    def results(self, names: Sequence[str]) -> Iterator[ImageResult]:
         """Of these images, in this order; those that are not known are left out. One part is in memory at a time."""
         self.flush()
         held: tuple[Path, pa.Table] | None = None
@@ -101,7 +101,7 @@ class Parts:
             if held is None or held[0] != path:
                 held = path, pq.read_table(path)
             values = held[1].slice(row, 1).to_pylist()[0]
-            yield Result(values["id"], values["stamp"], values["said"], np.asarray(values["des"], np.float32))
+            yield ImageResult(values["id"], values["stamp"], values["said"], np.asarray(values["des"], np.float32))
 
     def remove_empty(self) -> None:
         """Leave nothing behind where nothing is known."""
@@ -118,7 +118,7 @@ def vectors(rows: NDArray[np.float32]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows, np.float32).reshape(-1)), rows.shape[1])
 
 
-def as_object(result: Result) -> dict[str, object]:
+def as_object(result: ImageResult) -> dict[str, object]:
     """What was said, with the embedding."""
     said: dict[str, object] = json.loads(result.said) if result.said else {"id": result.id}
     return {**said, "des": [float(x) for x in result.des]}

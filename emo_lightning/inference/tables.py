@@ -15,7 +15,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
 from emo_lightning.core.parquet import MODEL_KEY
 from emo_lightning.core.records import DIMENSIONS, EMOTIONS
-from emo_lightning.inference.parts import Parts, Result, as_object, vectors
+from emo_lightning.inference.parts import ImageResult, OutputParts, as_object, vectors
 
 ENDINGS = (".jsonl", ".parquet")
 _ROWS = 1024
@@ -58,7 +58,7 @@ def check_ending(out: Path) -> None:
         raise InputError(msg)
 
 
-def write_results(out: Path, names: Sequence[str], parts: Parts) -> int:
+def write_results(out: Path, names: Sequence[str], parts: OutputParts) -> int:
     """Write what is known of these images, in this order; returns how many they are.
 
     Args:
@@ -70,7 +70,7 @@ def write_results(out: Path, names: Sequence[str], parts: Parts) -> int:
     return _lines(out, results) if out.suffix == ".jsonl" else _parquet(out, results, parts.about.get("weights"))
 
 
-def _lines(out: Path, results: Iterator[Result]) -> int:
+def _lines(out: Path, results: Iterator[ImageResult]) -> int:
     count = 0
     with replacing(out) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as lines:
         for result in results:
@@ -79,7 +79,7 @@ def _lines(out: Path, results: Iterator[Result]) -> int:
     return count
 
 
-def _parquet(out: Path, results: Iterator[Result], weights: object) -> int:
+def _parquet(out: Path, results: Iterator[ImageResult], weights: object) -> int:
     count, writer = 0, None
     metadata = {MODEL_KEY: weights.encode()} if isinstance(weights, str) else None
     with replacing(out) as temporary:
@@ -95,7 +95,7 @@ def _parquet(out: Path, results: Iterator[Result], weights: object) -> int:
     return count
 
 
-def _table(rows: Sequence[Result]) -> pa.Table:
+def _table(rows: Sequence[ImageResult]) -> pa.Table:
     des = vectors(np.stack([row.des for row in rows]))
     if not rows[0].said:
         # As `des.parquet` of a stage, so that whatever reads that reads this.

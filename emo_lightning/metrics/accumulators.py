@@ -29,7 +29,7 @@ POSITION = {emotion.value: i for i, emotion in enumerate(EMOTIONS)}
 
 
 @dataclass(frozen=True)
-class Batch:
+class ScoredBatch:
     """What is scored together.
 
     Args:
@@ -88,11 +88,11 @@ class Accumulator(Metric):
             zeros = torch.zeros(rows, len(self.names) + self.cells, dtype=torch.float64)
             self.add_state(state, zeros, dist_reduce_fx="sum")
 
-    def update(self, batch: Batch) -> None:
+    def update(self, batch: ScoredBatch) -> None:
         """Add a batch."""
         self._add(self.amounts(batch), batch)
 
-    def amounts(self, batch: Batch) -> Array:
+    def amounts(self, batch: ScoredBatch) -> Array:
         """What each image adds, (images, names + cells)."""
         raise NotImplementedError
 
@@ -117,7 +117,7 @@ class Accumulator(Metric):
             "support": {row: round(float(total[0, i])) for row, i in at.items()},
         }
 
-    def _add(self, amounts: Array, batch: Batch) -> None:
+    def _add(self, amounts: Array, batch: ScoredBatch) -> None:
         if batch.draws.shape[1] != len(self.replicates):
             msg = f"the batch has {batch.draws.shape[1]} resamples, the metric {len(self.replicates)}"
             raise ValueError(msg)

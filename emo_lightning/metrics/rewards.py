@@ -1,7 +1,7 @@
 """What a reply is worth: parts from 0 to 1, each a function of what was said and what was annotated.
 
 What is right is decided by the very functions that `emo eval` scores by: a reward that reads a reply otherwise than the scorer teaches to
-please the reward. In one thing a reward is stricter: a reply that names no emotion, or several (`Answers.decided`), is worth nothing.
+please the reward. In one thing a reward is stricter: a reply that names no emotion, or several (`ReadReplies.decided`), is worth nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emo_lightning.core.emotions import named_emotion
 from emo_lightning.core.records import EMOTIONS, Prediction, Record
 from emo_lightning.core.replies import AMBIGUOUS, UnreadableReplyError, asked_values, json_values, values_said
-from emo_lightning.metrics.accumulators import Batch
+from emo_lightning.metrics.accumulators import ScoredBatch
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.emotion_space import Lexicon
 from emo_lightning.metrics.scores import BoxScores, EmotionScores, IntensityScores
@@ -27,7 +27,7 @@ CANDIDATES = 5
 
 
 @dataclass(frozen=True)
-class Answers:
+class ReadReplies:
     """N replies as they were read, and the annotations of their images.
 
     Args:
@@ -41,9 +41,9 @@ class Answers:
     keys: tuple[str, ...]
 
     @cached_property
-    def batch(self) -> Batch:
+    def batch(self) -> ScoredBatch:
         """As the scorers take them."""
-        return Batch(self.predictions, self.records, np.zeros((len(self.records), 0)))
+        return ScoredBatch(self.predictions, self.records, np.zeros((len(self.records), 0)))
 
     @cached_property
     def said(self) -> list[int | None]:
@@ -70,12 +70,12 @@ def _is_alone(prediction: Prediction) -> bool:
     return len(said) < 2
 
 
-def right_emotion(answers: Answers) -> Array:
+def right_emotion(answers: ReadReplies) -> Array:
     """(N,): 1 where the emotion is the annotated one."""
     return EmotionScores().amounts(answers.batch)[:, EmotionScores.names.index("folded")]
 
 
-def near_emotion(answers: Answers, distances: Array) -> Array:
+def near_emotion(answers: ReadReplies, distances: Array) -> Array:
     """(N,): 1 minus the expected distance of the emotion that is said from one drawn from the annotated distribution; 0 where none is said.
 
     Args:
@@ -90,7 +90,7 @@ def near_emotion(answers: Answers, distances: Array) -> Array:
     return found
 
 
-def box_overlap(answers: Answers) -> Array:
+def box_overlap(answers: ReadReplies) -> Array:
     """(N,): intersection over union with the annotated boxes, each matched at most once, those without a partner counting 0.
 
     An image without a box is worth 0 to every reply: none is better for it.
@@ -98,12 +98,12 @@ def box_overlap(answers: Answers) -> Array:
     return BoxScores().amounts(answers.batch)[:, BoxScores.names.index("iou_strict")]
 
 
-def near_intensity(answers: Answers) -> Array:
+def near_intensity(answers: ReadReplies) -> Array:
     """(N,): 1 minus the difference of the intensities over ten; 0 where none is said or annotated."""
     return IntensityScores().amounts(answers.batch)[:, IntensityScores.names.index("closeness")]
 
 
-def well_formed(answers: Answers) -> Array:
+def well_formed(answers: ReadReplies) -> Array:
     """(N,): 1 for one JSON object, nothing around it, of exactly the keys that were asked for, all of them readable."""
     return np.array([float(_is_well_formed(one, answers.keys)) for one in answers.predictions])
 
@@ -150,7 +150,7 @@ def covered_fall(probability: float, covered: float, share: float) -> float:
     return (probability - covered) * (1 - share)
 
 
-def divergence(answers: Answers, lexicon: Lexicon, tau: float) -> Array:
+def divergence(answers: ReadReplies, lexicon: Lexicon, tau: float) -> Array:
     """(N,): candidate words that surround what is annotated and differ from each other (DSPO's divergence reward).
 
     exp(-D²/2τ²) · Σ_k (1 - exp(-Δ_k/τ)) / K. D is the distance of the candidates' mean from that of the annotated emotion's word and the

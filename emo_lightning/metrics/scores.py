@@ -14,7 +14,7 @@ import numpy as np
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Prediction, SchemaError, intensity_level
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS, unreadable_reasons
 from emo_lightning.metrics import matching
-from emo_lightning.metrics.accumulators import POSITION, UNREADABLE, Accumulator, Batch, Rows, ratio
+from emo_lightning.metrics.accumulators import POSITION, UNREADABLE, Accumulator, Rows, ScoredBatch, ratio
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.boxes import SCORES, box_scores
 
@@ -22,12 +22,12 @@ SCALE = 10
 """Intensity runs over 1–10."""
 
 
-class Coverage(Accumulator):
+class ReferenceCoverage(Accumulator):
     """How many references there are, and how many of them have no prediction."""
 
     names = ("references", "missing")
 
-    def amounts(self, batch: Batch) -> Array:
+    def amounts(self, batch: ScoredBatch) -> Array:
         """As `Accumulator.amounts`."""
         return np.array([(1.0, prediction is None) for prediction in batch.predictions], dtype=np.float64).reshape(-1, 2)
 
@@ -45,7 +45,7 @@ class UnreadableAnswers(Accumulator):
 
     names = REASONS
 
-    def amounts(self, batch: Batch) -> Array:
+    def amounts(self, batch: ScoredBatch) -> Array:
         """As `Accumulator.amounts`."""
         out = np.zeros((len(batch.records), len(self.names)))
         for row, prediction in zip(out, batch.predictions, strict=True):
@@ -69,7 +69,7 @@ class BoxScores(Accumulator):
     names = (*SCORES, "predicted", "expected", "images", "unannotated", "degenerate")
     support: ClassVar[Mapping[str, str]] = dict.fromkeys(("bbox_iou", "bbox_center_dist", "f1"), "images")
 
-    def amounts(self, batch: Batch) -> Array:
+    def amounts(self, batch: ScoredBatch) -> Array:
         """As `Accumulator.amounts`; images whose reference has no box are counted, not scored."""
         out = np.zeros((len(batch.records), len(self.names)))
         truths = [matching.as_boxes([o.bbox for o in r.primary_objects]) for r in batch.records]
@@ -113,7 +113,7 @@ class EmotionScores(Accumulator):
     cells = len(EMOTIONS) * (len(EMOTIONS) + 1)
     support: ClassVar[Mapping[str, str]] = dict.fromkeys(("emotion_acc", "parse_failure"), "images")
 
-    def amounts(self, batch: Batch) -> Array:
+    def amounts(self, batch: ScoredBatch) -> Array:
         """As `Accumulator.amounts`."""
         out = np.zeros((len(batch.records), len(self.names) + self.cells))
         for row, prediction, record in zip(out, batch.predictions, batch.records, strict=True):
@@ -155,7 +155,7 @@ class IntensityScores(Accumulator):
         "intensity_kappa": "images",
     }
 
-    def amounts(self, batch: Batch) -> Array:
+    def amounts(self, batch: ScoredBatch) -> Array:
         """As `Accumulator.amounts`; a reference may have an intensity, a level, both or none."""
         out = np.zeros((len(batch.records), len(self.names) + self.cells))
         for row, prediction, record in zip(out, batch.predictions, batch.records, strict=True):
@@ -206,7 +206,7 @@ class ClipScores(Accumulator):
 
     def update(
         self,
-        batch: Batch,
+        batch: ScoredBatch,
         text_scores: Array | None = None,
         image_scores: Array | None = None,
         triplet_scores: Array | None = None,

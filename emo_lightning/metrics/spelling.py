@@ -21,7 +21,7 @@ SAME_WORD = 0.8
 
 ARTICLES = frozenset({"a", "an", "the"})
 
-MOST = 200
+MOST_COMPARED = 200
 """Characters of a text that are compared: what takes longer is no name of a thing."""
 
 
@@ -33,7 +33,7 @@ def plain(text: str | None) -> str:
 @lru_cache(maxsize=1 << 16)
 def similar(said: str, true: str) -> bool:
     """Whether two texts (as `plain` gives them) have an F1 over words of at least `SIMILAR`."""
-    return said == true or word_f1(said[:MOST], true[:MOST]) >= SIMILAR
+    return said == true or word_f1(said[:MOST_COMPARED], true[:MOST_COMPARED]) >= SIMILAR
 
 
 def word_f1(said: str, true: str) -> float:

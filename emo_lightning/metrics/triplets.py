@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from emo_lightning.core.records import Prediction, Reference
-from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
+from emo_lightning.metrics.accumulators import Accumulator, Rows, ScoredBatch
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.spelling import PARTS, WHOLE, plain, similar
 
@@ -21,7 +21,7 @@ class TripletScores(Accumulator):
         row: f"{part} images" for part in (*PARTS, WHOLE) for row in (part, f"{part}_similar")
     }
 
-    def amounts(self, batch: Batch) -> Array:
+    def amounts(self, batch: ScoredBatch) -> Array:
         """As `Accumulator.amounts`; a part that the reference does not have is not scored, and a triplet only where it is whole."""
         out = np.zeros((len(batch.records), len(self.names)))
         for row, prediction, record in zip(out, batch.predictions, batch.records, strict=True):

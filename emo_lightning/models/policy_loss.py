@@ -94,7 +94,7 @@ def kl_to(reference: Tensor, log_p: Tensor) -> Tensor:
     return apart.exp() - apart - 1
 
 
-class Said(NamedTuple):
+class ReplyTokens(NamedTuple):
     """What policies make of the tokens of R replies, S of them in all; each tensor (S,) float32."""
 
     log_p: Tensor
@@ -118,7 +118,7 @@ class Loss(NamedTuple):
     """Share of ratios that count and are beyond their bounds."""
 
 
-def policy_loss(said: Said, advantage: Tensor, counts: Tensor, rule: Rule, most_tokens: int) -> Loss:
+def policy_loss(said: ReplyTokens, advantage: Tensor, counts: Tensor, rule: Rule, most_tokens: int) -> Loss:
     """The clipped loss of replies.
 
     Args:

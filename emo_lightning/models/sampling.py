@@ -62,7 +62,7 @@ class Replies(NamedTuple):
     """Replies in which a token that is never drawn (`never_drawn`) would have been the likeliest; None: the engine does not tell."""
 
 
-class Engine(Protocol):
+class ReplyEngine(Protocol):
     """What draws replies; whatever it is, its log-probabilities must be those of the policy that learns."""
 
     def __call__(
@@ -120,7 +120,7 @@ def own_engine(
     numbers: NDArray[np.float64],
     sampling: Sampling,
 ) -> Replies:
-    """The policy itself, by transformers' generation, from one reading of each image; see `Engine`."""
+    """The policy itself, by transformers' generation, from one reading of each image; see `ReplyEngine`."""
     whole = backbone.read(row)
     read = replace(whole, numbers=[whole.numbers[n] for n in images], places=[whole.places[n] for n in images])
     count, replies, most = numbers.shape

@@ -51,7 +51,7 @@ class TooFewImagesError(InputError):
     """No threshold can be set with so few validation images."""
 
 
-class Seen(NamedTuple):
+class SeenPictures(NamedTuple):
     """What a model has seen of B pictures with P patches in all."""
 
     des: Tensor
@@ -111,7 +111,7 @@ class Gaussian(nn.Module):
         return ((along.square() / self.variances).sum(-1) + beyond / self.rest) / deviation.shape[-1]
 
 
-class Spread(nn.Module):
+class TrainingSpread(nn.Module):
     """Where the training pictures lie, and the distance that counts as far.
 
     Args:
@@ -172,7 +172,7 @@ class Spread(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, train: Iterable[Seen], val: Iterable[Seen], false_alarms: float = 0.05) -> Self:
+    def fit(cls, train: Iterable[SeenPictures], val: Iterable[SeenPictures], false_alarms: float = 0.05) -> Self:
         """Of training pictures, with the threshold that the pictures of a validation set give.
 
         The threshold is the ceil((n + 1)(1 - false_alarms))-th smallest score of n validation images: an image that is exchangeable with
@@ -215,7 +215,7 @@ class Spread(nn.Module):
         return spread.eval()
 
     @torch.no_grad()
-    def forward(self, seen: Seen) -> Tensor:
+    def forward(self, seen: SeenPictures) -> Tensor:
         """Scores of B pictures, (B,) float32: about 1 on the training pictures.
 
         Raises:
@@ -259,7 +259,7 @@ class Spread(nn.Module):
         return spread
 
 
-def _first(coming: Iterator[Seen], images: int) -> Iterator[Seen]:
+def _first(coming: Iterator[SeenPictures], images: int) -> Iterator[SeenPictures]:
     """So many pictures, about, of the front."""
     while images > 0 and (one := next(coming, None)) is not None:
         images -= len(one.counts)
@@ -270,7 +270,7 @@ def _pixels(patches: Tensor) -> Tensor:
     return patches.float() / 255 if patches.dtype == torch.uint8 else patches.float()
 
 
-def _described(seen: Seen, patches: Gaussian) -> Tensor:
+def _described(seen: SeenPictures, patches: Gaussian) -> Tensor:
     """(B, des_dim + vision_dim + MADE) float32."""
     pixels = _pixels(seen.patches).to(patches.mean.device)
     numbers = torch.stack([patches(pixels).clamp(min=1e-6).log(), *_made(pixels)], 1)  # (P, PATCH_NUMBERS)

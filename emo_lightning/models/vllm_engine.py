@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.data.batches import Asked
+from emo_lightning.data.batches import ReplyTargets
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.merged_weights import merged_weights
 from emo_lightning.models.sampling import Replies, Sampling, never_drawn
-from emo_lightning.models.vllm_server import EngineConfig, Opened, Request, Server, handles, open_vllm
+from emo_lightning.models.vllm_server import EngineConfig, OpenedEngine, VLLMRequest, VLLMServer, handles, open_vllm
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,17 +37,17 @@ CHUNK = 1 << 30
 
 
 class VLLMEngine:
-    """See `sampling.Engine`; its batches must hold their pictures (`Asked.images`).
+    """See `sampling.Engine`; its batches must hold their pictures (`ReplyTargets.images`).
 
     Args:
         config: memory and length.
         opened: makes the server, of (config, folder of the model without weights, name of their type); vLLM itself unless a test says otherwise.
     """
 
-    def __init__(self, config: EngineConfig, opened: Callable[[EngineConfig, str, str], Opened] | None = None) -> None:
+    def __init__(self, config: EngineConfig, opened: Callable[[EngineConfig, str, str], OpenedEngine] | None = None) -> None:
         self.config = config
         self._open = opened or open_vllm
-        self._opened: Opened | None = None
+        self._opened: OpenedEngine | None = None
         self._folder: TemporaryDirectory[str] | None = None
         self._handed = torch.empty(0)
         self.handovers = 0
@@ -70,7 +70,7 @@ class VLLMEngine:
         opened = self._ready(backbone)
         self._hand_over(backbone, opened.server)
         prompts = cast(Tensor, row["input_ids"])[0].split(cast("list[int]", row["lengths"]))
-        pictures = cast(Asked, row["asked"]).images
+        pictures = cast(ReplyTargets, row["asked"]).images
         asked = [prompts[image].tolist() for image in images]
         ends, banned = backbone.end_token_ids, never_drawn(backbone)
         requests, settings = [], []
@@ -82,7 +82,7 @@ class VLLMEngine:
         each = numbers.shape[1]
         return _replies(found, [ids for ids in asked for _ in range(each)], ends, backbone)
 
-    def _ready(self, backbone: Backbone) -> Opened:
+    def _ready(self, backbone: Backbone) -> OpenedEngine:
         if self._opened is None:
             self._folder = TemporaryDirectory(prefix="emo-vllm-")
             config = copy.deepcopy(backbone.base.config)
@@ -93,7 +93,7 @@ class VLLMEngine:
             self._opened = self._open(self.config, self._folder.name, str(backbone.base.dtype).removeprefix("torch."))
         return self._opened
 
-    def _hand_over(self, backbone: Backbone, server: Server) -> None:
+    def _hand_over(self, backbone: Backbone, server: VLLMServer) -> None:
         """Weights, unless they are those that it has."""
         now = _sums(parameter for _, _, parameter in backbone.parameter_groups())
         if self.handovers and torch.equal(now, self._handed):
@@ -137,7 +137,7 @@ def _settings(sampling: Sampling, number: float, ends: Sequence[int], banned: Se
     }
 
 
-def _replies(found: Sequence[Request], asked: Sequence[Sequence[int]], ends: Sequence[int], backbone: Backbone) -> Replies:
+def _replies(found: Sequence[VLLMRequest], asked: Sequence[Sequence[int]], ends: Sequence[int], backbone: Backbone) -> Replies:
     device, image = backbone.base.device, backbone.family.image_token_id(backbone.processor)
     tokens, log_p, ended = [], [], []
     for number, (request, ids) in enumerate(zip(found, asked, strict=True)):

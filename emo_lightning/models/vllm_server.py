@@ -50,7 +50,7 @@ class TokenLogprob(Protocol):
     logprob: float
 
 
-class Completion(Protocol):
+class VLLMCompletion(Protocol):
     """The part of vLLM's `CompletionOutput` that is used here."""
 
     token_ids: Sequence[int]
@@ -58,19 +58,19 @@ class Completion(Protocol):
     finish_reason: str | None
 
 
-class Request(Protocol):
+class VLLMRequest(Protocol):
     """The part of vLLM's `RequestOutput` that is used here."""
 
     prompt_token_ids: Sequence[int] | None
-    outputs: Sequence[Completion]
+    outputs: Sequence[VLLMCompletion]
 
 
-class Server(Protocol):
+class VLLMServer(Protocol):
     """The part of vLLM's `LLM` that is used here."""
 
     def generate(
         self, prompts: Sequence[Mapping[str, object]], sampling_params: Sequence[object], *, use_tqdm: bool
-    ) -> Sequence[Request]:
+    ) -> Sequence[VLLMRequest]:
         """A reply to each prompt, in their order."""
         ...
 
@@ -91,10 +91,10 @@ class Server(Protocol):
         ...
 
 
-class Opened(NamedTuple):
+class OpenedEngine(NamedTuple):
     """The engine, or what stands for it."""
 
-    server: Server
+    server: VLLMServer
     params: Callable[..., object]
     """`SamplingParams`."""
 
@@ -130,7 +130,7 @@ def check_vllm() -> None:
         raise InputError(msg)
 
 
-def open_vllm(config: EngineConfig, folder: str, dtype: str) -> Opened:
+def open_vllm(config: EngineConfig, folder: str, dtype: str) -> OpenedEngine:
     """Open vLLM, with weights still to come.
 
     Args:
@@ -157,4 +157,4 @@ def open_vllm(config: EngineConfig, folder: str, dtype: str) -> Opened:
         weight_transfer_config=transfer.WeightTransferConfig(backend="ipc"),
     )
     server.init_weight_transfer_engine({"init_info": {}})
-    return Opened(cast(Server, server), vllm.SamplingParams)
+    return OpenedEngine(cast(VLLMServer, server), vllm.SamplingParams)

@@ -14,7 +14,7 @@ from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.core.images import encoded
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
-from emo_lightning.report.pictures import AnsweredImage, Picture, with_boxes
+from emo_lightning.report.pictures import AnsweredImage, ReportPicture, with_boxes
 from emo_lightning.report.provenance import Provenance
 from emo_lightning.report.run_folder import RunFolder, StageFolder, is_own, own_file
 
@@ -31,8 +31,8 @@ class Examples:
     of: int
     emotions: dict[str, int]
     """Label -> images."""
-    right: list[Picture]
-    wrong: list[Picture]
+    right: list[ReportPicture]
+    wrong: list[ReportPicture]
     source: Provenance
 
 
@@ -101,7 +101,7 @@ def _chosen(records: Sequence[Reference], among: Sequence[int], count: int, seed
     return [among[i] for i in choose([records[i] for i in among], count, seed)]
 
 
-def _picture(truth: References, row: int, arms: Mapping[str, Mapping[str, Prediction]]) -> Picture:
+def _picture(truth: References, row: int, arms: Mapping[str, Mapping[str, Prediction]]) -> ReportPicture:
     record, image = truth.records[row], truth.image(row).convert("RGB")
     size = list(image.size)
     image.thumbnail((LONG_SIDE, LONG_SIDE))

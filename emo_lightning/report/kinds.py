@@ -14,7 +14,7 @@ from emo_lightning.core.arrays import read_npz
 from emo_lightning.core.foreign import read_capped
 from emo_lightning.core.images import MAX_IMAGE_BYTES
 from emo_lightning.report import cautions
-from emo_lightning.report.pictures import Figure, Picture, with_boxes
+from emo_lightning.report.pictures import Figure, ReportPicture, with_boxes
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import StageFolder
 from emo_lightning.report.svg import mds_svg
@@ -52,13 +52,13 @@ class Arms:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class AnsweredPictures:
     """Images under their boxes, with everything that was said of them."""
 
     arms: list[str]
     seed: int
     of: int
-    items: list[Picture]
+    items: list[ReportPicture]
     source: Provenance
 
 
@@ -70,7 +70,7 @@ class Shown:
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What is missing, or must be read before any number; stands on top of the report."""
-    details: Table5Details | Pictures | None = None
+    details: Table5Details | AnsweredPictures | None = None
     """What only the template of this section knows."""
 
 
@@ -205,7 +205,7 @@ def _more_of_panel(result: StageResult, shown: Shown) -> None:
         for item in panel["items"]
     ]
     source = result.sources.of(result.stage)
-    shown.details = Pictures(panel["arms"], panel["seed"], panel["of"], items, source)
+    shown.details = AnsweredPictures(panel["arms"], panel["seed"], panel["of"], items, source)
 
 
 def _more_of_prep(result: StageResult, shown: Shown) -> None:

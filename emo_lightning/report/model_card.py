@@ -14,7 +14,7 @@ from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.markdown import escaped
 from emo_lightning.report.model_results import ModelResults
 
-MARK = "<!-- written by emo export -->"
+MODEL_CARD_MARK = "<!-- written by emo export -->"
 _SETS = {"test": "test images", "heldout": "combinations of background, attribute and subject that training never had"}
 
 
@@ -45,7 +45,7 @@ def model_card(
         *_data(results),
         *_limits(results),
     ]
-    return "\n".join(["---", head + "---", MARK, "", *body]) + "\n"
+    return "\n".join(["---", head + "---", MODEL_CARD_MARK, "", *body]) + "\n"
 
 
 def _front_matter(

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from emo_lightning.core.images import media_type
 from emo_lightning.report.arms import explained_arms
 from emo_lightning.report.examples import Examples
-from emo_lightning.report.kinds import Pictures
-from emo_lightning.report.pictures import Answer, Picture
+from emo_lightning.report.kinds import AnsweredPictures
+from emo_lightning.report.pictures import ReportPicture, ShownAnswer
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import RunFolder, StageFolder
 from emo_lightning.report.svg import linked_svg
@@ -84,13 +84,13 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Seen:
+class OpeningImage:
     """An image with what the model says of it, and what is true."""
 
     id: str
     svg: Markup
-    said: Answer | None
-    truth: Answer
+    said: ShownAnswer | None
+    truth: ShownAnswer
     right: bool | None
     """Whether the emotion is; None without one to compare with."""
 
@@ -104,13 +104,13 @@ class Opening:
     """What that arm is, in one line; empty where the run does not say it."""
     sentences: list[Markup]
     gains: list[Gain]
-    strip: list[Seen]
+    strip: list[OpeningImage]
     strip_note: str
     source: Provenance
 
 
 def opening_of(
-    run: RunFolder, sources: Sources, stage: StageFolder, found: Result, pictures: Pictures | Examples | None
+    run: RunFolder, sources: Sources, stage: StageFolder, found: Result, pictures: AnsweredPictures | Examples | None
 ) -> Opening | None:
     """The opening of a run with a Table 5; None where its last arm has none of the rows that a sentence could speak of.
 
@@ -130,7 +130,7 @@ def opening_of(
         sentences.append(more)
     shown = list(_strip(pictures, arm)) if pictures else []
     note = ""
-    if isinstance(pictures, Pictures):
+    if isinstance(pictures, AnsweredPictures):
         note = f"{len(shown)} of {pictures.of} images, drawn by chance (seed {pictures.seed}) without regard to the answers."
     elif pictures:
         wrong = sum(not seen.right for seen in shown)
@@ -264,8 +264,8 @@ def _listed(parts: Sequence[Markup]) -> Markup:
     return Markup(", ").join(first) + Markup(" and ") + last if first else last
 
 
-def _strip(pictures: Pictures | Examples, arm: str) -> Iterator[Seen]:
-    if isinstance(pictures, Pictures):
+def _strip(pictures: AnsweredPictures | Examples, arm: str) -> Iterator[OpeningImage]:
+    if isinstance(pictures, AnsweredPictures):
         items = pictures.items[:PICTURES]
     else:
         half = PICTURES // 2
@@ -274,11 +274,11 @@ def _strip(pictures: Pictures | Examples, arm: str) -> Iterator[Seen]:
         yield _seen(item, item["predictions"].get(arm))
 
 
-def _seen(item: Picture, said: Answer | None) -> Seen:
+def _seen(item: ReportPicture, said: ShownAnswer | None) -> OpeningImage:
     truth = item["truth"]
     right = None
     if truth["emotion"] is not None:
         right = ((said["emotion"] if said else None) or "").strip().casefold() == truth["emotion"]
     boxes = said["boxes"] if said else []
     svg = linked_svg(item["image"], media_type(item["image"]), item["size"], truth["boxes"], boxes)
-    return Seen(item["id"], Markup(svg), said, truth, right)
+    return OpeningImage(item["id"], Markup(svg), said, truth, right)

@@ -13,7 +13,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes, write_json
 from emo_lightning.core.images import encoded
 from emo_lightning.core.records import Prediction, Reference
-from emo_lightning.report.pictures import Answer, AnsweredImage
+from emo_lightning.report.pictures import AnsweredImage, ShownAnswer
 
 LONG_SIDE = 480
 """Pictures are stored at most this large, pixels."""
@@ -85,13 +85,13 @@ def write_panel(
     return panel
 
 
-def answers_to(record: Reference, arms: Mapping[str, Mapping[str, Prediction]]) -> dict[str, Answer | None]:
+def answers_to(record: Reference, arms: Mapping[str, Mapping[str, Prediction]]) -> dict[str, ShownAnswer | None]:
     """Every arm's answer, None where there is none."""
     said = {arm: predictions.get(record.id) for arm, predictions in arms.items()}
     return {arm: answer_of(one) if one else None for arm, one in said.items()}
 
 
-def answer_of(item: Reference | Prediction) -> Answer:
+def answer_of(item: Reference | Prediction) -> ShownAnswer:
     """The fields of a record or a prediction that a reader looks at; numbers that JSON does not have are left out."""
     objects = item.primary_objects if isinstance(item, Reference) else item.objects
     boxes = [list(o.bbox) for o in objects]

@@ -23,7 +23,7 @@ from emo_lightning.analysis.mds import MdsMap
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.report.pictures import Answer, AnsweredImage
+from emo_lightning.report.pictures import AnsweredImage, ShownAnswer
 from emo_lightning.report.svg import ARM_COLOURS
 
 STYLE: Any = {
@@ -169,7 +169,7 @@ def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem
         stem: of the PNG, path without suffix.
         pages: the PDF that gets a page of it.
     """
-    answers: list[tuple[str, Answer | None, str]] = [("annotation", item["truth"], INK)]
+    answers: list[tuple[str, ShownAnswer | None, str]] = [("annotation", item["truth"], INK)]
     answers += [(arm, item["predictions"].get(arm), ARM_COLOURS[i % len(ARM_COLOURS)]) for i, arm in enumerate(arms)]
     width, height = item["size"]
     # The panel's own shape, within reason, so that neither a tall nor a wide image is lost in white.
@@ -211,7 +211,7 @@ def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem
         return png
 
 
-def _words(answer: Answer | None, truth: Answer) -> tuple[str, list[str], bool | None]:
+def _words(answer: ShownAnswer | None, truth: ShownAnswer) -> tuple[str, list[str], bool | None]:
     """(emotion and intensity, background, attribute and subject, whether the emotion is right)."""
     if not answer:
         return "no reply", [], False

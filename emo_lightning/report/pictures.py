@@ -30,7 +30,7 @@ WIDE = 400
 """Points up to which a drawing shares a line with others."""
 
 
-class Answer(TypedDict):
+class ShownAnswer(TypedDict):
     """What a model says of an image, or what is true of it."""
 
     description: str | None
@@ -50,12 +50,12 @@ class AnsweredImage(TypedDict):
     size: list[int]
     """Width and height of the original image."""
     split: str | None
-    truth: Answer
-    predictions: dict[str, Answer | None]
+    truth: ShownAnswer
+    predictions: dict[str, ShownAnswer | None]
     """Arm -> its answer, None where there is none."""
 
 
-class Picture(AnsweredImage):
+class ReportPicture(AnsweredImage):
     """The same with the image itself."""
 
     image: bytes
@@ -121,7 +121,7 @@ def drawn_figure(file: Path, figure: PageFigure, source: Provenance) -> Figure:
     return Figure(figure.title, embedded(file, figure.title), source, figure.note, wide=is_wide(file))
 
 
-def with_boxes(item: AnsweredImage, image: bytes, arms: Sequence[str]) -> Picture:
+def with_boxes(item: AnsweredImage, image: bytes, arms: Sequence[str]) -> ReportPicture:
     """An image with its answers, under the true and the predicted boxes.
 
     Args:
@@ -137,12 +137,12 @@ def with_boxes(item: AnsweredImage, image: bytes, arms: Sequence[str]) -> Pictur
     image_size(image, f"{name}: key 'image'")
     image = without_metadata(image)
     svg = overlay_svg(image, media_type(image), (width, height), truth["boxes"], boxes)
-    return Picture(
+    return ReportPicture(
         id=name, size=[width, height], split=item["split"], truth=truth, predictions=said, image=image, svg=Markup(svg)
     )
 
 
-def _checked(answer: object, where: str) -> Answer:
+def _checked(answer: object, where: str) -> ShownAnswer:
     """An answer of a `panel.json`, whose values are of the types that the page draws."""
     found = object_of(answer, where)
     texts = {
@@ -154,7 +154,7 @@ def _checked(answer: object, where: str) -> Answer:
         [number_of(side, f"{where}: key 'boxes'") for side in list_of(box, f"{where}: key 'boxes'")]
         for box in list_of(found.get("boxes", []), f"{where}: key 'boxes'")
     ]
-    return Answer(
+    return ShownAnswer(
         description=texts["description"],
         background=texts["background"],
         attribute=texts["attribute"],

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from emo_lightning.report.arms import explained_arms
 from emo_lightning.report.cautions import few_steps
 from emo_lightning.report.examples import Examples, right_and_wrong
-from emo_lightning.report.kinds import KINDS, Arms, Pictures, StageResult, Table5Details
+from emo_lightning.report.kinds import KINDS, AnsweredPictures, Arms, StageResult, Table5Details
 from emo_lightning.report.opening import Opening, opening_of
 from emo_lightning.report.page import PAGE, PageFigure, read_page
 from emo_lightning.report.pictures import Figure, drawn_figure
@@ -42,7 +42,7 @@ class Section:
     text: str = ""
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
-    details: dict[str, Table5Details | Pictures | Examples | Arms | None] = field(default_factory=dict)
+    details: dict[str, Table5Details | AnsweredPictures | Examples | Arms | None] = field(default_factory=dict)
     """Stage -> what only the template of this section knows."""
 
 
@@ -129,9 +129,11 @@ class RunSections:
         return section if section.tables else None
 
     def _opening(self) -> Opening | None:
-        details = [d for section in self.sections for d in section.details.values() if isinstance(d, Pictures | Examples)]
+        details = [
+            d for section in self.sections for d in section.details.values() if isinstance(d, AnsweredPictures | Examples)
+        ]
         # The panel's were drawn without regard to the answers.
-        pictures = next((d for d in details if isinstance(d, Pictures)), next(iter(details), None))
+        pictures = next((d for d in details if isinstance(d, AnsweredPictures)), next(iter(details), None))
         for stage, found in self._found("table5"):
             return self.run.attempt(
                 stage.path / KINDS["table5"].file, partial(opening_of, self.run, self.sources, stage, found, pictures)

@@ -13,8 +13,8 @@ from emo_lightning.core.wandb_defaults import wandb_mode, wandb_project
 from emo_lightning.report.build import Report
 from emo_lightning.report.csv import flat_rows
 from emo_lightning.report.examples import Examples
-from emo_lightning.report.kinds import Pictures
-from emo_lightning.report.pictures import Answer, Picture
+from emo_lightning.report.kinds import AnsweredPictures
+from emo_lightning.report.pictures import ReportPicture, ShownAnswer
 from emo_lightning.report.sections import RunSections
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def _pictures(run: RunSections) -> Iterator[tuple[str, wandb.Image]]:
     """Images with true and predicted boxes: the panel, and what was answered rightly and wrongly."""
     for section in run.sections:
         for stage, found in section.details.items():
-            lists: dict[str, list[Picture]] = {}
-            if isinstance(found, Pictures):
+            lists: dict[str, list[ReportPicture]] = {}
+            if isinstance(found, AnsweredPictures):
                 lists = {"items": found.items}
             elif isinstance(found, Examples):
                 lists = {"right": found.right, "wrong": found.wrong}
@@ -97,10 +97,10 @@ def _pictures(run: RunSections) -> Iterator[tuple[str, wandb.Image]]:
                     yield f"images/{stage}/{name}/{n:02d}", _image(item)
 
 
-def _image(item: Picture) -> wandb.Image:
+def _image(item: ReportPicture) -> wandb.Image:
     import wandb
 
-    said: dict[str, Answer | None] = {"true": item["truth"], **item["predictions"]}
+    said: dict[str, ShownAnswer | None] = {"true": item["truth"], **item["predictions"]}
     labels = dict(enumerate(said))
     width, height = item["size"]
     boxes = {}

@@ -17,7 +17,7 @@ from emo_lightning.core.text import shown
 from emo_lightning.search.filters import Filters, quoted
 from emo_lightning.search.hits import Hit, as_hit
 from emo_lightning.search.schema import CENTROIDS, LEFT_OUT, SHOWN, TUNING, Identity
-from emo_lightning.search.table import Images, Row, Tables, vectors_of
+from emo_lightning.search.table import ImageTable, Row, Tables, vectors_of
 from emo_lightning.search.wishes import Centroids, as_centroid
 
 Vector = NDArray[np.float32]
@@ -39,7 +39,7 @@ class SearchIndex:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self.images = Images.open(tables)
+        self.images = ImageTable.open(tables)
         """The table of all images."""
         self.place = tables.place
         """Folder or URL."""
@@ -272,7 +272,7 @@ class SearchIndex:
     def nearest(
         self, vector: Vector, k: int, where: str | None, columns: Sequence[str] = SHOWN, *, exact: bool = False
     ) -> list[Row]:
-        """Rows as `Images.nearest` gives them, by the approximate index where there is one."""
+        """Rows as `ImageTable.nearest` gives them, by the approximate index where there is one."""
         tuned = None if exact else self._tuning
         if tuned is None:
             return self.images.nearest(vector, k, where, columns)

@@ -41,7 +41,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SearchAnswer:
     """What was found, and how."""
 
     hits: list[Hit]
@@ -62,7 +62,7 @@ def start_of(index: SearchIndex, name: str) -> Start:
 
 def like(
     index: SearchIndex, start: Start, wishes: Sequence[str], k: int = 10, where: Filters | None = None, strength: float = 1.0
-) -> Answer:
+) -> SearchAnswer:
     """Images of the same scene that differ as was wished.
 
     1. The point z = x + strength · (sum of the wishes' directions): see `wishes`.
@@ -114,7 +114,7 @@ def like(
         likeness = alike_beside_emotion(ahead, [as_hit(row).emotion for row in ahead], x, start.emotion, index.centroids)
         kept = set(np.argsort(-likeness, kind="stable")[: max(k, int(_SAME * len(ahead)))].tolist())
         ahead = [row for n, row in enumerate(ahead) if n in kept]
-    return Answer([as_hit(row) for row in ahead[:k]], scene)
+    return SearchAnswer([as_hit(row) for row in ahead[:k]], scene)
 
 
 def _ahead(rows: Sequence[Row], x: NDArray[np.float32], way: NDArray[np.float64], least: float, own: str | None) -> list[Row]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Question:
+class QueryPoint:
     """A point of an index, and where it comes from."""
 
     text: str
@@ -43,7 +43,7 @@ class Question:
 
 def understood(
     index: SearchIndex, text: str, load: Callable[[], EmotionModel], where: Filters | None = None, *, scene: bool = False
-) -> Question:
+) -> QueryPoint:
     """A question: the id of an image of the index, else a file or address of a picture, else words.
 
     Args:
@@ -58,7 +58,7 @@ def understood(
         InputError: no image of the index has one of the words, or a picture cannot be read.
     """
     if text in index:
-        return Question(text, "id", start_of(index, text))
+        return QueryPoint(text, "id", start_of(index, text))
     if is_address(text) or as_on_disk(Path(text)).is_file():
         return _of_picture(text, load(), scene=scene)
     if Path(text).suffix.lower() in SUFFIXES or ("/" in text and " " not in text):
@@ -74,16 +74,16 @@ def understood(
     note = f"the middle of the {len(found.examples)} images whose words match best ({', '.join(found.examples[:3])} …)"
     if found.unused:
         note += f"; not used, as no record has {'them' if len(found.unused) > 1 else 'it'}: {', '.join(found.unused)}"
-    return Question(text, "words", Start(found.vector, background=parts_of(text).get("background")), note=note)
+    return QueryPoint(text, "words", Start(found.vector, background=parts_of(text).get("background")), note=note)
 
 
-def _of_picture(text: str, model: EmotionModel, *, scene: bool) -> Question:
+def _of_picture(text: str, model: EmotionModel, *, scene: bool) -> QueryPoint:
     picture = as_picture(text if is_address(text) else str(as_on_disk(Path(text))))
     if scene:
         (found,) = model.explain([picture])
         emotion = str(found.probe.emotion) if found.probe is not None else found.said.category
         start = Start(found.des, None if emotion is None else str(emotion), found.said.background)
-        return Question(text, "picture", start, picture, unlike=found.unlike)
+        return QueryPoint(text, "picture", start, picture, unlike=found.unlike)
     ((des, unlike),) = model.seen_at_once([picture])
     (probed,) = probes(model, [des])
-    return Question(text, "picture", Start(des, None if probed is None else probed[0]), picture, unlike=unlike)
+    return QueryPoint(text, "picture", Start(des, None if probed is None else probed[0]), picture, unlike=unlike)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.emotions import named_emotion
-from emo_lightning.search.table import Images, Row
+from emo_lightning.search.table import ImageTable, Row
 from emo_lightning.search.wishes import Centroids
 
 MATCHES = 4096
@@ -19,7 +19,7 @@ TEXTS = 256
 """Backgrounds at most that count as one scene."""
 
 
-def same_backgrounds(images: Images, background: str) -> list[str]:
+def same_backgrounds(images: ImageTable, background: str) -> list[str]:
     """Backgrounds of the index that say the same scene, best first; none where none shares a word.
 
     A background counts where its words match with at least `LEAST` of the best score.

@@ -17,7 +17,7 @@ from emo_lightning.core.records import EMOTIONS
 from emo_lightning.core.stores import is_remote
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.embed import MADE_BY
-from emo_lightning.inference.inputs import Entry
+from emo_lightning.inference.inputs import InputImage
 from emo_lightning.inference.many import Look, Looked, look_at_all
 from emo_lightning.search.rows import NewRow, thumbnail_of
 from emo_lightning.search.writer import IndexWriter
@@ -30,7 +30,7 @@ Loader = Callable[[], "EmotionModel"]
 
 
 def add_pictures(
-    writer: IndexWriter, found: Sequence[Entry], load: Loader | None, batch_size: int, *, thumbnails: bool = True
+    writer: IndexWriter, found: Sequence[InputImage], load: Loader | None, batch_size: int, *, thumbnails: bool = True
 ) -> Looked:
     """Every picture that the index does not have yet.
 
@@ -47,7 +47,7 @@ def add_pictures(
     weights = writer.weights
     stored = {file: stored_weights(file) for file in {entry.file for entry in found if entry.des is not None}}
 
-    def embedding(entry: Entry) -> NDArray[np.float32] | None:
+    def embedding(entry: InputImage) -> NDArray[np.float32] | None:
         # Embeddings of nobody knows whom are taken where no model is named to make others.
         usable = entry.des is not None and (load is None or stored[entry.file] == weights)
         return entry.des() if entry.des is not None and usable else None
@@ -70,10 +70,10 @@ def stored_weights(tar: str) -> str | None:
     return said if isinstance(said, str) else None
 
 
-def _work(embedding: Callable[[Entry], NDArray[np.float32] | None], load: Loader | None, thumbnails: bool) -> Look[NewRow]:
+def _work(embedding: Callable[[InputImage], NDArray[np.float32] | None], load: Loader | None, thumbnails: bool) -> Look[NewRow]:
     held: list[EmotionModel] = []
 
-    def model(entry: Entry) -> EmotionModel:
+    def model(entry: InputImage) -> EmotionModel:
         if load is None:
             msg = f"{entry.file}: {entry.id!r} has no embedding there; --model FOLDER computes them"
             raise InputError(msg)
@@ -81,7 +81,7 @@ def _work(embedding: Callable[[Entry], NDArray[np.float32] | None], load: Loader
             held.append(load())
         return held[0]
 
-    def work(entries: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[NewRow]:
+    def work(entries: Sequence[InputImage], pictures: Sequence[Image.Image]) -> list[NewRow]:
         given = [embedding(entry) for entry in entries]
         missing = [n for n, one in enumerate(given) if one is None]
         if missing:

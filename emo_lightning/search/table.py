@@ -149,7 +149,7 @@ class Tables:
             self.database.create_table(name, rows, mode="overwrite" if name in self.names() else "create")
 
 
-class Images:
+class ImageTable:
     """The table of images, asked.
 
     Args:
@@ -162,7 +162,7 @@ class Images:
         self._table = table
 
     @classmethod
-    def open(cls, tables: Tables) -> Images:
+    def open(cls, tables: Tables) -> ImageTable:
         """That of an index; errors as `Tables.open`."""
         return cls(tables.place, tables.open(IMAGES))
 

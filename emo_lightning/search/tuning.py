@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emo_lightning.search.table import Images, index_errors, vectors_of
+from emo_lightning.search.table import ImageTable, index_errors, vectors_of
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -28,7 +28,7 @@ _REFINE = 4
 """Times k, how many candidates are compared by their stored embeddings."""
 
 
-def make_approximate(images: Images, table: Table, count: int) -> dict[str, object]:
+def make_approximate(images: ImageTable, table: Table, count: int) -> dict[str, object]:
     """Index the embeddings, where there are more than `EXACT_UP_TO`, and find the fewest partitions that are enough.
 
     √N partitions of the embeddings (IVF), within which each number is one byte (SQ). Partitions are trained on 64 vectors each.
@@ -68,7 +68,7 @@ def _recall(found: Sequence[set[object]], exact: Sequence[set[object]], own: int
     return float(np.mean([(len(a & b) - own) / (len(b) - own) for a, b in zip(found, exact, strict=True)]))
 
 
-def _sample(images: Images, count: int) -> list[Vector]:
+def _sample(images: ImageTable, count: int) -> list[Vector]:
     """Embeddings at length 1 of images at equal distances through the table."""
     step = max(1, count // _QUERIES)
     found: list[Vector] = []
@@ -80,12 +80,12 @@ def _sample(images: Images, count: int) -> list[Vector]:
     return found[:_QUERIES]
 
 
-def _ids(images: Images, vector: Vector, probes: int) -> set[object]:
+def _ids(images: ImageTable, vector: Vector, probes: int) -> set[object]:
     """Of the nearest `K` images, beside one that may be asked with."""
     return {row["id"] for row in images.nearest(vector, K + 1, columns=("id",), probes=probes, refine=_REFINE)}
 
 
-def _exact(images: Images, questions: Vector) -> list[set[object]]:
+def _exact(images: ImageTable, questions: Vector) -> list[set[object]]:
     """The same for (Q, des_dim), by comparing all in one pass."""
     best = np.full((len(questions), K + 1), -2.0)
     names = np.full((len(questions), K + 1), "", dtype=object)

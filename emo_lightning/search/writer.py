@@ -15,7 +15,7 @@ from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.stores import is_remote
 from emo_lightning.search.rows import NewRow, as_table, fault_of
 from emo_lightning.search.schema import CENTROIDS, IMAGES, LEFT_OUT, TUNING, WORDS, Identity, images_schema
-from emo_lightning.search.table import Images, Tables, index_errors, vectors_of
+from emo_lightning.search.table import ImageTable, Tables, index_errors, vectors_of
 from emo_lightning.search.tuning import make_approximate
 from emo_lightning.search.wishes import CentroidSums
 
@@ -83,7 +83,7 @@ class IndexWriter:
             )
             raise InputError(msg)
         self._table, self._identity = table, identity
-        for batch in Images(where, table).batches(("id", "stamp")):
+        for batch in ImageTable(where, table).batches(("id", "stamp")):
             self._known |= dict(zip(batch.column("id").to_pylist(), batch.column("stamp").to_pylist(), strict=True))
 
     @contextmanager
@@ -181,7 +181,7 @@ class IndexWriter:
                 table.create_index(name, config=Bitmap(), replace=True)
             for name in WORDS:
                 table.create_index(name, config=FTS(), replace=True)
-        images = Images(place, table)
+        images = ImageTable(place, table)
         centroids = CentroidSums()
         for batch in images.batches(("emotion", "intensity_level", "des")):
             centroids.add(batch["emotion"].to_pylist(), batch["intensity_level"].to_pylist(), vectors_of(batch["des"]))

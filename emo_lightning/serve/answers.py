@@ -11,10 +11,10 @@ from emo_lightning.inference.text import comparison
 from emo_lightning.serve.links import linked
 
 if TYPE_CHECKING:
-    from emo_lightning.serve.looking import Found, Tokens
+    from emo_lightning.serve.looking import PictureResult, Tokens
 
 
-def explained(found: Found, *, embedding: bool) -> dict[str, object]:
+def explained(found: PictureResult, *, embedding: bool) -> dict[str, object]:
     """An explanation, with words and probe compared in a sentence, and the description in pieces that are linked to its regions.
 
     Args:
@@ -27,7 +27,7 @@ def explained(found: Found, *, embedding: bool) -> dict[str, object]:
     return {**explained, "comparison": comparison(found.explanation), "sentence": pieces}
 
 
-def embedded(number: int, found: Found, encoding: str) -> dict[str, object]:
+def embedded(number: int, found: PictureResult, encoding: str) -> dict[str, object]:
     """An embedding as OpenAI's API gives it.
 
     Args:

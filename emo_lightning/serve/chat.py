@@ -14,7 +14,7 @@ from emo_lightning.serve.answers import explained, usage
 
 if TYPE_CHECKING:
     from emo_lightning.inference.results import Explanation
-    from emo_lightning.serve.looking import Found
+    from emo_lightning.serve.looking import PictureResult
     from emo_lightning.serve.shapes import ChatRequest
 
 DONE = "data: [DONE]\n\n"
@@ -43,7 +43,7 @@ class Completion:
             return json.dumps(explanation.as_json(des=False), ensure_ascii=False, allow_nan=False)
         return as_text(explanation)
 
-    def whole(self, found: Found) -> dict[str, object]:
+    def whole(self, found: PictureResult) -> dict[str, object]:
         """As one object; `explanation` is ours.
 
         Args:
@@ -76,7 +76,7 @@ class Completion:
         piece, self.sent = text[len(self.sent) :], text
         return self._event({"content": piece})
 
-    def end(self, found: Found) -> str:
+    def end(self, found: PictureResult) -> str:
         """The rest of the text; why it ended, with the explanation; the tokens, where they are asked for.
 
         Where an answer was cut at its limit it may not be readable, and what has been sent of it does not stand in the text: then all of the
@@ -108,7 +108,7 @@ class Completion:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def _finish(found: Found) -> str:
+def _finish(found: PictureResult) -> str:
     """Why an answer ended."""
     return "length" if found.tokens.cut else "stop"
 

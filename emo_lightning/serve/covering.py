@@ -12,7 +12,7 @@ from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.images import masked, whole_pixels
 from emo_lightning.serve.bodies import Strict
 from emo_lightning.serve.failures import ApiError
-from emo_lightning.serve.looking import Asked
+from emo_lightning.serve.looking import PictureRequest
 from emo_lightning.serve.service import while_connected
 from emo_lightning.serve.shapes import Input, Number, given_input
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastapi import Request
     from PIL.Image import Image
 
-    from emo_lightning.serve.looking import Found
+    from emo_lightning.serve.looking import PictureResult
     from emo_lightning.serve.service import Service
 
 _MOST_DRAWS = 16
@@ -57,7 +57,7 @@ async def covered(request: Request, service: Service, asked: CoverRequest) -> di
             # Copies of it.
             held.take_pixels((asked.draws + 1) * min(image.width * image.height, _MOST_PIXELS))
             images = await service.pictures.aside(lambda: _images(image, asked))
-            return _as_json(await service.ask([Asked(one) for one in images]), asked)
+            return _as_json(await service.ask([PictureRequest(one) for one in images]), asked)
 
         return await while_connected(request, work())
 
@@ -76,7 +76,7 @@ def _images(image: Image, asked: CoverRequest) -> list[Image]:
     return [small, *(masked(small, one, asked.cover) for one in (box, *others))]
 
 
-def _as_json(found: list[Found], asked: CoverRequest) -> dict[str, object]:
+def _as_json(found: list[PictureResult], asked: CoverRequest) -> dict[str, object]:
     distributions = [one.probe.distribution for one in found if one.probe is not None]
     whole = found[0]
     fall = falls(np.array([[one[emotion] for emotion in EMOTIONS] for one in distributions]))

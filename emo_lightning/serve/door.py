@@ -23,7 +23,7 @@ from emo_lightning.serve.failures import ApiError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from emo_lightning.serve.measured import Measured
+    from emo_lightning.serve.measured import ServerMetrics
     from emo_lightning.serve.settings import Limits
 
 OPEN_PATHS = ("/health",)
@@ -100,7 +100,7 @@ class Door:
         measured: is told of every answer.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, limits: Limits, measured: Measured) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, limits: Limits, measured: ServerMetrics) -> None:
         self._app, self._gate, self.limits, self._measured = app, gate, limits, measured
         self.held = 0
         """Bytes of bodies that are being read or answered."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Hit(Protocol):
+class IndexedImage(Protocol):
     """An image of an index; see `search.Hit`."""
 
     def as_json(self) -> dict[str, object]:
@@ -17,7 +17,7 @@ class Hit(Protocol):
         ...
 
 
-class Images(Protocol):
+class ImageIndex(Protocol):
     """What is asked of an index; see `search.SearchIndex`."""
 
     def __len__(self) -> int: ...
@@ -29,7 +29,7 @@ class Images(Protocol):
         emotion: str | Sequence[str] | None,
         intensity: str | float | None,
         where: Sequence[str],
-    ) -> Sequence[Hit]:
+    ) -> Sequence[IndexedImage]:
         """The nearest that fulfil conditions; see `search.Filters`."""
         ...
 
@@ -41,7 +41,7 @@ class Images(Protocol):
         emotion: str | Sequence[str] | None,
         intensity: str | float | None,
         where: Sequence[str],
-    ) -> Sequence[Hit]:
+    ) -> Sequence[IndexedImage]:
         """Along the way, those between its ends such that fulfil conditions."""
         ...
 

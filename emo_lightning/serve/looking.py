@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PictureRequest:
     """One picture, and what is wanted of it."""
 
     picture: Image
@@ -48,7 +48,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Found:
+class PictureResult:
     """What the model gives for one picture."""
 
     des: NDArray[np.float32]
@@ -73,19 +73,19 @@ class Looking:
     def __init__(self, model: EmotionModel, masks: Masks | None = None) -> None:
         self._model, self._masks = model, masks
 
-    def __call__(self, asked: Sequence[Asked]) -> list[Found]:
+    def __call__(self, asked: Sequence[PictureRequest]) -> list[PictureResult]:
         """One result for each, in their order."""
         groups: dict[int | None, list[int]] = {}
         for place, one in enumerate(asked):
             groups.setdefault(one.max_new_tokens, []).append(place)
-        found: dict[int, Found] = {}
+        found: dict[int, PictureResult] = {}
         for limit, places in groups.items():
             group = [asked[place] for place in places]
             results = self._embedded(group) if limit is None else self._explained(group, limit)
             found |= dict(zip(places, results, strict=True))
         return [found[place] for place in range(len(asked))]
 
-    def _embedded(self, asked: Sequence[Asked]) -> list[Found]:
+    def _embedded(self, asked: Sequence[PictureRequest]) -> list[PictureResult]:
         seen = self._model.seen_at_once([one.picture for one in asked])
         probabilities = self._model.distribution(torch.from_numpy(np.stack([des for des, _ in seen])))
         rows = [None] * len(asked) if probabilities is None else probabilities.double().tolist()
@@ -93,10 +93,10 @@ class Looking:
         for one, (des, unlike), row in zip(asked, seen, rows, strict=True):
             far = unlike is not None and unlike.is_unlike
             probe = None if row is None else probed(row, self._model.calibration, unlike=far)
-            found.append(Found(des, probe, unlike, None, Tokens(self._read(one, questions))))
+            found.append(PictureResult(des, probe, unlike, None, Tokens(self._read(one, questions))))
         return found
 
-    def _explained(self, asked: Sequence[Asked], limit: int) -> list[Found]:
+    def _explained(self, asked: Sequence[PictureRequest], limit: int) -> list[PictureResult]:
         pictures, names = [one.picture for one in asked], [one.name for one in asked]
         explained = self._model.explain(
             pictures,
@@ -107,11 +107,11 @@ class Looking:
             on_partial={n: one.on_partial for n, one in enumerate(asked) if one.on_partial is not None},
         )
         return [
-            Found(said.des, said.probe, said.unlike, said, self._tokens(one, said, limit))
+            PictureResult(said.des, said.probe, said.unlike, said, self._tokens(one, said, limit))
             for one, said in zip(asked, explained, strict=True)
         ]
 
-    def _read(self, asked: Asked, questions: Sequence[str]) -> int:
+    def _read(self, asked: PictureRequest, questions: Sequence[str]) -> int:
         """Tokens that are read of a picture and of these questions about it, the picture once where they stand in one row."""
         collate = self._model.collate
         resized = collate.family.resized_size(collate.processor, asked.picture.size)
@@ -121,7 +121,7 @@ class Looking:
         again = collate.shared_length(picture) if collate.packed else 0
         return sum(lengths) - again * (len(questions) - 1)
 
-    def _tokens(self, asked: Asked, said: Explanation, limit: int) -> Tokens:
+    def _tokens(self, asked: PictureRequest, said: Explanation, limit: int) -> Tokens:
         replies = said.prediction.provenance["replies"]
         assert isinstance(replies, list)
         tokenizer = self._model.collate.tokenizer

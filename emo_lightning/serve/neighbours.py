@@ -18,7 +18,7 @@ from emo_lightning.serve.shapes import Input, Number, given_input
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from emo_lightning.serve.images import Hit, Images
+    from emo_lightning.serve.images import ImageIndex, IndexedImage
     from emo_lightning.serve.service import Service
 
 HOW = (
@@ -27,7 +27,7 @@ HOW = (
 )
 
 
-class Place(Strict):
+class SearchStart(Strict):
     """Where to look from: a picture, an embedding as `/v1/explain` gave it, or the id of an image of the index."""
 
     image: Input | None = None
@@ -57,8 +57,8 @@ class SearchRequest(Conditions):
 class PathRequest(Conditions):
     """Images of the index along the way from one image to another; conditions are on those between the two."""
 
-    start: Place
-    end: Place
+    start: SearchStart
+    end: SearchStart
     steps: int = Field(5, ge=2, le=20)
 
 
@@ -107,14 +107,14 @@ async def thumbnail(service: Service, name: str) -> bytes:
     return found
 
 
-def _index(service: Service) -> Images:
+def _index(service: Service) -> ImageIndex:
     if service.index is None:
         raise ApiError(404, HOW, "no_index")
     return service.index
 
 
 async def _point(
-    request: Request, service: Service, asked: Place | SearchRequest, where: str
+    request: Request, service: Service, asked: SearchStart | SearchRequest, where: str
 ) -> tuple[NDArray[np.float32], dict[str, object] | None]:
     """The embedding to look from; and of a picture, how unlike it is what the model was trained on, where that is known."""
     given = [name for name in ("image", "embedding", "id") if getattr(asked, name, None) is not None]
@@ -130,7 +130,7 @@ async def _point(
     return found.des, None if found.unlike is None else found.unlike.as_json()
 
 
-async def _hits(service: Service, search: Callable[[], Sequence[Hit]]) -> list[dict[str, object]]:
+async def _hits(service: Service, search: Callable[[], Sequence[IndexedImage]]) -> list[dict[str, object]]:
     try:
         found = await service.pictures.aside(search)
     except UserError as error:

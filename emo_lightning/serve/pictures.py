@@ -77,7 +77,7 @@ async def together(works: Sequence[Awaitable[T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class Pictures:
+class PictureOpener:
     """Opens what requests give, a few at a time; belongs to an event loop."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from emo_lightning.serve.failures import ApiError
 
 
-class Places:
+class PicturePlaces:
     """Of pictures from the moment that a request names them until it is answered. Of one thread, that of the requests.
 
     Args:
@@ -66,11 +66,11 @@ class Places:
 class Held:
     """The places of one request."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: PicturePlaces) -> None:
         self._places = places
         self.pixels = 0
 
     def take_pixels(self, count: int) -> None:
-        """Before a picture of the request is decoded; see `Places.take_pixels`."""
+        """Before a picture of the request is decoded; see `PicturePlaces.take_pixels`."""
         self._places.take_pixels(count)
         self.pixels += count

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, TypeVar
 from emo_lightning.inference.bundle import BUNDLE_FILE
 from emo_lightning.serve.batcher import Batcher
 from emo_lightning.serve.failures import ApiError, ClientGoneError
-from emo_lightning.serve.looking import Asked, Found, Looking
-from emo_lightning.serve.measured import Measured
-from emo_lightning.serve.pictures import Given, Pictures, together
-from emo_lightning.serve.places import Places
+from emo_lightning.serve.looking import Looking, PictureRequest, PictureResult
+from emo_lightning.serve.measured import ServerMetrics
+from emo_lightning.serve.pictures import Given, PictureOpener, together
+from emo_lightning.serve.places import PicturePlaces
 
 if TYPE_CHECKING:
     from fastapi import Request
 
     from emo_lightning.inference.explaining import OnPartial
     from emo_lightning.inference.model import EmotionModel, Masks
-    from emo_lightning.serve.images import Images
+    from emo_lightning.serve.images import ImageIndex
     from emo_lightning.serve.settings import Limits
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Service:
         self,
         model: EmotionModel,
         limits: Limits,
-        index: Images | None = None,
+        index: ImageIndex | None = None,
         masks: Masks | None = None,
         name: str | None = None,
     ) -> None:
@@ -75,12 +75,12 @@ class Service:
             model.probe is not None,
             masks is not None,
         )
-        self.measured = Measured(limits.batch_size)
-        self.batcher: Batcher[Asked, Found] = Batcher(
+        self.measured = ServerMetrics(limits.batch_size)
+        self.batcher: Batcher[PictureRequest, PictureResult] = Batcher(
             Looking(model, masks), limits.batch_size, limits.wait, self.measured.worked
         )
-        self.places = Places(limits.queue, limits.pixels, lambda taken: taken * self.batcher.seconds)
-        self.pictures = Pictures()
+        self.places = PicturePlaces(limits.queue, limits.pixels, lambda taken: taken * self.batcher.seconds)
+        self.pictures = PictureOpener()
         self.measured.watch("emo_places_taken", "Pictures on their way", lambda: self.places.taken)
         self.measured.watch("emo_waiting_pictures", "Pictures that wait for the model", lambda: self.batcher.waiting)
         self.measured.watch("emo_dropped_pictures", "Pictures given up before their turn", lambda: self.batcher.dropped)
@@ -107,7 +107,7 @@ class Service:
         names: Sequence[str] | None = None,
         tokens: int | None = None,
         on_partial: OnPartial | None = None,
-    ) -> list[Found]:
+    ) -> list[PictureResult]:
         """What the model gives for the pictures of a request, while its client waits.
 
         Args:
@@ -126,14 +126,16 @@ class Service:
             raise ApiError(400, msg, "too_many_images")
         with self.places.hold(len(pictures)) as held:
 
-            async def work() -> list[Found]:
+            async def work() -> list[PictureResult]:
                 opened = await self.pictures.open(pictures, held)
                 called = names or ["image"] * len(opened)
-                return await self.ask([Asked(one, name, tokens, on_partial) for one, name in zip(opened, called, strict=True)])
+                return await self.ask(
+                    [PictureRequest(one, name, tokens, on_partial) for one, name in zip(opened, called, strict=True)]
+                )
 
             return await while_connected(request, work())
 
-    async def ask(self, asked: Sequence[Asked]) -> list[Found]:
+    async def ask(self, asked: Sequence[PictureRequest]) -> list[PictureResult]:
         """What the model gives for pictures that hold their places; giving up takes those back whose turn has not come."""
         return await together([asyncio.wrap_future(self.batcher.put(one)) for one in asked])
 

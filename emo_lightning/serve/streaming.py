@@ -12,10 +12,10 @@ from emo_lightning.serve.failures import ApiError, ClientGoneError
 if TYPE_CHECKING:
     from emo_lightning.inference.explaining import OnPartial
     from emo_lightning.inference.results import Explanation
-    from emo_lightning.serve.looking import Found
+    from emo_lightning.serve.looking import PictureResult
 
 
-async def stream(completion: Completion, look: Callable[[OnPartial], Awaitable[list[Found]]]) -> AsyncIterator[str]:
+async def stream(completion: Completion, look: Callable[[OnPartial], Awaitable[list[PictureResult]]]) -> AsyncIterator[str]:
     """The events of an answer, once the model has read the picture: what is wrong before that is no stream yet.
 
     Args:
@@ -45,7 +45,7 @@ async def stream(completion: Completion, look: Callable[[OnPartial], Awaitable[l
 
 async def _events(
     completion: Completion,
-    task: asyncio.Future[list[Found]],
+    task: asyncio.Future[list[PictureResult]],
     news: asyncio.Queue[Explanation | None],
     first: Explanation | None,
 ) -> AsyncIterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.analysis.suites.asked import ATTRIBUTES, Asked, Reply, SuiteName
+from emo_lightning.analysis.suites.asked import ATTRIBUTES, SuiteName, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.replies import line_of, read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, write_json, write_text
@@ -38,7 +38,7 @@ def affect_dimensions(bundle: Bundle | None) -> list[str]:
     return [] if bundle is None or bundle.affect is None else AffectHead.from_pretrained(bundle.affect).dimensions
 
 
-def askable(questions: Sequence[Asked], root: Path, dimensions: Collection[str] = ()) -> dict[str, list[Path]]:
+def askable(questions: Sequence[SuiteQuestion], root: Path, dimensions: Collection[str] = ()) -> dict[str, list[Path]]:
     """Files of the images of every question that the suite has words for, or that an affect head answers.
 
     Args:
@@ -65,7 +65,7 @@ def askable(questions: Sequence[Asked], root: Path, dimensions: Collection[str] 
 
 def ask_suite(
     suite: SuiteName,
-    questions: Sequence[Asked],
+    questions: Sequence[SuiteQuestion],
     model: EmotionModel,
     images: Path,
     out: Path,
@@ -107,7 +107,7 @@ def ask_suite(
             worded = [one for one in here if one.task not in ATTRIBUTES]
             asked = [_question(one, files[one.id]) for one in worded]
             said = answers(model.backbone, asked, max_new_tokens) if asked else []
-            replies = {one.id: Reply(text) for one, text in zip(worded, said, strict=True)}
+            replies = {one.id: SuiteReply(text) for one, text in zip(worded, said, strict=True)}
             replies |= _values(model, [one for one in here if one.task in ATTRIBUTES], files)
             kept.write("".join(line_of(name, reply) + "\n" for name, reply in replies.items()))
             kept.flush()
@@ -119,16 +119,18 @@ def ask_suite(
     return len(done) - len(left), len(left)
 
 
-def _values(model: EmotionModel, questions: Sequence[Asked], files: Mapping[str, Sequence[Path]]) -> dict[str, Reply]:
+def _values(
+    model: EmotionModel, questions: Sequence[SuiteQuestion], files: Mapping[str, Sequence[Path]]
+) -> dict[str, SuiteReply]:
     """What the affect head gives; a picture that several of them are about is read once."""
     if not questions:
         return {}
     pictures = list(dict.fromkeys(files[one.id][0] for one in questions))
     points = dict(zip(pictures, model.points(model.embed(pictures)) or [], strict=True))
-    return {one.id: Reply("", value=points[files[one.id][0]][one.task]) for one in questions}
+    return {one.id: SuiteReply("", value=points[files[one.id][0]][one.task]) for one in questions}
 
 
-def _question(asked: Asked, files: Sequence[Path]) -> FreeQuestion:
+def _question(asked: SuiteQuestion, files: Sequence[Path]) -> FreeQuestion:
     from emo_lightning.inference.free_questions import FreeQuestion
     from emo_lightning.inference.pictures import as_picture
 
@@ -136,7 +138,7 @@ def _question(asked: Asked, files: Sequence[Path]) -> FreeQuestion:
 
 
 def _about(
-    suite: SuiteName, questions: Sequence[Asked], model: EmotionModel, max_new_tokens: int, *, felt: bool
+    suite: SuiteName, questions: Sequence[SuiteQuestion], model: EmotionModel, max_new_tokens: int, *, felt: bool
 ) -> dict[str, object]:
     """What decides the replies; `felt`: among them are values of the affect head."""
     from emo_lightning.core.model_folders import weights_hash
@@ -169,9 +171,9 @@ def _begin(out: Path, part: Path, about: dict[str, object]) -> None:
     write_json(beside, about)
 
 
-def _kept(suite: SuiteName, out: Path, part: Path) -> dict[str, Reply]:
+def _kept(suite: SuiteName, out: Path, part: Path) -> dict[str, SuiteReply]:
     """What an earlier pass has answered; the half of a line that a kill leaves is removed, and asked again."""
-    found: dict[str, Reply] = {}
+    found: dict[str, SuiteReply] = {}
     if part.exists():
         whole, _, half = part.read_bytes().rpartition(b"\n")
         if half:

@@ -49,14 +49,14 @@ def table5_stage(
         SchemaError: `about` explains an arm that there is not; and as `score`.
     """
     from emo_lightning.core.files import write_json
-    from emo_lightning.report.tables.overview import MOST, overview_tables
+    from emo_lightning.report.tables.overview import WIDTH, overview_tables
     from emo_lightning.report.terminal import show
 
     _check_about(about, predictions)
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed, anchors=anchors)
     result = {**scored, "remarks": remarks or [], "about": about or {}}
     write_json(out / "table5.json", result)
-    show(overview_tables(result), most=MOST)
+    show(overview_tables(result), most=WIDTH)
     for arm, what in (about or {}).items():
         say(f"{arm}: {what}")
 
@@ -118,7 +118,7 @@ def table6_stage(
     from emo_lightning.analysis.table6_paired import paired_tests
     from emo_lightning.core.files import write_json
     from emo_lightning.report.page import write_page
-    from emo_lightning.report.tables.overview import MOST, overview_table6
+    from emo_lightning.report.tables.overview import WIDTH, overview_table6
     from emo_lightning.report.tables.table6 import paired_page
     from emo_lightning.report.terminal import show
 
@@ -131,6 +131,6 @@ def table6_stage(
     write_json(out / "table6.json", result)
     page = paired_page(paired)
     write_page(out, page)
-    show(overview_table6(result), most=MOST)
+    show(overview_table6(result), most=WIDTH)
     for note in page.notes:
         say(note)

@@ -34,7 +34,7 @@ _PATIENCE = PATIENCE_TO_SAVE + 2 * PATIENCE
 
 
 @dataclass(frozen=True)
-class Settings:
+class LocalSettings:
     """How a sweep is run here.
 
     Args:
@@ -62,7 +62,7 @@ class Settings:
 
 
 @dataclass
-class Outcome:
+class SweepOutcome:
     """What became of a sweep: its runs in the order they were asked for, and why it ended before its last."""
 
     runs: list[Run] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Outcome:
         return sum(run.status == "failed" for run in self.runs)
 
 
-def run_local(sweep: Sweep, settings: Settings, start: Callable[[list[str]], int], outcome: Outcome) -> None:
+def run_local(sweep: Sweep, settings: LocalSettings, start: Callable[[list[str]], int], outcome: SweepOutcome) -> None:
     """Run what is not finished yet.
 
     Args:
@@ -103,7 +103,7 @@ def run_local(sweep: Sweep, settings: Settings, start: Callable[[list[str]], int
             raise
 
 
-def _search(sweep: Sweep, settings: Settings) -> Search:
+def _search(sweep: Sweep, settings: LocalSettings) -> Search:
     count = settings.count if settings.count is not None else sweep.run_cap
     if sweep.method == "grid":
         return Grid(sweep.parameters, count)
@@ -117,7 +117,7 @@ def _search(sweep: Sweep, settings: Settings) -> Search:
     return Bayes(sweep.parameters, count, settings.seed, sweep.maximize, settings.jobs, _earlier(sweep, settings))
 
 
-def _earlier(sweep: Sweep, settings: Settings) -> list[tuple[Values, float | None]]:
+def _earlier(sweep: Sweep, settings: LocalSettings) -> list[tuple[Values, float | None]]:
     """What bayes has learned before: finished runs, then those that were killed or failed."""
     found = [run for path in sorted(settings.folder.glob("*/sweep.json")) if (run := read_run(path.parent)) is not None]
     same = {p.name: p.values[0] for p in sweep.parameters if p.fixed} | settings.fixed
@@ -151,7 +151,7 @@ class _Pool:
 
     search: Search
 
-    def __init__(self, sweep: Sweep, settings: Settings, start: Callable[[list[str]], int], outcome: Outcome) -> None:
+    def __init__(self, sweep: Sweep, settings: LocalSettings, start: Callable[[list[str]], int], outcome: SweepOutcome) -> None:
         self.sweep, self.settings, self.start, self.outcome = sweep, settings, start, outcome
         self.active: dict[Any, _Active] = {}
         self.in_a_row = 0

@@ -15,7 +15,7 @@ from rich.table import Table
 from emo_lightning.core.console import Console
 from emo_lightning.core.files import replacing, write_text
 from emo_lightning.sweep.config import Sweep
-from emo_lightning.sweep.local import Outcome, Settings
+from emo_lightning.sweep.local import LocalSettings, SweepOutcome
 from emo_lightning.sweep.records import Run, labels
 from emo_lightning.sweep.values import as_text
 
@@ -56,7 +56,7 @@ def settings_of(sweep: Sweep, runs: Sequence[Run]) -> list[Setting]:
     return sorted(found, key=lambda setting: sign * setting.mean)
 
 
-def write_results(sweep: Sweep, settings: Settings, outcome: Outcome) -> list[Path]:
+def write_results(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome) -> list[Path]:
     """Write results.json, results.md and results.png into the sweep's folder; returns their paths (no plot without a result)."""
     ranked = settings_of(sweep, outcome.runs)
     folder = settings.folder
@@ -69,7 +69,7 @@ def write_results(sweep: Sweep, settings: Settings, outcome: Outcome) -> list[Pa
     return written
 
 
-def show_results(sweep: Sweep, outcome: Outcome, console: Console) -> None:
+def show_results(sweep: Sweep, outcome: SweepOutcome, console: Console) -> None:
     """Print the table, the commands, and what is missing."""
     ranked = settings_of(sweep, outcome.runs)
     columns, rows = _table(sweep, ranked)
@@ -88,7 +88,7 @@ def show_results(sweep: Sweep, outcome: Outcome, console: Console) -> None:
     console.print(escape(summary(outcome)), soft_wrap=True)
 
 
-def summary(outcome: Outcome) -> str:
+def summary(outcome: SweepOutcome) -> str:
     """How many runs there are of each kind, and why it ended early."""
     complete = sum(run.status == "complete" for run in outcome.runs)
     parts = [f"{complete} complete", f"{outcome.failed} failed"]
@@ -147,7 +147,7 @@ def _mean(values: Sequence[float | None]) -> str:
     return _number(statistics.fmean(known)) if known else "–"
 
 
-def _json(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequence[Setting]) -> str:
+def _json(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome, ranked: Sequence[Setting]) -> str:
     content = {
         "sweep": sweep.name,
         "file": str(sweep.path),
@@ -171,7 +171,7 @@ def _json(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequence[S
     return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
-def _markdown(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequence[Setting]) -> str:
+def _markdown(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome, ranked: Sequence[Setting]) -> str:
     columns, rows = _table(sweep, ranked)
     direction = "higher is better" if sweep.maximize else "lower is better"
     said = sweep.raw.get("description")
@@ -199,7 +199,7 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def _plot(sweep: Sweep, outcome: Outcome, ranked: Sequence[Setting], path: Path) -> None:
+def _plot(sweep: Sweep, outcome: SweepOutcome, ranked: Sequence[Setting], path: Path) -> None:
     """Best first, from the top: every run a ring, the mean of a setting a dot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -20,7 +20,7 @@ from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.step_cut import Compares
 from emo_lightning.tasks.collectives import world_size
-from emo_lightning.tasks.finite import Fault, NotFiniteError, Seen, all_finite, first_of_ranks, not_finite
+from emo_lightning.tasks.finite import Fault, NotFiniteError, SeenMicroBatch, all_finite, first_of_ranks, not_finite
 from emo_lightning.tasks.optim import OptimConfig, total_steps
 
 BatchT = TypeVar("BatchT")
@@ -67,7 +67,7 @@ class Task(LightningModule, Generic[BatchT]):
         self.optim = optim or OptimConfig()
         self.seed = seed
         self._items: Tensor | None = None
-        self._seen: list[Seen] = []
+        self._seen: list[SeenMicroBatch] = []
         """Micro-batches since the last optimiser step."""
         self._bad_validation: Fault | None = None
         """The first of this rank."""
@@ -81,7 +81,7 @@ class Task(LightningModule, Generic[BatchT]):
     def training_step(self, batch: BatchT, batch_idx: int) -> Tensor:
         """One micro-batch; returns the loss that Lightning differentiates (a sum, see the class)."""
         total, count = self._step(batch, "train")
-        self._seen.append(Seen.of(batch, total))
+        self._seen.append(SeenMicroBatch.of(batch, total))
         self._items = count.detach() if self._items is None else self._items + count.detach()
         average = total.detach() / count.clamp(min=1) / self.models_trained
         # Of each step alone: a size of the batch, which weighs means over epochs, would have to be waited for.
@@ -98,7 +98,7 @@ class Task(LightningModule, Generic[BatchT]):
         """One batch of the validation set."""
         total, count = self._step(batch, "val")
         if not self.some_may_diverge and self._bad_validation is None and not bool(total.isfinite()):
-            seen = Seen.of(batch, total)
+            seen = SeenMicroBatch.of(batch, total)
             self._bad_validation = Fault(f"the validation loss is {float(seen.loss)}", seen.samples())
             if world_size() == 1:
                 raise NotFiniteError.at(*self._bad_validation, self.global_step)

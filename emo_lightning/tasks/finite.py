@@ -44,7 +44,7 @@ class Fault(NamedTuple):
     """Ids of the samples that it was found with."""
 
 
-class Seen(NamedTuple):
+class SeenMicroBatch(NamedTuple):
     """What is kept of a micro-batch until its optimiser step, in case that it has to be named."""
 
     loss: Tensor

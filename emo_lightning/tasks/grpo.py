@@ -26,7 +26,7 @@ from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.metrics.rewards import constant_label, right_emotion, spread_of_labels
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.policies import Policy, without_dropout
-from emo_lightning.models.policy_loss import Said, policy_loss
+from emo_lightning.models.policy_loss import ReplyTokens, policy_loss
 from emo_lightning.models.reply_rows import reply_log_probs
 from emo_lightning.models.sampling import Sampling, never_drawn, own_engine
 from emo_lightning.models.vllm_engine import VLLMEngine
@@ -37,7 +37,7 @@ from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
 from emo_lightning.tasks.grpo_rewards import Judge
 from emo_lightning.tasks.grpo_rollouts import Rollout, Rollouts, read_answers
 from emo_lightning.tasks.optim import OptimConfig
-from emo_lightning.tasks.tallies import Means, Tally
+from emo_lightning.tasks.tallies import AnswerTally, Means
 
 _STATE = "emo_grpo"
 """In a checkpoint: the policy that samples, and accuracies of the one that the round began with."""
@@ -81,7 +81,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         self._renewed_at = -1
         self._began_with: dict[str, float] = {}
         """Set -> accuracy of the policy that the round began with."""
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[str, AnswerTally] = {}
         self._of_step = Means()
         """Entropies and labels since the last optimiser step, of all ranks."""
 
@@ -178,7 +178,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         log_p, entropy = reply_log_probs(self.net, rollout.asked, banned, self.sampling.temperature)
         # The policy that samples is the one that learns: what it said is as probable as it was, to the last bit.
         before = log_p.detach() if before is None else before
-        said = Said(log_p, before, reference, rollout.asked.lengths)
+        said = ReplyTokens(log_p, before, reference, rollout.asked.lengths)
         loss = policy_loss(said, rollout.advantage, rollout.counts, self.rule, self.sampling.max_new_tokens)
         means.add("policy/entropy", float(entropy.sum()), len(entropy))
         means.add("policy/kl", float(loss.kl))
@@ -240,7 +240,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
     def validation_step(self, batch: RolloutBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Greedy answers to a batch of one of the sets; the first time also those of the policy that the round began with."""
         name = self.data.evaluated[dataloader_idx]
-        tally = self._tallies.setdefault(name, Tally())
+        tally = self._tallies.setdefault(name, AnswerTally())
         tally.now(*self._greedy(batch, None))
         if name not in self._began_with:
             tally.before(*self._greedy(batch, self._started)[:2])
@@ -258,7 +258,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
     def on_validation_epoch_end(self) -> None:
         """Log accuracy of every set, what it has gained since the round began, and what it is above the best constant answer."""
         for name in self.data.evaluated:
-            tally = self._tallies.pop(name, Tally())
+            tally = self._tallies.pop(name, AnswerTally())
             tally.take(self.trainer.strategy.reduce(tally.vector().to(self.device), reduce_op="sum").cpu())
             if not tally.images:
                 continue

@@ -9,15 +9,15 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 
-from emo_lightning.data.batches import Asked
+from emo_lightning.data.batches import ReplyTargets
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.images import masked, whole_pixels
 from emo_lightning.metrics import rewards as reward
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.emotion_space import EmotionSpace, read_embeddings, read_lexicon
-from emo_lightning.metrics.rewards import Answers
+from emo_lightning.metrics.rewards import ReadReplies
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.tasks.grpo_config import Rewards
 
@@ -48,8 +48,8 @@ class Judge:
         """Whether a part needs the pictures."""
         return "counterfactual" in self.weights
 
-    def parts(self, answers: Answers, policy: Backbone, asked: Asked, images: Sequence[int]) -> dict[str, Array]:
-        """Part -> (N,), NaN where it could not be judged; 0 of a reply that leaves the emotion open (`Answers.decided`).
+    def parts(self, answers: ReadReplies, policy: Backbone, asked: ReplyTargets, images: Sequence[int]) -> dict[str, Array]:
+        """Part -> (N,), NaN where it could not be judged; 0 of a reply that leaves the emotion open (`ReadReplies.decided`).
 
         Args:
             answers: N replies.
@@ -65,7 +65,7 @@ class Judge:
         found: Array = np.sum([self.weights[part] * values for part, values in parts.items()], axis=0)
         return found
 
-    def _part(self, part: str, answers: Answers, policy: Backbone, asked: Asked, images: Sequence[int]) -> Array:
+    def _part(self, part: str, answers: ReadReplies, policy: Backbone, asked: ReplyTargets, images: Sequence[int]) -> Array:
         match part:
             case "emotion":
                 return reward.right_emotion(answers)
@@ -86,7 +86,7 @@ class Judge:
                 raise ValueError(msg)
 
 
-def counterfactual(answers: Answers, policy: Backbone, pictures: Sequence[Image.Image]) -> Array:
+def counterfactual(answers: ReadReplies, policy: Backbone, pictures: Sequence[Image.Image]) -> Array:
     """(N,): by how much the probability of the emotion that a reply says falls when the largest box that it says is covered.
 
     0 for a reply without an emotion or without a box within the picture. Both probabilities are the policy's over the eight words, asked
@@ -127,7 +127,7 @@ def emotion_probabilities(policy: Backbone, pictures: Sequence[Image.Image]) -> 
     found: list[Array] = [np.zeros((0, 8))]
     for start in range(0, len(pictures), _PICTURES):
         some = pictures[start : start + _PICTURES]
-        batch = collate([Question(str(n), picture, keys) for n, picture in enumerate(some)])
+        batch = collate([ImageQuestion(str(n), picture, keys) for n, picture in enumerate(some)])
         moved = move_data_to_device(batch, policy.base.device)
         found.append(policy.emotion_scores(moved, words)[0].double().cpu().numpy())
     return np.concatenate(found)

@@ -16,11 +16,19 @@ from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.batches import RolloutBatch
 from emo_lightning.data.chat import parse_answer
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.rewards import Answers
+from emo_lightning.metrics.rewards import ReadReplies
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.policy_loss import Groups, Rule, advantages
 from emo_lightning.models.reply_rows import ReplyRow, with_replies
-from emo_lightning.models.sampling import Engine, Replies, Sampling, check_replies, drawing_numbers, never_drawn, own_engine
+from emo_lightning.models.sampling import (
+    Replies,
+    ReplyEngine,
+    Sampling,
+    check_replies,
+    drawing_numbers,
+    never_drawn,
+    own_engine,
+)
 from emo_lightning.tasks.grpo_config import GRPOConfig
 from emo_lightning.tasks.grpo_rewards import Judge
 from emo_lightning.tasks.tallies import Means
@@ -63,7 +71,9 @@ class Drawn:
         self.wanted = self.asked_for = 0
         """Replies in which a token that is never drawn was the likeliest, of how many."""
 
-    def put(self, images: Sequence[int], replies: Replies, answers: Answers, judged: Mapping[str, Array], total: Array) -> None:
+    def put(
+        self, images: Sequence[int], replies: Replies, answers: ReadReplies, judged: Mapping[str, Array], total: Array
+    ) -> None:
         """Take the replies to some of the images, in place of those that they have."""
         each = self.ended.shape[1]
         said = [len(EMOTIONS) if one is None else one for one in answers.said]
@@ -90,7 +100,7 @@ class Rollouts:
     """What they are worth."""
     seed: int
     """Of what is drawn."""
-    engine: Engine = own_engine
+    engine: ReplyEngine = own_engine
     """What draws them."""
 
     def draw(self, policy: Backbone, batch: RolloutBatch, keys: tuple[str, ...], epoch: int) -> Drawn:
@@ -164,7 +174,7 @@ def _measure(drawn: Drawn, groups: Groups, counts: NDArray[np.bool_], real: NDAr
 
 def read_answers(
     policy: Backbone, batch: RolloutBatch, texts: Sequence[str], images: Sequence[int], keys: tuple[str, ...]
-) -> Answers:
+) -> ReadReplies:
     """Replies as the scorer reads them.
 
     Args:
@@ -184,4 +194,4 @@ def read_answers(
         )
         for text, image in zip(texts, images, strict=True)
     ]
-    return Answers(predictions, [batch["asked"].records[image] for image in images], keys)
+    return ReadReplies(predictions, [batch["asked"].records[image] for image in images], keys)

@@ -13,7 +13,7 @@ from PIL import Image
 from emo_lightning.core.boxes import inside
 from emo_lightning.core.records import GroundedObject, PredictedObject
 from emo_lightning.data.chat import objective, parse_answer
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.models.sharding import is_sharded
@@ -63,7 +63,7 @@ class SampleLogger(Callback):
         captions = [f"{q.fault}\n" if q.fault else "" for q in questions]
         found: list[list[PredictedObject]] = [[] for _ in questions]
         for name in module.objectives:
-            batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])
+            batch = collate([ImageQuestion(q.key, q.image, objective(name).keys) for q in questions])
             moved = move_data_to_device(batch, task.device)
             for i, answer in enumerate(task.net.generate(moved, self.max_new_tokens)):
                 said = parse_answer(

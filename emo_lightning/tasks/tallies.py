@@ -51,7 +51,7 @@ class Means:
         self.labels = self.labels + other.labels
 
 
-class Tally:
+class AnswerTally:
     """Answers to a set, of the policy that learns and of the one that it began as."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledCollator, LabelledDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.families.places import Places
+from emo_lightning.models.families.places import PatchPlaces
 from tests.data_prep.serving import completion, send, server
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
@@ -155,7 +155,7 @@ def test_online_features(pair: tuple[str, str], tiny_qwen: Path) -> None:
 
 def equal(one: object, other: object) -> bool:
     """Whether two values of a batch are, in every number."""
-    if isinstance(one, Places) and isinstance(other, Places):
+    if isinstance(one, PatchPlaces) and isinstance(other, PatchPlaces):
         windows, others = one.windows, other.windows
         assert windows is not None
         assert others is not None

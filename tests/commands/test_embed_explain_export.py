@@ -198,7 +198,7 @@ def test_explain_draws_where_it_is_asked_to_and_nowhere_else(
 def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path, world_tars: Path, tmp_path: Path) -> None:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    from emo_lightning.data.collate import Collator, Question
+    from emo_lightning.data.collate import Collator, ImageQuestion
     from emo_lightning.models.backbone import BackboneConfig, load_backbone
 
     out = tmp_path / "merged"
@@ -212,7 +212,7 @@ def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path
     adapted = load_backbone(BackboneConfig(str(adapter), tuning="frozen")).eval()
     index = TarIndex.open(world_tars)
     batch = Collator(adapted.processor, adapted.model_type, False)(
-        [Question(str(i), index.image(i), ("emotion",)) for i in range(3)]
+        [ImageQuestion(str(i), index.image(i), ("emotion",)) for i in range(3)]
     )
     inputs = for_transformers(adapted.family.model_inputs(batch), adapted.processor)
     with torch.no_grad():

@@ -21,10 +21,10 @@ from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference import parts as parts_module
 from emo_lightning.inference.bundle import bundle_fingerprint
-from emo_lightning.inference.inputs import Entry, entries
+from emo_lightning.inference.inputs import InputImage, entries
 from emo_lightning.inference.many import embed_work, look_at_all
 from emo_lightning.inference.model import EmotionModel
-from emo_lightning.inference.parts import Parts, Result
+from emo_lightning.inference.parts import ImageResult, OutputParts
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_an_interrupt_costs_one_part_and_nothing_is_done_twice(
     inputs, out = [str(changing), *(str(photos / name) for name in ("b.png", "d.webp"))], tmp_path / "des.parquet"
     seen: list[str] = []
 
-    def interrupted(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> Sequence[Result]:
+    def interrupted(found: Sequence[InputImage], pictures: Sequence[Image.Image]) -> Sequence[ImageResult]:
         if seen:
             raise KeyboardInterrupt
         seen.extend(entry.id for entry in found)
@@ -93,7 +93,7 @@ def test_an_interrupt_costs_one_part_and_nothing_is_done_twice(
 
     about = {"weights": bundle_fingerprint(bundle), "embeddings": 1}
     with pytest.raises(KeyboardInterrupt):
-        look_at_all(entries(inputs), Parts(out, about), lambda: interrupted, 2, "embed")
+        look_at_all(entries(inputs), OutputParts(out, about), lambda: interrupted, 2, "embed")
     assert seen == inputs[:2]
     command = ["embed", *inputs, "--model", str(bundle), "--out", str(out)]
     # The first has become another picture since.
@@ -107,7 +107,7 @@ def test_an_interrupt_costs_one_part_and_nothing_is_done_twice(
     found = read(out)
     assert list(found) == inputs
     assert np.allclose(found[inputs[0]], found[inputs[2]], atol=1e-5)
-    Parts(out, {**about, "weights": "of another model"}).flush()
+    OutputParts(out, {**about, "weights": "of another model"}).flush()
     assert main(command) == 2
     assert f"{out}.parts was begun with another weights; remove it, or choose another --out" in capsys.readouterr().err
 

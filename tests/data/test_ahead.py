@@ -12,7 +12,7 @@ import pytest
 from emo_lightning.core import remote
 from emo_lightning.core.block_cache import BlockCache
 from emo_lightning.core.ranges_ahead import Range, RangesAhead, together
-from emo_lightning.core.remote import StoreError
+from emo_lightning.core.remote import RemoteError
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.loader import ResumableLoader, with_lookahead
 from emo_lightning.data.sampler import EpochBatches
@@ -41,7 +41,7 @@ class Object:
         self.asked.append((start, end))
         self.open.wait()
         if self.fails():
-            raise StoreError("gone")
+            raise RemoteError("gone")
         return [self.data[first:last] for first, last in parts]
 
 
@@ -111,7 +111,7 @@ def test_a_failure_is_told_to_whoever_needs_it() -> None:
     (one,) = ranges(0)
     ahead.want([one])
     wait_until(lambda: ahead._threads == 0)
-    with pytest.raises(StoreError, match="gone"):
+    with pytest.raises(RemoteError, match="gone"):
         ahead.take(one)
     source.fails = lambda: False
     ahead.want([one])

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import OBJECTIVES
-from emo_lightning.data.collate import IGNORE, CollateError, Collator, Question
+from emo_lightning.data.collate import IGNORE, CollateError, Collator, ImageQuestion
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.questions import QuestionCollator, QuestionDataset
@@ -46,7 +46,7 @@ def test_no_leak_at_inference(processor: Processor, index: TarIndex) -> None:
     collate = Collator(processor, "qwen2_5_vl", answers=False)
     image, keys = index.image(0), OBJECTIVES["explain"].keys
     first, other = index.record(0), next(r for r in map(index.record, range(1, 24)) if r.emotion is not index.record(0).emotion)
-    batches = [collate([Question("a", image, keys, record)]) for record in (first, other, None)]
+    batches = [collate([ImageQuestion("a", image, keys, record)]) for record in (first, other, None)]
     for batch in batches[1:]:
         assert all(torch.equal(found, tensors_of(batches[0])[name]) for name, found in tensors_of(batch).items())
     assert "labels" not in batches[0]
@@ -54,7 +54,7 @@ def test_no_leak_at_inference(processor: Processor, index: TarIndex) -> None:
 
 def test_the_prompt_of_a_training_sample_is_that_of_inference(processor: Processor, index: TarIndex) -> None:
     keys = OBJECTIVES["emotion"].keys
-    question = Question("a", index.image(0), keys, index.record(0))
+    question = ImageQuestion("a", index.image(0), keys, index.record(0))
     train = Collator(processor, "qwen2_5_vl", answers=True)([question])
     asked = Collator(processor, "qwen2_5_vl", answers=False)([question])["input_ids"][0]
     unsupervised = train["input_ids"][0][train["labels"][0] == IGNORE]
@@ -78,7 +78,7 @@ def test_questions_for_predictions_carry_no_record(processor: Processor, index: 
 def test_padding_side(processor: Processor, index: TarIndex, answers: bool, override: str | None, side: str) -> None:
     collate = Collator(processor, "qwen2_5_vl", answers=answers, padding_side=override)
     questions = [
-        Question(str(i), index.image(i), OBJECTIVES[o].keys, index.record(i)) for i, o in enumerate(("emotion", "explain"))
+        ImageQuestion(str(i), index.image(i), OBJECTIVES[o].keys, index.record(i)) for i, o in enumerate(("emotion", "explain"))
     ]
     mask = collate(questions)["attention_mask"]
     edge = mask[0, -1 if side == "right" else 0]
@@ -89,9 +89,9 @@ def test_padding_side(processor: Processor, index: TarIndex, answers: bool, over
 
 
 def test_fillers_have_no_labels(processor: Processor, index: TarIndex) -> None:
-    question = Question("a", index.image(0), ("emotion",), index.record(0))
+    question = ImageQuestion("a", index.image(0), ("emotion",), index.record(0))
     batch = Collator(processor, "qwen2_5_vl", answers=True)(
-        [question, Question("a", question.image, question.keys, question.record, True)]
+        [question, ImageQuestion("a", question.image, question.keys, question.record, True)]
     )
     assert batch["filler"].tolist() == [False, True]
     assert (batch["labels"][0] != IGNORE).any()
@@ -101,9 +101,9 @@ def test_fillers_have_no_labels(processor: Processor, index: TarIndex) -> None:
 def test_samples_without_an_answer_are_errors(processor: Processor, index: TarIndex) -> None:
     collate = Collator(processor, "qwen2_5_vl", answers=True)
     with pytest.raises(CollateError, match="sample 'a' has no record to learn from"):
-        collate([Question("a", index.image(0), ("emotion",))])
+        collate([ImageQuestion("a", index.image(0), ("emotion",))])
     with pytest.raises(CollateError, match="sample 'a' has zero supervised tokens"):
-        collate([Question("a", index.image(0), (), index.record(0))])
+        collate([ImageQuestion("a", index.image(0), (), index.record(0))])
 
 
 def test_a_part_of_the_model_input_that_is_missing_is_named() -> None:

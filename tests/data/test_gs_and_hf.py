@@ -15,7 +15,7 @@ from gcsfs.core import GCSFileSystem
 
 from data_prep.export import write_shards
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.remote import RemoteStore, StoreError
+from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.features import FeatureCache, FeatureWriter
@@ -88,7 +88,7 @@ def test_cloud_storage(cloud: CloudStorage, tmp_path: Path) -> None:
     # An export of fewer shards takes the place of the one before.
     write_shards(world(4), "gs://bucket/folder/whole", "set", 4)
     assert RemoteFolder("gs://bucket/folder/whole").names("*.tar") == ["set-train-000000.tar"]
-    with pytest.raises(StoreError, match=r"gs://bucket/none\.tar: cannot be read: no such file"):
+    with pytest.raises(RemoteError, match=r"gs://bucket/none\.tar: cannot be read: no such file"):
         RemoteStore("gs://bucket/none.tar")
 
 

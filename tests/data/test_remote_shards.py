@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from emo_lightning.core import remote
 from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.remote import ATTEMPTS, RemoteStore, StoreError
+from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemoteStore
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.tar_index import TarIndex
@@ -129,10 +129,10 @@ def test_remote_shards_give_what_local_ones_give(address: str, workers: int, wor
 
 
 def test_a_server_that_cannot_serve_shards_is_named(address: str) -> None:
-    with pytest.raises(StoreError, match=rf"^{address}/no\.tar: cannot be read: no such file$"):
+    with pytest.raises(RemoteError, match=rf"^{address}/no\.tar: cannot be read: no such file$"):
         RemoteStore(f"{address}/no.tar")
     store = RemoteStore(f"{address}/whole/world-val-000000.tar")
-    with pytest.raises(StoreError, match=r"asked for bytes 512 to 1024, got \d+ bytes: the place does not answer ranges"):
+    with pytest.raises(RemoteError, match=r"asked for bytes 512 to 1024, got \d+ bytes: the place does not answer ranges"):
         store.read(512, 512)
 
 
@@ -154,18 +154,18 @@ def test_nothing_is_lost_doubled_or_altered_where_a_place_fails(place: Place, wo
 def test_a_place_that_never_answers_is_named_with_how_often_it_was_asked(place: Place) -> None:
     store = RemoteStore(f"{place.address}/world-train-000000.tar")
     place.faults[:] = ["503"] * 50
-    with pytest.raises(StoreError, match=rf"world-train-000000.tar: cannot be read: 503, .* \(asked {ATTEMPTS} times\)"):
+    with pytest.raises(RemoteError, match=rf"world-train-000000.tar: cannot be read: 503, .* \(asked {ATTEMPTS} times\)"):
         store.read(0, 512)
     assert len(place.asked) == ATTEMPTS
     place.faults[:] = ["cut"] * 50
-    with pytest.raises(StoreError, match=rf"\(asked {ATTEMPTS} times\)"):
+    with pytest.raises(RemoteError, match=rf"\(asked {ATTEMPTS} times\)"):
         store.read(0, 512)
 
 
 def test_what_cannot_change_is_asked_for_once(place: Place) -> None:
-    with pytest.raises(StoreError, match=r"no such file$"):
+    with pytest.raises(RemoteError, match=r"no such file$"):
         RemoteStore(f"{place.address}/no.tar")
-    with pytest.raises(StoreError, match="Protocol not known: nowhere"):
+    with pytest.raises(RemoteError, match="Protocol not known: nowhere"):
         RemoteStore("nowhere://a.tar")
 
 

@@ -18,7 +18,7 @@ from emo_lightning.core import remote
 from emo_lightning.core.block_cache import BlockCache
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.mirrors import local_folder
-from emo_lightning.core.remote import RemoteStore, StoreError
+from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.data.feature_parts import FILES
 from emo_lightning.data.features import FeatureCache, FeatureWriter
@@ -90,7 +90,7 @@ def test_a_half_uploaded_export_is_none(faults: Faulty) -> None:
     before = samples(TarIndex.open(f"{url}/"))
     faults.share = 0.0
     faults.refuses = lambda method, path: method == "PUT" and path.endswith("000001.tar")
-    with pytest.raises(StoreError, match=rf"^{url}/set-train-000001.tar: cannot be written: "):
+    with pytest.raises(RemoteError, match=rf"^{url}/set-train-000001.tar: cannot be written: "):
         write_shards(world(12), url, "set", 4)
     with pytest.raises(ShardError, match=r"holds no manifest.json: an export that is not whole yet"):
         TarIndex.open(f"{url}/")
@@ -161,7 +161,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     # Another test may have used it.
     monkeypatch.delitem(_registry, "gs", raising=False)
-    with pytest.raises(StoreError) as refused:
+    with pytest.raises(RemoteError) as refused:
         RemoteStore("gs://bucket/a.tar")
     assert (
         str(refused.value)

@@ -13,7 +13,7 @@ import yaml
 
 from emo_lightning.cli import main
 from emo_lightning.data.chat import OBJECTIVES
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
@@ -90,8 +90,8 @@ def test_arms_cost_as_much(world_tars: Path, tmp_path: Path) -> None:
     asked = Collator(backbone.processor, backbone.model_type, answers=False, packed=True)
     records = [index.sample(row) for row in range(8)]
     keys = OBJECTIVES["emotion"].keys
-    tuned = answers([Question(record.id, image, keys, record) for record, image in records])
-    questions = asked([Question(record.id, image, keys) for record, image in records])
+    tuned = answers([ImageQuestion(record.id, image, keys, record) for record, image in records])
+    questions = asked([ImageQuestion(record.id, image, keys) for record, image in records])
     each, length = 8, len(tuned["answer_at"]) // 8
     row = with_replies(questions, [torch.full((length,), 20)] * (8 * each)).row
     products = backbone.family.products(backbone.base)

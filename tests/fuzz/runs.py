@@ -33,7 +33,7 @@ from emo_lightning.inference.bundle import read_bundle
 from emo_lightning.models import DESHead
 from emo_lightning.models.adapter_files import read_adapter
 from emo_lightning.models.families import FAMILIES
-from emo_lightning.models.spread import Spread
+from emo_lightning.models.spread import TrainingSpread
 from emo_lightning.models.weights import load_network
 from emo_lightning.report.page import read_page
 from emo_lightning.report.sections import RunSections
@@ -211,9 +211,9 @@ def _head(folder: Path) -> Target:
 
 
 def _spread(folder: Path) -> Target:
-    Spread(4, 3, 5, 2, 2, 40, 20, 0.05, 1.5).save_pretrained(folder)
+    TrainingSpread(4, 3, 5, 2, 2, 40, 20, 0.05, 1.5).save_pretrained(folder)
     path = folder / "config.json"
-    return Target(through(path, lambda file: load_network(Spread, file.parent)), [path.read_bytes()], one_of=2)
+    return Target(through(path, lambda file: load_network(TrainingSpread, file.parent)), [path.read_bytes()], one_of=2)
 
 
 def _bundle(folder: Path) -> Target:

@@ -18,7 +18,7 @@ from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.records import EMOTIONS, Emotion, Mask, PredictedObject, Prediction
 from emo_lightning.core.web.fetch import Fetcher, FetchError
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Question
+from emo_lightning.data.collate import ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.bundle import read_bundle, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration, probed
@@ -115,7 +115,7 @@ def test_an_answer_is_the_same_alone_and_in_a_batch_and_asked_by_itself(
     words = model.explaining.emotion_words
     assert words is not None
     for n, (one, single) in enumerate(zip(together, alone, strict=True)):
-        asked = {name: model.collate([Question("0", pictures[n], keys[name])]) for name in keys}
+        asked = {name: model.collate([ImageQuestion("0", pictures[n], keys[name])]) for name in keys}
         replies = [model.backbone.generate(batch, 24)[0] for batch in asked.values()]
         found = one.prediction.provenance["replies"]
         assert isinstance(found, list)

@@ -17,7 +17,7 @@ from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.data.chat import OBJECTIVES, parse_answer
 from emo_lightning.metrics.emotion_space import Anchors, EmotionSpace, read_embeddings, read_lexicon
 from emo_lightning.metrics.rewards import (
-    Answers,
+    ReadReplies,
     box_overlap,
     candidate_words,
     constant_label,
@@ -42,11 +42,11 @@ def shipped_anchors() -> dict[str, Any]:
     return dict(content["model"]["rewards"]["anchors"])
 
 
-def answers(texts: list[str], record: Record | None = None, objective: str = "emotion") -> Answers:
+def answers(texts: list[str], record: Record | None = None, objective: str = "emotion") -> ReadReplies:
     """Replies to one image."""
     truth = record or make_record("a", [(10, 10, 60, 40)], emotion="awe", intensity=5, description="a calm lake")
     said = [parse_answer(text, id="a", original=SIZE, resized=SIZE, codec=AbsolutePixels()) for text in texts]
-    return Answers(said, [truth] * len(texts), OBJECTIVES[objective].keys)
+    return ReadReplies(said, [truth] * len(texts), OBJECTIVES[objective].keys)
 
 
 GOOD = '{"emotion": "awe", "intensity": 5}'

@@ -6,7 +6,7 @@ import pytest
 
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.metrics import bootstrap
-from emo_lightning.metrics.accumulators import Batch
+from emo_lightning.metrics.accumulators import ScoredBatch
 from emo_lightning.metrics.spelling import plain, similar, word_f1
 from emo_lightning.metrics.triplets import TripletScores
 from tests.made import make_prediction, make_record
@@ -15,7 +15,7 @@ from tests.made import make_prediction, make_record
 def rows(pairs: list[tuple[Prediction | None, Record]]) -> tuple[dict[str, float | None], dict[str, int]]:
     metric = TripletScores()
     said, records = [p for p, _ in pairs], [r for _, r in pairs]
-    metric.update(Batch(said, records, bootstrap.draws([r.id for r in records], 0, 0)))
+    metric.update(ScoredBatch(said, records, bootstrap.draws([r.id for r in records], 0, 0)))
     found = metric.compute()
     values = {row: float(value[0]) for row, value in found["point"]["strict"].items()}
     return {row: None if value != value else value for row, value in values.items()}, found["counts"]

@@ -24,7 +24,7 @@ from benchmarks.sft_given import published_3b
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
@@ -46,7 +46,7 @@ def asked(backbone: Backbone, tars: Path, rows: Sequence[int], side: str = "left
     """A batch without answers."""
     index = TarIndex.open(tars)
     collate = Collator(backbone.processor, backbone.model_type, answers=False, padding_side=side)
-    return collate([Question(index.key(row), index.image(row), objective(name).keys) for row in rows])
+    return collate([ImageQuestion(index.key(row), index.image(row), objective(name).keys) for row in rows])
 
 
 def answered(backbone: Backbone, tars: Path, name: str = "attributes") -> ChatBatch:
@@ -100,7 +100,7 @@ def test_batch_and_padding_do_not_change_features(tiny_qwen: Path) -> None:
 
     def features(side: str, images: list[Image.Image]) -> list[torch.Tensor]:
         batch = Collator(backbone.processor, backbone.model_type, False, padding_side=side)(
-            [Question(str(i), image, keys) for i, image in enumerate(images)]
+            [ImageQuestion(str(i), image, keys) for i, image in enumerate(images)]
         )
         with torch.no_grad():
             hidden = backbone.hidden_states(batch)
@@ -403,7 +403,7 @@ def test_pixel_limits_take_effect(tiny_qwen: Path, limits: dict[str, Any], patch
     image = Image.new("RGB", (224, 224))
     if "min_pixels" in limits:
         image = image.resize((30, 30))
-    batch = Collator(backbone.processor, backbone.model_type, False)([Question("a", image, ("emotion",))])
+    batch = Collator(backbone.processor, backbone.model_type, False)([ImageQuestion("a", image, ("emotion",))])
     assert len(backbone.family.model_inputs(batch)["pixel_values"]) == patches
 
 
@@ -496,7 +496,7 @@ def test_in_4_bits_it_learns_after_it_was_asked(tiny_qwen: Path) -> None:
     pytest.importorskip("bitsandbytes")
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="qlora", lora=LoRA(rank=2, dropout=0.0)))
     collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=True)
-    batch = collate([Question("a", Image.new("RGB", (56, 56), "orange"), ("emotion",))])
+    batch = collate([ImageQuestion("a", Image.new("RGB", (56, 56), "orange"), ("emotion",))])
     with torch.no_grad():
         asked = backbone.eval().last_hidden_state(batch)
     learning = backbone.train().last_hidden_state(batch)

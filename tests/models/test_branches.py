@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from emo_lightning.data.collate import Question
+from emo_lightning.data.collate import ImageQuestion
 from emo_lightning.models.backbone import LoRA
 from emo_lightning.models.families.attention import attend
 from emo_lightning.models.families.samples import Samples
@@ -22,7 +22,7 @@ IMAGES = [[5], [7, 3, 4, 3], [2, 6], [7, 4, 3]]
 """Tokens of what is shared, and of each branch."""
 
 
-def together(question: Question, keys: list[tuple[str, ...]], shares: tuple[float, ...] = ()) -> Question:
+def together(question: ImageQuestion, keys: list[tuple[str, ...]], shares: tuple[float, ...] = ()) -> ImageQuestion:
     """Several questions about one image."""
     return replace(question, keys=keys[0], more=tuple(keys[1:]), shares=shares)
 
@@ -73,7 +73,7 @@ def test_the_kernel_sees_the_same() -> None:
 )
 def test_loss_and_gradients_are_those_of_the_questions_alone(
     worded_model: Path,  # noqa: F811
-    questions: list[Question],  # noqa: F811
+    questions: list[ImageQuestion],  # noqa: F811
     tuning: dict[str, Any],
     options: dict[str, Any],
     rows: int,
@@ -100,7 +100,7 @@ def test_loss_and_gradients_are_those_of_the_questions_alone(
             assert close(gradient, expected, backbone), (name, float((gradient - expected).abs().max()))
 
 
-def test_what_is_shared_is_computed_once(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_what_is_shared_is_computed_once(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = tuned(worded_model)
     packed = collator(backbone, packed=True)
     batch = packed([together(questions[0], KEYS), questions[1]])

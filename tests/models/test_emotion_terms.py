@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import answer
-from emo_lightning.data.collate import IGNORE, Collator, Question
+from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.emotion_words import EmotionWords, EmotionWordsError
 from emo_lightning.data.sampler import Slot
@@ -27,7 +27,7 @@ def backbone(worded_qwen: Path) -> Backbone:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def questions(world_tars: Path) -> list[Question]:
+def questions(world_tars: Path) -> list[ImageQuestion]:
     """Three emotion questions and one without an emotion, last a filler."""
     index = TarIndex.open(str(world_tars / "*-test-*.tar"))
     asked = ConversationDataset(index, {"emotion": 1.0}, 0)
@@ -36,12 +36,12 @@ def questions(world_tars: Path) -> list[Question]:
     return [asked[Slot(0, False)], shown[Slot(1, False)], asked[Slot(2, False)], asked[Slot(3, False)], filler]
 
 
-def collated(backbone: Backbone, questions: list[Question], side: str | None = None) -> ChatBatch:
+def collated(backbone: Backbone, questions: list[ImageQuestion], side: str | None = None) -> ChatBatch:
     return Collator(backbone.processor, backbone.model_type, answers=True, distributions=True, padding_side=side)(questions)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_the_place_of_the_word_is_found(backbone: Backbone, questions: list[Question], side: str) -> None:
+def test_the_place_of_the_word_is_found(backbone: Backbone, questions: list[ImageQuestion], side: str) -> None:
     batch = collated(backbone, questions, side)
     for row, question in enumerate(questions):
         at = int(batch["emotion_at"][row])
@@ -59,7 +59,7 @@ def test_the_place_of_the_word_is_found(backbone: Backbone, questions: list[Ques
         assert batch["emotion_target"][row].tolist() == pytest.approx(question.record.emotion_distribution(), abs=1e-6)
 
 
-def test_soft_labels_are_the_mean_of_hard_ones(backbone: Backbone, questions: list[Question]) -> None:
+def test_soft_labels_are_the_mean_of_hard_ones(backbone: Backbone, questions: list[ImageQuestion]) -> None:
     """Every word in turn as the hard label, weighed by the distribution; the rest of the answer stays as annotated."""
     batch = collated(backbone, questions)
     tensors: dict[str, Any] = dict(batch)
@@ -96,7 +96,7 @@ def single_image(batch: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 def test_the_distribution_loss_is_the_divergence_from_the_models_own_scores(
-    backbone: Backbone, questions: list[Question]
+    backbone: Backbone, questions: list[ImageQuestion]
 ) -> None:
     batch = collated(backbone, questions)
     plain, _ = backbone.answer_loss(batch)
@@ -112,7 +112,7 @@ def test_the_distribution_loss_is_the_divergence_from_the_models_own_scores(
     assert float(weighed - plain) == pytest.approx(0.5 * divergence, rel=1e-3)
 
 
-def test_scores_are_the_probability_of_what_is_written_next(backbone: Backbone, questions: list[Question]) -> None:
+def test_scores_are_the_probability_of_what_is_written_next(backbone: Backbone, questions: list[ImageQuestion]) -> None:
     """Against the teacher-forced answers themselves, one image at a time, without padding."""
     asked = [q for row, q in enumerate(questions) if row in (0, 2, 3)]
     left = Collator(backbone.processor, backbone.model_type, answers=False)(asked)
@@ -127,7 +127,7 @@ def test_scores_are_the_probability_of_what_is_written_next(backbone: Backbone, 
         assert float(p.sum()) == pytest.approx(float(share[row]), abs=1e-5)
 
 
-def test_nothing_supervised_adds_nothing(backbone: Backbone, questions: list[Question]) -> None:
+def test_nothing_supervised_adds_nothing(backbone: Backbone, questions: list[ImageQuestion]) -> None:
     batch = collated(backbone, [questions[1]])
     plain, both = backbone.answer_loss(batch), backbone.answer_loss(batch, soft=True, distribution_weight=3.0)
     assert (float(plain[0]), plain[1]) == (float(both[0]), both[1])
@@ -143,7 +143,7 @@ def test_a_tokenizer_that_cannot_tell_the_words_apart_is_refused(backbone: Backb
         EmotionWords.of_question(cast(PreTrainedTokenizerBase, Letters()))
 
 
-def test_words_of_several_tokens(questions: list[Question], backbone: Backbone) -> None:
+def test_words_of_several_tokens(questions: list[ImageQuestion], backbone: Backbone) -> None:
     class Halves:
         """Splits every word after three letters, but the first letters of the eight differ."""
 
@@ -162,7 +162,7 @@ def test_words_of_several_tokens(questions: list[Question], backbone: Backbone) 
 @pytest.mark.parametrize("packed", [False, True])
 def test_logits_a_chunk_at_a_time(
     worded_qwen: Path,  # noqa: F811
-    questions: list[Question],
+    questions: list[ImageQuestion],
     packed: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

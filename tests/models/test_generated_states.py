@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.generated_states import generated_states
@@ -27,7 +27,7 @@ def backbone(tiny_qwen: Path) -> Backbone:
 def batch_of(net: Backbone, tars: Path, rows: Sequence[int]) -> dict[str, Any]:
     """Questions on some images of the world."""
     index = TarIndex.open([f"{tars}/*-train-*.tar"])
-    asked = [Question(index.record(row).id, index.image(row), objective("emotion").keys) for row in rows]
+    asked = [ImageQuestion(index.record(row).id, index.image(row), objective("emotion").keys) for row in rows]
     return dict(Collator(net.processor, net.model_type, answers=False)(asked))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Prediction
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_index import TarIndex
@@ -63,7 +63,7 @@ def test_predictions_are_gated_by_the_models_own_polarity(
     collate = Collator(backbone.processor, backbone.model_type, answers=False)
     for plain, found in zip(said["plain"], said["gated"], strict=True):
         row = next(row for row in range(len(index)) if index.id(row) == found.id)
-        polarity = backbone.emotion_scores(collate([Question("a", index.image(row), ("polarity",))]), words)[0]
+        polarity = backbone.emotion_scores(collate([ImageQuestion("a", index.image(row), ("polarity",))]), words)[0]
         assert plain.emotion_scores is not None
         assert found.emotion_scores is not None
         expected = gated(torch.tensor([list(plain.emotion_scores.values())]), polarity)[0]

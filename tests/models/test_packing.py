@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.attention import attend
@@ -27,14 +27,14 @@ PACKINGS = 200
 
 
 @pytest.fixture(scope="module")
-def questions(world_tars: Path) -> list[Question]:
+def questions(world_tars: Path) -> list[ImageQuestion]:
     """Twelve, with pictures of several sizes and answers of several lengths."""
     index = TarIndex.open(str(world_tars / "*-train-*.tar"))
     found = []
     for row in range(12):
         record, image = index.sample(row)
         image = image.resize(SIZES[row % len(SIZES)], Image.Resampling.BICUBIC)
-        found.append(Question(record.id, image, KEYS[row % len(KEYS)], record))
+        found.append(ImageQuestion(record.id, image, KEYS[row % len(KEYS)], record))
     return found
 
 
@@ -91,7 +91,7 @@ def tuned(path: Path, tuning: dict[str, Any] | None = None) -> Backbone:
 )
 def test_loss_and_gradients_are_those_of_the_samples_alone(
     worded_model: Path,  # noqa: F811
-    questions: list[Question],
+    questions: list[ImageQuestion],
     tuning: dict[str, Any],
     options: dict[str, Any],
     packings: int,
@@ -120,21 +120,21 @@ def losses(backbone: Backbone, batch: ChatBatch) -> list[Tensor]:
     return list(torch.cat([torch.zeros(1), of_tokens]).split(batch["lengths"]))
 
 
-def test_no_sample_changes_another_by_a_bit(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_no_sample_changes_another_by_a_bit(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = tuned(worded_model)
     packed = collator(backbone, packed=True)
     batch = packed(questions[:5])
     before = losses(backbone, batch)
     # Another picture of the same size, and other words in its answer.
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*questions[2].image.size[::-1], 3), dtype=np.uint8))
-    changed = packed([*questions[:2], Question("x", noise, questions[2].keys, questions[2].record), *questions[3:5]])
+    changed = packed([*questions[:2], ImageQuestion("x", noise, questions[2].keys, questions[2].record), *questions[3:5]])
     begin, end = sum(batch["lengths"][:2]), sum(batch["lengths"][:3])
     changed["input_ids"][0, end - 20 : end - 3] = changed["input_ids"][0, begin + 1]
     after = losses(backbone, changed)
     assert [torch.equal(old, new) for old, new in zip(before, after, strict=True)] == [True, True, False, True, True]
 
 
-def test_positions_are_those_of_transformers(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_positions_are_those_of_transformers(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = tuned(worded_model)
     packed = collator(backbone, packed=True)(questions)
     parts = cast("dict[str, Tensor]", packed)["positions"].split(packed["lengths"], dim=2)
@@ -148,7 +148,7 @@ def test_positions_are_those_of_transformers(worded_model: Path, questions: list
 @pytest.mark.parametrize("answers", [True, False])
 def test_positions_of_padded_batches_are_those_of_transformers(
     worded_qwen: Path,  # noqa: F811
-    questions: list[Question],
+    questions: list[ImageQuestion],
     monkeypatch: pytest.MonkeyPatch,
     answers: bool,
 ) -> None:
@@ -166,7 +166,7 @@ def test_positions_of_padded_batches_are_those_of_transformers(
 
 def test_one_call_of_attention_a_layer_and_tower(
     worded_model: Path,  # noqa: F811
-    questions: list[Question],
+    questions: list[ImageQuestion],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from emo_lightning.models.families import attention
@@ -189,7 +189,7 @@ def test_one_call_of_attention_a_layer_and_tower(
     assert calls == [patches] * vision + [sum(batch["lengths"])] * language
 
 
-def test_what_is_wrong_with_a_packed_batch_is_said(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_what_is_wrong_with_a_packed_batch_is_said(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = tuned(worded_model)
     batch: dict[str, Any] = dict(collator(backbone, packed=True)(questions[:2]))
     check = backbone.family.check_images

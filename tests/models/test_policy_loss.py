@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emo_lightning.models.policy_loss import RULES, Loss, Rule, Said, advantages, kl_to, policy_loss, token_log_probs
+from emo_lightning.models.policy_loss import RULES, Loss, ReplyTokens, Rule, advantages, kl_to, policy_loss, token_log_probs
 
 MOST = 10
 
 
 def said(
     log_p: Tensor, lengths: Sequence[int], sampled: Tensor | None = None, reference: Tensor | None = None
-) -> tuple[Said, int]:
+) -> tuple[ReplyTokens, int]:
     before = log_p.detach() if sampled is None else sampled
-    return Said(log_p, before, reference, torch.tensor(lengths)), len(lengths)
+    return ReplyTokens(log_p, before, reference, torch.tensor(lengths)), len(lengths)
 
 
 def gradient(log_p: Tensor, loss: Loss) -> Tensor:

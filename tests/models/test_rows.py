@@ -10,7 +10,7 @@ from PIL import Image
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
@@ -37,7 +37,7 @@ def asked(backbone: Backbone, tars: Path, keys: tuple[str, ...], *, packed: bool
     index = TarIndex.open(str(tars / "*-train-*.tar"))
     pictures = [index.image(row).resize(size, Image.Resampling.BICUBIC) for row, size in enumerate(SIZES)]
     collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=packed)
-    return collate([Question(str(row), picture, keys) for row, picture in enumerate(pictures)])
+    return collate([ImageQuestion(str(row), picture, keys) for row, picture in enumerate(pictures)])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_all_questions_of_an_image_are_answered_as_if_asked_alone(backbone: Back
     index = TarIndex.open(str(world_tars / "*-train-*.tar"))
     pictures = [index.image(row).resize(size, Image.Resampling.BICUBIC) for row, size in enumerate(SIZES)]
     collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=True)
-    row = collate([Question(str(n), picture, first, more=tuple(more)) for n, picture in enumerate(pictures)])
+    row = collate([ImageQuestion(str(n), picture, first, more=tuple(more)) for n, picture in enumerate(pictures)])
     read = backbone.read(row, {1: words.before})
     for number, name in enumerate(names):
         alone = asked(backbone, world_tars, objective(name).keys, packed=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import CollateError, Collator, Question
+from emo_lightning.data.collate import CollateError, Collator, ImageQuestion
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies
 from emo_lightning.models.sampling import Replies, Sampling, check_replies, drawing_numbers, never_drawn, own_engine
@@ -30,7 +30,7 @@ def head_of(backbone: Backbone) -> Tensor:
     return weight
 
 
-def asked(backbone: Backbone, some: list[Question]) -> ChatBatch:
+def asked(backbone: Backbone, some: list[ImageQuestion]) -> ChatBatch:
     collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=True)
     return collate([replace(one, keys=ASKED, record=None) for one in some])
 
@@ -65,7 +65,7 @@ def with_ends(backbone: Backbone) -> Backbone:
 )
 def test_what_is_drawn_is_as_probable_when_it_is_read_again(
     worded_model: Path,  # noqa: F811
-    questions: list[Question],  # noqa: F811
+    questions: list[ImageQuestion],  # noqa: F811
     tuning: dict[str, object],
 ) -> None:
     backbone = with_ends(tuned(worded_model, tuning))
@@ -90,7 +90,7 @@ def test_what_is_drawn_is_as_probable_when_it_is_read_again(
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_both_sides_agree(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_on_a_gpu_both_sides_agree(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = with_ends(tuned(worded_model)).to("cuda")
     batch = move_data_to_device(asked(backbone, questions[:5]), torch.device("cuda"))
     replies = drawn(backbone, batch)
@@ -100,7 +100,7 @@ def test_on_a_gpu_both_sides_agree(worded_model: Path, questions: list[Question]
     assert float((found - torch.cat(replies.log_p)).abs().max()) <= 1e-4
 
 
-def test_a_reply_is_the_same_whatever_is_drawn_beside_it(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_a_reply_is_the_same_whatever_is_drawn_beside_it(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """Pictures of other sizes in the batch mean other padding where generation goes on, and other positions."""
     backbone = with_ends(tuned(worded_model))
     together = asked(backbone, questions[:5])
@@ -117,7 +117,7 @@ def test_a_reply_is_the_same_whatever_is_drawn_beside_it(worded_model: Path, que
     assert [t.tolist() for t in some.tokens] == [t.tolist() for t in (*replies.tokens[9:12], *replies.tokens[3:6])]
 
 
-def test_the_row_marks_its_pictures_where_they_stand(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_the_row_marks_its_pictures_where_they_stand(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = tuned(worded_model)
     batch = asked(backbone, questions[:4])
     row = with_replies(batch, drawn(backbone, batch).tokens)
@@ -137,7 +137,7 @@ def test_numbers_are_a_function_of_seed_epoch_image_and_attempt() -> None:
     assert 0 <= found.min() < found.max() < 1
 
 
-def test_replies_follow_the_distribution(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_replies_follow_the_distribution(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """The first token of 4,000 replies, against its probability."""
     backbone = tuned(worded_qwen)
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_replies_follow_the_distribution(worded_qwen: Path, questions: list[Ques
 @pytest.mark.parametrize("token", ["<|image_pad|>", "<|vision_start|>"])
 def test_a_token_that_stands_for_a_picture_is_never_drawn(
     worded_model: Path,  # noqa: F811
-    questions: list[Question],  # noqa: F811
+    questions: list[ImageQuestion],  # noqa: F811
     token: str,
 ) -> None:
     """A policy that likes to say it is counted, and both passes know that it cannot."""
@@ -191,7 +191,7 @@ def test_an_engine_that_gives_other_than_was_asked_is_refused() -> None:
             check_replies(wrong, expected, [7], most)
 
 
-def test_a_picture_that_an_engine_sees_otherwise_shows_in_the_gap(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_a_picture_that_an_engine_sees_otherwise_shows_in_the_gap(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """As many image tokens, other pixels: nothing but the log-probabilities can tell."""
     backbone = tuned(worded_model)
     batch = asked(backbone, questions[:1])
@@ -200,14 +200,14 @@ def test_a_picture_that_an_engine_sees_otherwise_shows_in_the_gap(worded_model: 
     assert float((again(backbone, batch, replies) - torch.cat(replies.log_p)).abs().max()) > 1e-3
 
 
-def test_a_long_question_is_refused_and_never_cut(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_a_long_question_is_refused_and_never_cut(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = tuned(worded_model)
     collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=True, max_length=20)
     with pytest.raises(CollateError, match=r"tokens .* of the image.*allowed: data\.max_length=20"):
         collate([replace(questions[4], keys=ASKED, record=None)])
 
 
-def test_in_4_bits_both_sides_have_the_same_logits(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_in_4_bits_both_sides_have_the_same_logits(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """Nothing is merged for those who draw. The layers compute in bfloat16, a token at a time or all at once: that rounds otherwise."""
     pytest.importorskip("bitsandbytes")
     config = BackboneConfig(str(worded_qwen), tuning="qlora", lora=LoRA(rank=2, dropout=0.0), dtype="float32")

@@ -11,12 +11,12 @@ import torch
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.moments import moments
-from emo_lightning.models.spread import MADE, Gaussian, Seen, Spread, TooFewImagesError
+from emo_lightning.models.spread import MADE, Gaussian, SeenPictures, TooFewImagesError, TrainingSpread
 
 DES, VISION, PATCH = 6, 5, 48
 
 
-def pictures(count: int, seed: int, noise: float = 1.0) -> list[Seen]:
+def pictures(count: int, seed: int, noise: float = 1.0) -> list[SeenPictures]:
     """Pictures of three to six patches, in batches of up to seven; their numbers differ most along one direction."""
     random = torch.Generator().manual_seed(seed)
     along = torch.randn(DES, generator=torch.Generator().manual_seed(99))
@@ -27,12 +27,12 @@ def pictures(count: int, seed: int, noise: float = 1.0) -> list[Seen]:
         des = 2 + noise * torch.randn(size, DES, generator=random) + 9 * torch.randn(size, 1, generator=random) * along
         vision = 100 * torch.randn(size, VISION, generator=random)
         patches = torch.randint(60, 200, (sum(counts), PATCH), generator=random).to(torch.uint8)
-        found.append(Seen(des, vision, patches, counts))
+        found.append(SeenPictures(des, vision, patches, counts))
     return found
 
 
-def fitted(seed: int = 0) -> Spread:
-    return Spread.fit(pictures(400, seed), pictures(39, 1))
+def fitted(seed: int = 0) -> TrainingSpread:
+    return TrainingSpread.fit(pictures(400, seed), pictures(39, 1))
 
 
 def test_a_gaussian_is_that_of_the_formula() -> None:
@@ -58,7 +58,7 @@ def test_the_threshold_is_a_quantile_of_the_validation_images() -> None:
 def test_images_like_those_of_validation_are_seldom_called_unlike() -> None:
     spread = fitted()
 
-    def share(asked: list[Seen]) -> float:
+    def share(asked: list[SeenPictures]) -> float:
         return float((torch.cat([spread(one) for one in asked]) > spread.threshold).float().mean())
 
     assert np.mean([share(pictures(200, seed)) for seed in range(2, 7)]) < 0.1
@@ -71,7 +71,7 @@ def test_images_like_those_of_validation_are_seldom_called_unlike() -> None:
 def test_the_batch_changes_nothing() -> None:
     spread, (seen, *_) = fitted(), pictures(7, 1)
     patches = seen.patches.split(list(seen.counts))
-    alone = [spread(Seen(seen.des[n : n + 1], seen.vision[n : n + 1], patches[n], [seen.counts[n]])) for n in range(7)]
+    alone = [spread(SeenPictures(seen.des[n : n + 1], seen.vision[n : n + 1], patches[n], [seen.counts[n]])) for n in range(7)]
     assert torch.allclose(spread(seen), torch.cat(alone), rtol=1e-5)
 
 
@@ -79,21 +79,21 @@ def test_too_few_images_are_named() -> None:
     with pytest.raises(
         TooFewImagesError, match=r"18 validation images: too few .* 0\.05 of false alarms; at least 19 are needed"
     ):
-        Spread.fit(pictures(40, 0), pictures(18, 1))
-    few = Spread.fit(pictures(4, 0), pictures(19, 1))
+        TrainingSpread.fit(pictures(40, 0), pictures(18, 1))
+    few = TrainingSpread.fit(pictures(4, 0), pictures(19, 1))
     assert (few.val_images, few.axes) == (19, 1)
     with pytest.raises(InputError, match="no training picture to take statistics from"):
-        Spread.fit([], pictures(19, 1))
+        TrainingSpread.fit([], pictures(19, 1))
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     spread = fitted()
     spread.save_pretrained(tmp_path)
-    again = Spread.from_pretrained(tmp_path)
+    again = TrainingSpread.from_pretrained(tmp_path)
     (seen, *_) = pictures(7, 1)
     assert torch.equal(spread(seen), again(seen))
     said = json.loads((tmp_path / "config.json").read_text())
-    assert said == {"class": "Spread", **spread.config}
+    assert said == {"class": "TrainingSpread", **spread.config}
     assert (said["train_images"], said["val_images"], said["false_alarms"]) == (400, 39, 0.05)
     with pytest.raises(InputError, match=r"\(des, vision, patch\) = \(6, 5, 48\) numbers; here they are \(6, 4, 48\)"):
         again(seen._replace(vision=seen.vision[:, 1:]))
@@ -104,8 +104,8 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     ):
         (tmp_path / "config.json").write_text(json.dumps(said | change))
         with pytest.raises(InputError, match=message):
-            Spread.from_pretrained(tmp_path)
+            TrainingSpread.from_pretrained(tmp_path)
     spread.patches.rest.fill_(-1)
     spread.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="variances that are not above 0"):
-        Spread.from_pretrained(tmp_path)
+        TrainingSpread.from_pretrained(tmp_path)

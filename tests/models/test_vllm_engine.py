@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.data.batches import Asked, ChatBatch
-from emo_lightning.data.collate import Question
+from emo_lightning.data.batches import ChatBatch, ReplyTargets
+from emo_lightning.data.collate import ImageQuestion
 from emo_lightning.models import vllm_engine
 from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone
 from emo_lightning.models.merged_weights import merged_weights
@@ -28,7 +28,7 @@ from emo_lightning.models.policies import Policy
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies
 from emo_lightning.models.sampling import Replies, Sampling, check_replies, drawing_numbers, never_drawn
 from emo_lightning.models.vllm_engine import VLLMEngine
-from emo_lightning.models.vllm_server import EngineConfig, Opened, check_vllm
+from emo_lightning.models.vllm_server import EngineConfig, OpenedEngine, check_vllm
 from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.optim import OptimConfig
 from tests.models.test_packing import questions, tuned  # noqa: F401 - fixture
@@ -167,14 +167,14 @@ class Bench:
         return float((found - torch.cat(replies.log_p)).abs().max())
 
 
-def bench(path: Path, some: list[Question], tuning: dict[str, Any] | None = None, **server: Any) -> Bench:  # noqa: ANN401
+def bench(path: Path, some: list[ImageQuestion], tuning: dict[str, Any] | None = None, **server: Any) -> Bench:  # noqa: ANN401
     backbone = with_ends(tuned(path, tuning))
-    batch = {**asked(backbone, some), "asked": Asked([], [cast(Image.Image, one.image) for one in some])}
+    batch = {**asked(backbone, some), "asked": ReplyTargets([], [cast(Image.Image, one.image) for one in some])}
     found = Bench(backbone, batch, None)  # type: ignore[arg-type]
 
-    def opened(_config: EngineConfig, folder: str, dtype: str) -> Opened:
+    def opened(_config: EngineConfig, folder: str, dtype: str) -> OpenedEngine:
         found.servers.append(SecondModel(folder, dtype, **server))
-        return Opened(cast(Any, found.servers[-1]), Params)
+        return OpenedEngine(cast(Any, found.servers[-1]), Params)
 
     found.engine = VLLMEngine(EngineConfig("vllm"), opened)
     return found
@@ -183,7 +183,7 @@ def bench(path: Path, some: list[Question], tuning: dict[str, Any] | None = None
 @pytest.mark.parametrize("tuning", [pytest.param({"tuning": "full"}, id="full"), pytest.param(LORA, id="lora")])
 def test_both_sides_give_a_reply_the_same_probability(
     worded_model: Path,  # noqa: F811
-    questions: list[Question],  # noqa: F811
+    questions: list[ImageQuestion],  # noqa: F811
     tuning: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -203,7 +203,7 @@ def test_both_sides_give_a_reply_the_same_probability(
     assert replies.ended == [int(one[-1]) in found.backbone.end_token_ids for one in replies.tokens]
 
 
-def test_weights_follow_every_step_and_the_policy_that_samples(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_weights_follow_every_step_and_the_policy_that_samples(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     found = bench(worded_qwen, questions[2:4], LORA)
     model = found.backbone
     found.draw()
@@ -235,7 +235,7 @@ def test_merged_weights_are_those_of_a_merged_model(worded_model: Path) -> None:
         torch.testing.assert_close(weight, expected[name].detach(), atol=1e-6, rtol=1e-6)
 
 
-def test_another_limit_of_pixels_is_refused(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_another_limit_of_pixels_is_refused(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     found = bench(worded_qwen, questions[4:5], max_pixels=56 * 56)
     with pytest.raises(
         InputError, match=r"vLLM reads \d+ tokens with 4 of the picture where the policy reads \d+ with 9: .*limits of pixels"
@@ -243,7 +243,7 @@ def test_another_limit_of_pixels_is_refused(worded_qwen: Path, questions: list[Q
         found.draw([0])
 
 
-def test_a_token_of_a_picture_is_never_drawn(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_a_token_of_a_picture_is_never_drawn(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     found = bench(worded_qwen, questions[2:4])
     wanted = found.backbone.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     weight = cast(Tensor, found.backbone.lm_head.weight)
@@ -254,9 +254,9 @@ def test_a_token_of_a_picture_is_never_drawn(worded_qwen: Path, questions: list[
     assert found.gap(replies) <= 2e-5
 
 
-def test_other_pixels_show_in_the_gap(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_other_pixels_show_in_the_gap(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     found = bench(worded_qwen, questions[2:4])
-    found.batch["asked"] = Asked(
+    found.batch["asked"] = ReplyTargets(
         [], [cast(Image.Image, one.image).transpose(Image.Transpose.FLIP_LEFT_RIGHT) for one in questions[2:4]]
     )
     assert found.gap(found.draw()) > 1e-3
@@ -279,9 +279,9 @@ def test_a_training_draws_by_it(
     engine = cast(VLLMEngine, task.rollouts.engine)
     servers: list[SecondModel] = []
 
-    def opened(_config: EngineConfig, folder: str, dtype: str) -> Opened:
+    def opened(_config: EngineConfig, folder: str, dtype: str) -> OpenedEngine:
         servers.append(SecondModel(folder, dtype))
-        return Opened(cast(Any, servers[-1]), Params)
+        return OpenedEngine(cast(Any, servers[-1]), Params)
 
     monkeypatch.setattr(engine, "_open", opened)
     source = data(world_tars, batch_size=2, limit=4)
@@ -321,14 +321,14 @@ def test_4_bits_are_not_handed_over(worded_qwen: Path) -> None:  # noqa: F811
 
 
 @pytest.mark.gpu
-def test_vllm_itself(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_vllm_itself(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """Needs the extra `vllm`: names of its arguments, both sides' probabilities, and weights that follow a step."""
     pytest.importorskip("vllm")
     backbone = with_ends(tuned(worded_qwen, LORA)).to("cuda")
     some = [replace(one, keys=ASKED, record=None) for one in questions[2:4]]
     batch = {
         **move_data_to_device(asked(backbone, some), torch.device("cuda")),
-        "asked": Asked([], [cast(Image.Image, one.image) for one in some]),
+        "asked": ReplyTargets([], [cast(Image.Image, one.image) for one in some]),
     }
     engine = VLLMEngine(EngineConfig("vllm", memory=0.2, max_length=1024))
     banned = torch.tensor(never_drawn(backbone), device="cuda")

@@ -27,7 +27,7 @@ from emo_lightning.metrics.conformal import Conformal
 from emo_lightning.search import SearchIndex
 from emo_lightning.serve.app import make_app
 from emo_lightning.serve.door import Door, Gate
-from emo_lightning.serve.images import Images
+from emo_lightning.serve.images import ImageIndex
 from emo_lightning.serve.server import Server, address_of, listen
 from emo_lightning.serve.service import Service
 from emo_lightning.serve.settings import Limits
@@ -88,7 +88,7 @@ class Running:
 def serving(
     model: EmotionModel,
     limits: Limits | None = None,
-    index: Images | None = None,
+    index: ImageIndex | None = None,
     token: str | None = TOKEN,
     masks: Masks | None = None,
 ) -> Iterator[Running]:

@@ -14,7 +14,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.bundle import read_bundle, write_bundle
 from emo_lightning.inference.model import EmotionModel
-from emo_lightning.models.spread import Spread
+from emo_lightning.models.spread import TrainingSpread
 from emo_lightning.search import SearchIndex
 from tests.serve.conftest import Running
 
@@ -100,7 +100,7 @@ def test_a_picture_unlike_the_training_pictures_is_said_to_be(
 
     assert said("search", image=far) is None, "a folder that does not know its training pictures does not know that"
     half = len(drawn) // 2
-    monkeypatch.setattr(model, "spread", Spread.fit([model.look(drawn[:half])], [model.look(drawn[half:])], 0.25))
+    monkeypatch.setattr(model, "spread", TrainingSpread.fit([model.look(drawn[:half])], [model.look(drawn[half:])], 0.25))
     first, second = model.unlike([drawn[0], noise.getvalue()]) or []
     assert (first.is_unlike, second.is_unlike) == (False, True)
     for image, known in ((alike, first), (far, second)):

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.fitting import fit
 from emo_lightning.inference.model import EmotionModel
-from emo_lightning.models.spread import Spread
+from emo_lightning.models.spread import TrainingSpread
 from tests.made import write_world
 from tests.serve.conftest import SEEN, Running, opened
 
@@ -175,7 +175,7 @@ def test_the_nearest_images_and_the_way_to_one_of_them(
     assert page.locator("#near .row p").inner_text().startswith("Choose an image above"), "nothing is left of the way"
     expect(page.locator("#mat img")).to_be_in_viewport()
     # Of a model to which every picture is unlike.
-    spread = Spread.fit([model.look([opened(one) for one in pictures])], [model.look([opened(pictures[0])])], 0.5)
+    spread = TrainingSpread.fit([model.look([opened(one) for one in pictures])], [model.look([opened(pictures[0])])], 0.5)
     spread.threshold = 1e-9
     monkeypatch.setattr(model, "spread", spread)
     page.set_input_files("#second", file)

@@ -28,7 +28,7 @@ from emo_lightning.data.supervision import Supervision
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import COMMAND, load_sweep
-from emo_lightning.sweep.local import Outcome
+from emo_lightning.sweep.local import SweepOutcome
 from emo_lightning.sweep.records import Run, read_run
 from emo_lightning.sweep.results import settings_of, summary
 from tests.patience import PATIENCE
@@ -292,7 +292,7 @@ def test_settings_are_ordered_by_their_mean_over_seeds(swept: Path) -> None:
     assert [r.name for r in second.runs] == ["none0", "none1"]
     low = load_sweep(write_sweep(swept, metric={"name": "des/val/loss"}))
     assert [s.mean for s in settings_of(low, runs)] == [50.0, 61.0]
-    assert summary(Outcome(runs, 9)) == "4 complete, 1 failed, 4 not started"
+    assert summary(SweepOutcome(runs, 9)) == "4 complete, 1 failed, 4 not started"
 
 
 def test_a_metric_that_is_no_number_is_a_failure() -> None:

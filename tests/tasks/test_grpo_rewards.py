@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.data.batches import Asked
+from emo_lightning.data.batches import ReplyTargets
 from emo_lightning.data.chat import OBJECTIVES, parse_answer
 from emo_lightning.data.images import masked
 from emo_lightning.data.tar_index import TarIndex
@@ -18,7 +18,7 @@ from emo_lightning.experiment.files import ROOT
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.emotion_space import Anchors
-from emo_lightning.metrics.rewards import Answers
+from emo_lightning.metrics.rewards import ReadReplies
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.sampling import Sampling
 from emo_lightning.tasks.grpo_config import Rewards
@@ -50,8 +50,8 @@ def totals(rewards: Rewards, objective: str, texts: list[str], policy: Backbone)
     size = (record.width, record.height)
     read = [parse_answer(text, id="a", original=size, resized=size, codec=policy.family.codec) for text in texts]
     judge = Judge(rewards)
-    answers = Answers(read, [record] * len(texts), OBJECTIVES[objective].keys)
-    return judge.total(judge.parts(answers, policy, Asked([record], [Image.new("RGB", size, "teal")]), [0] * len(texts)))
+    answers = ReadReplies(read, [record] * len(texts), OBJECTIVES[objective].keys)
+    return judge.total(judge.parts(answers, policy, ReplyTargets([record], [Image.new("RGB", size, "teal")]), [0] * len(texts)))
 
 
 WEIGHTS = {
@@ -129,7 +129,7 @@ def test_covering_what_does_not_matter_is_worth_nothing(policy: Backbone, world_
     texts = [json.dumps(said), json.dumps(said | {"bbox_2d": []}), json.dumps(said | {"emotion": "joy"}), json.dumps(said)]
     codec = policy.family.codec
     read = [parse_answer(text, id="a", original=picture.size, resized=picture.size, codec=codec) for text in texts]
-    answers = Answers(read, [make_record("a", emotion="awe")] * 4, OBJECTIVES["explain"].keys)
+    answers = ReadReplies(read, [make_record("a", emotion="awe")] * 4, OBJECTIVES["explain"].keys)
     found = counterfactual(answers, policy, [picture, picture, picture, plain])
     covered = masked(picture, (box[0], box[1], box[2], box[3]), "mean")
     p = emotion_probabilities(policy, [picture, covered])[:, EMOTIONS.index("awe")]

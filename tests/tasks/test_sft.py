@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE, Collator, Question
+from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
@@ -91,7 +91,7 @@ def test_collator_equals_the_processor(world_tars: Path, tiny_qwen: Path) -> Non
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
     index = TarIndex.open(world_tars)
     keys = OBJECTIVES["emotion"].keys
-    questions = [Question(index.key(i), index.image(i), keys) for i in range(3)]
+    questions = [ImageQuestion(index.key(i), index.image(i), keys) for i in range(3)]
     ours = Collator(backbone.processor, backbone.model_type, answers=False)(questions)
     chat: list[dict[str, object]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
     text = backbone.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -320,7 +320,7 @@ def test_parameter_without_gradient_stops(world_tars: Path, tiny_qwen: Path, tmp
         trainer(tmp_path, max_steps=1).fit(task, datamodule=data(world_tars))
 
 
-Collate = Callable[[list[Question]], Any]
+Collate = Callable[[list[ImageQuestion]], Any]
 
 
 class Dropping(ConversationDataModule):

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from data_prep.provider.base import RemoteBatch
-from data_prep.provider.batch.records import Result
+from data_prep.provider.batch.records import BatchResult
 from data_prep.store.ledger import CallState
 
 
 @dataclass(frozen=True)
-class Ending:
+class BatchEnding:
     """How a batch ends."""
 
     left: CallState
@@ -41,10 +41,10 @@ class Account:
     _found: dict[str, tuple[bool, int | None]] = field(default_factory=dict)
     """By key: whether it is a reply, and its status."""
 
-    def take(self, results: Iterable[Result], garbled: int) -> list[Result]:
+    def take(self, results: Iterable[BatchResult], garbled: int) -> list[BatchResult]:
         """Count a part of a file; returns what is to be written: the first row of each request, or the first that is a reply."""
         self.garbled += garbled
-        new: dict[str, Result] = {}
+        new: dict[str, BatchResult] = {}
         for result in results:
             if result.key not in self.keys:
                 self.foreign += 1
@@ -94,7 +94,7 @@ class Account:
             return patience if remote.status == "completed" else settle
         return 0.0
 
-    def ending(self, remote: RemoteBatch, gone: list[str]) -> Ending:
+    def ending(self, remote: RemoteBatch, gone: list[str]) -> BatchEnding:
         """How the batch ends, once nothing more is waited for.
 
         Args:
@@ -111,13 +111,13 @@ class Account:
             failed = (remote.failed or 0) - self.failed
             free = completed <= self.answered and (remote.status != "completed" or failed >= left)
         if not more and (free or not left):
-            return Ending("unsent", differs="; ".join(filter(None, (said, *gone))))
+            return BatchEnding("unsent", differs="; ".join(filter(None, (said, *gone))))
         of = (
             f"{left} requests have no row in its files, and the provider does not say that it answered none of them"
             if left
             else ""
         )
-        return Ending("unknown", lost="; ".join(filter(None, (said, of, *gone))))
+        return BatchEnding("unknown", lost="; ".join(filter(None, (said, of, *gone))))
 
     def _differs(self, remote: RemoteBatch) -> str:
         """Numbers, where what is counted and what is there are not the same."""

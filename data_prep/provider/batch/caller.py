@@ -13,7 +13,7 @@ from pathlib import Path
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import Question, RemoteBatch
 from data_prep.provider.batch import records
-from data_prep.provider.batch.records import Batch, Result
+from data_prep.provider.batch.records import Batch, BatchResult
 from data_prep.provider.batch.service import BatchNotCreatedError, BatchService
 from data_prep.provider.batch.spool import Spool, drop_files
 from data_prep.provider.batch.takeover import TakeOver
@@ -287,7 +287,7 @@ class BatchCaller(Caller):
             self._most[batch.endpoint] = max(1, batch.requests // 2)
         await self._accounts(batch)[0].sleep(self._settings.poll_seconds)
 
-    def _note(self, endpoint: EndpointConfig | None, result: Result) -> None:
+    def _note(self, endpoint: EndpointConfig | None, result: BatchResult) -> None:
         if result.state == "reply":
             self.tally.estimated += result.cost_nano is None
             return

@@ -33,7 +33,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Result:
+class BatchResult:
     """What came of one request of a batch."""
 
     key: str
@@ -103,7 +103,7 @@ async def end_batch(ledger: Ledger, batch: int, left: CallState, error: str | No
     )
 
 
-async def write_results(ledger: Ledger, batch: int, results: Iterable[Result]) -> None:
+async def write_results(ledger: Ledger, batch: int, results: Iterable[BatchResult]) -> None:
     """Write results; one that is there already stays as it is, so this may be repeated after a crash.
 
     A reply comes before what is none: a provider may name a request twice.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_prep.provider.base import BatchApi, BatchLine, Provider, RemoteBatch
-from data_prep.provider.batch.records import Batch, Result
+from data_prep.provider.batch.records import Batch, BatchResult
 from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
 from data_prep.provider.interrupt import unless_stopped
 from data_prep.provider.outage import in_words
@@ -139,7 +139,7 @@ class BatchService:
 
         return await self._free(fetch, file_id)
 
-    def results(self, path: Path, price: Price) -> Iterator[Result | None]:
+    def results(self, path: Path, price: Price) -> Iterator[BatchResult | None]:
         """What a file of results says, line by line; None for a line that cannot be read: nobody knows whose reply it was.
 
         Args:
@@ -149,20 +149,20 @@ class BatchService:
         for line in self.api.results(path):
             yield None if line is None else self._result(line, price)
 
-    def _result(self, line: BatchLine, price: Price) -> Result:
+    def _result(self, line: BatchLine, price: Price) -> BatchResult:
         if line.status is None:
-            return Result(line.key, "unsent", error=line.error)
+            return BatchResult(line.key, "unsent", error=line.error)
         if line.status != 200:
-            return Result(line.key, "rejected", line.status, line.body)
+            return BatchResult(line.key, "rejected", line.status, line.body)
         body = self._provider.read(line.body or b"")
         if isinstance(body, TransientError | NotFromApi):
-            return Result(line.key, "rejected", 200, line.body, error=body.why)
+            return BatchResult(line.key, "rejected", 200, line.body, error=body.why)
         model = self._provider.answered_model(line.body or b"")
         if body.usage is None:
-            return Result(line.key, "reply", 200, line.body, cost_nano=None, answered_model=model)
+            return BatchResult(line.key, "reply", 200, line.body, cost_nano=None, answered_model=model)
         usage = body.usage
         cost = price.cost(usage.prompt, usage.cached, usage.output)
-        return Result(
+        return BatchResult(
             line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost, answered_model=model
         )
 

@@ -10,7 +10,7 @@ from data_prep.provider.base import ENDED, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.account import Account
 from data_prep.provider.batch.doubt import Doubts
-from data_prep.provider.batch.records import Batch, Result
+from data_prep.provider.batch.records import Batch, BatchResult
 from data_prep.provider.batch.service import BatchService, GoneError
 from data_prep.provider.batch.spool import drop_files, results_path
 from data_prep.provider.budget import Tally
@@ -51,7 +51,9 @@ class TakeOver:
         self._doubts = Doubts()
         self._accounts: dict[int, Account] = {}
 
-    async def look(self, batch: Batch, accounts: Sequence[BatchService], price: Price, note: Callable[[Result], None]) -> Look:
+    async def look(
+        self, batch: Batch, accounts: Sequence[BatchService], price: Price, note: Callable[[BatchResult], None]
+    ) -> Look:
         """Ask how a batch is, and take over what its files hold.
 
         Args:
@@ -92,7 +94,7 @@ class TakeOver:
         return self._accounts[batch.id]
 
     async def _take(
-        self, batch: Batch, remote: RemoteBatch, service: BatchService, price: Price, note: Callable[[Result], None]
+        self, batch: Batch, remote: RemoteBatch, service: BatchService, price: Price, note: Callable[[BatchResult], None]
     ) -> Look:
         account = self._account(batch)
         path = results_path(self._folder, batch.token)
@@ -127,7 +129,9 @@ class TakeOver:
         refused = remote if remote.status == "failed" and not ending.lost else None
         return Look(ended=True, brought=brought, left=account.left, refused=refused)
 
-    async def _read(self, batch: Batch, file_id: str, found: Iterable[Result | None], note: Callable[[Result], None]) -> int:
+    async def _read(
+        self, batch: Batch, file_id: str, found: Iterable[BatchResult | None], note: Callable[[BatchResult], None]
+    ) -> int:
         """Write down what a file says, a part at a time; returns how many results are new."""
         account, brought = self._account(batch), 0
         try:
@@ -152,9 +156,9 @@ class TakeOver:
         self._accounts.pop(batch.id, None)
 
 
-def _parts(found: Iterable[Result | None]) -> Iterator[list[Result | None]]:
+def _parts(found: Iterable[BatchResult | None]) -> Iterator[list[BatchResult | None]]:
     """Results by parts that memory holds, whatever the length of a file."""
-    part: list[Result | None] = []
+    part: list[BatchResult | None] = []
     held = 0
     for result in found:
         part.append(result)

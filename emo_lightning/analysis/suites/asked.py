@@ -28,7 +28,7 @@ SEVEN = ("joy", "anger", "disgust", "sadness", "surprise", "fear", "neutral")
 
 
 @dataclass(frozen=True)
-class Asked:
+class SuiteQuestion:
     """One question."""
 
     id: str
@@ -59,7 +59,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Reply:
+class SuiteReply:
     """What a model said to one question."""
 
     text: str
@@ -77,5 +77,5 @@ class Reply:
     """The model that gave them; empty: as published, DeepSeek by the authors' own words."""
 
 
-NO_REPLY = Reply("")
+NO_REPLY = SuiteReply("")
 """Of a question that was not answered; it counts as wrong."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from emo_lightning.analysis.cross_dataset import Collapse, gain, mean_gain
 from emo_lightning.analysis.suites import eemo, mvei, vecbench
-from emo_lightning.analysis.suites.asked import NO_REPLY, OUT_OF_DOMAIN, Asked, Reply, SuiteName
+from emo_lightning.analysis.suites.asked import NO_REPLY, OUT_OF_DOMAIN, SuiteName, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.scored import Pairs, Scorer, Topic, of_tasks
 from emo_lightning.core.errors import InputError
 from emo_lightning.metrics.arrays import Array, Flags
@@ -74,8 +74,8 @@ class Benchmark(TypedDict):
 
 def benchmark(
     suite: SuiteName,
-    questions: Sequence[Asked],
-    arms: Mapping[str, Mapping[str, Reply]],
+    questions: Sequence[SuiteQuestion],
+    arms: Mapping[str, Mapping[str, SuiteReply]],
     bases: Mapping[str, str] | None = None,
     in_domain: Sequence[str] | None = None,
     seed: int = 0,
@@ -126,8 +126,8 @@ def benchmark(
 
 
 def _check(
-    questions: Sequence[Asked],
-    arms: Mapping[str, Mapping[str, Reply]],
+    questions: Sequence[SuiteQuestion],
+    arms: Mapping[str, Mapping[str, SuiteReply]],
     bases: Mapping[str, str],
     in_domain: Sequence[str] | None,
 ) -> None:
@@ -151,7 +151,11 @@ def _check(
 
 
 def _arm(
-    scorers: Sequence[Scorer], replies: Mapping[str, Reply], questions: Sequence[Asked], weights: Array, places: Array
+    scorers: Sequence[Scorer],
+    replies: Mapping[str, SuiteReply],
+    questions: Sequence[SuiteQuestion],
+    weights: Array,
+    places: Array,
 ) -> ArmResult:
     answered = sum(asked.id in replies for asked in questions)
     return {
@@ -179,7 +183,7 @@ def _gains(
     arm: ArmResult,
     scorers: Sequence[Scorer],
     base: Sequence[Scorer],
-    questions: Sequence[Asked],
+    questions: Sequence[SuiteQuestion],
     resamples: tuple[Array, Array],
     outside: Sequence[str],
 ) -> None:

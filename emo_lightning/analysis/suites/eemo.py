@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emo_lightning.analysis.suites.asked import ATTRIBUTES, CHOICES, DESCRIPTION, RANKING, SEVEN, Asked, Reply
+from emo_lightning.analysis.suites.asked import ATTRIBUTES, CHOICES, DESCRIPTION, RANKING, SEVEN, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.scored import Pairs, Scorer, flags, of_tasks
 from emo_lightning.metrics.arrays import Array, Flags
 from emo_lightning.metrics.suites import eemo_bench, eemo_logic, emobserver, own
@@ -133,7 +133,7 @@ def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None
         )
 
 
-def _attributes(found: Scorer, pairs: Pairs, read: Callable[[Asked, Reply], float | None]) -> None:
+def _attributes(found: Scorer, pairs: Pairs, read: Callable[[SuiteQuestion, SuiteReply], float | None]) -> None:
     """SRCC and PLCC of valence, arousal and dominance, over the replies that give a number, and how many do."""
     for name in ATTRIBUTES:
         asked_for = of_tasks(pairs, name) & flags([asked.value is not None for asked, _ in pairs])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from emo_lightning.analysis.suites.asked import ATTRIBUTES, RANKING, Asked, Carrier, Reply, SuiteName
+from emo_lightning.analysis.suites.asked import ATTRIBUTES, RANKING, Carrier, SuiteName, SuiteQuestion, SuiteReply
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import as_number
 from emo_lightning.core.suites import SuiteItem, read_suite
@@ -16,7 +16,7 @@ MOST_CANDIDATES = 200
 """Of a question; WebEmo has 25."""
 
 
-def read_questions(suite: SuiteName, files: Sequence[str | Path]) -> list[Asked]:
+def read_questions(suite: SuiteName, files: Sequence[str | Path]) -> list[SuiteQuestion]:
     """All questions of a suite's files.
 
     Args:
@@ -37,12 +37,12 @@ def read_questions(suite: SuiteName, files: Sequence[str | Path]) -> list[Asked]
     return found
 
 
-def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[Asked]:
+def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[SuiteQuestion]:
     """What is asked about one row: mostly one question; of what is known of an image of EEmo-Bench, a ranking and three attributes."""
     if max(len(item.candidates), len(item.options)) > MOST_CANDIDATES:
         msg = f"question {item.id!r}: {len(item.candidates):,} candidates; at most {MOST_CANDIDATES} are read"
         raise InputError(msg)
-    asked = Asked(
+    asked = SuiteQuestion(
         item.id,
         item.task,
         item.truth or "",
@@ -68,7 +68,7 @@ def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[Asked]:
                 yield replace(asked, id=f"{name}/{image}", task=name, value=item.ratings[name].mean)
 
 
-def replies_in(suite: SuiteName, path: Path) -> dict[str, tuple[Asked, Reply]]:
+def replies_in(suite: SuiteName, path: Path) -> dict[str, tuple[SuiteQuestion, SuiteReply]]:
     """What stands in a file of results, in any form that the suite's reader knows: question's id -> question, and the first reply to it.
 
     Raises:
@@ -86,14 +86,14 @@ def replies_in(suite: SuiteName, path: Path) -> dict[str, tuple[Asked, Reply]]:
     return found
 
 
-def _reply(item: SuiteItem) -> Reply:
+def _reply(item: SuiteItem) -> SuiteReply:
     judged = _judged(item.judged)
     return replace(judged, text=item.replies[0], confidence=as_number(item.extra.get("confidence")))
 
 
-def _judged(said: Mapping[str, object]) -> Reply:
+def _judged(said: Mapping[str, object]) -> SuiteReply:
     """What EEmo-Bench's authors say of a reply: 0 or 1, or five judgements of a description, as texts."""
     result, invalid = said.get("eval_result"), said.get("if_invalid")
     judgements = [float(str(one)) for one in result if str(one) in ("0", "1", "2")] if isinstance(result, list) else []
     verdict = result == 1 if isinstance(result, int) and not isinstance(result, bool) else None
-    return Reply("", verdict=verdict, invalid=invalid == 1, judgements=tuple(judgements))
+    return SuiteReply("", verdict=verdict, invalid=invalid == 1, judgements=tuple(judgements))

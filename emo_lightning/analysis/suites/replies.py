@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from emo_lightning.analysis.suites.asked import Asked, Reply, SuiteName
+from emo_lightning.analysis.suites.asked import SuiteName, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.questions import replies_in
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import decode_json, json_lines, list_of, number_of, object_of, open_binary, text_of
@@ -20,7 +20,7 @@ from emo_lightning.core.foreign import decode_json, json_lines, list_of, number_
 _KEYS = {"id", "reply", "confidence", "value", "verdict", "invalid", "judgements", "judge"}
 
 
-def read_replies(suite: SuiteName, path: Path, questions: Sequence[Asked]) -> dict[str, Reply]:
+def read_replies(suite: SuiteName, path: Path, questions: Sequence[SuiteQuestion]) -> dict[str, SuiteReply]:
     """Replies by the questions' ids; those to other questions are among them.
 
     Args:
@@ -61,7 +61,7 @@ def is_ours(path: Path) -> bool:
     raise InputError(msg)
 
 
-def line_of(name: str, reply: Reply) -> str:
+def line_of(name: str, reply: SuiteReply) -> str:
     """A reply as a line of our form, without its end."""
     values = {
         "confidence": reply.confidence,
@@ -75,8 +75,8 @@ def line_of(name: str, reply: Reply) -> str:
     return json.dumps({"id": name, "reply": reply.text, **more}, ensure_ascii=False)
 
 
-def _ours(path: Path) -> dict[str, Reply]:
-    replies: dict[str, Reply] = {}
+def _ours(path: Path) -> dict[str, SuiteReply]:
+    replies: dict[str, SuiteReply] = {}
     for where, name, reply in _lines(path):
         if name in replies:
             msg = f"{where}: a second reply to the question {name!r}"
@@ -85,13 +85,13 @@ def _ours(path: Path) -> dict[str, Reply]:
     return replies
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str, Reply]]:
+def _lines(path: Path) -> Iterator[tuple[str, str, SuiteReply]]:
     with open_binary(path) as lines:
         for where, line in json_lines(lines, path):
             yield (where, *_line(object_of(decode_json(line, where, half_characters="replace"), where), where))
 
 
-def _line(row: Mapping[str, object], where: str) -> tuple[str, Reply]:
+def _line(row: Mapping[str, object], where: str) -> tuple[str, SuiteReply]:
     if unknown := sorted(row.keys() - _KEYS):
         msg = f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(_KEYS))}"
         raise InputError(msg)
@@ -100,7 +100,7 @@ def _line(row: Mapping[str, object], where: str) -> tuple[str, Reply]:
             msg = f"{where}: key {key!r} is missing; expected at least 'id' and 'reply'"
             raise InputError(msg)
     judgements = list_of(row.get("judgements") or [], f"{where}: 'judgements'")
-    return text_of(row["id"], f"{where}: 'id'"), Reply(
+    return text_of(row["id"], f"{where}: 'id'"), SuiteReply(
         text_of(row["reply"], f"{where}: 'reply'"),
         None if row.get("confidence") is None else number_of(row["confidence"], f"{where}: 'confidence'", low=0, high=1),
         None if row.get("value") is None else number_of(row["value"], f"{where}: 'value'"),

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from emo_lightning.analysis.suites.asked import Asked, Reply
+from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.metrics.arrays import Flags
 from emo_lightning.metrics.suites.resampled import Metric
 
-Pairs: TypeAlias = Sequence[tuple[Asked, Reply]]
+Pairs: TypeAlias = Sequence[tuple[SuiteQuestion, SuiteReply]]
 """Every question of a suite, with the reply to it."""
 
 Topic = Literal["accuracy", "calibration", "intensity"]

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emo_lightning.analysis.cross_dataset import trained_images
 from emo_lightning.analysis.references import References
-from emo_lightning.analysis.suites.asked import Asked, Reply, SuiteName
+from emo_lightning.analysis.suites.asked import SuiteName, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_yaml
@@ -73,7 +73,7 @@ class Submission(NamedTuple):
     folder: Path
     name: str
     suite: SuiteName
-    replies: Mapping[str, Reply]
+    replies: Mapping[str, SuiteReply]
     decoding: str
     prompts: str
     trained_on: frozenset[str] | None
@@ -100,7 +100,7 @@ class Checks(NamedTuple):
         return not self.seen and not self.missing
 
 
-def read_submission(folder: Path, questions: Mapping[SuiteName, Sequence[Asked]]) -> Submission:
+def read_submission(folder: Path, questions: Mapping[SuiteName, Sequence[SuiteQuestion]]) -> Submission:
     """A submission from its folder.
 
     Args:
@@ -153,7 +153,7 @@ def _digests(path: Path) -> set[str]:
     return found
 
 
-def image_sums(questions: Sequence[Asked], root: Path | None) -> dict[str, str]:
+def image_sums(questions: Sequence[SuiteQuestion], root: Path | None) -> dict[str, str]:
     """SHA-256 of a suite's images by the paths that it writes; those whose file is not below `root` are left out."""
     found: dict[str, str] = {}
     for name in dict.fromkeys(image for asked in questions for image in asked.images):
@@ -164,7 +164,7 @@ def image_sums(questions: Sequence[Asked], root: Path | None) -> dict[str, str]:
 
 
 def check(
-    submission: Submission, others: Sequence[Submission], questions: Sequence[Asked], digests: Mapping[str, str]
+    submission: Submission, others: Sequence[Submission], questions: Sequence[SuiteQuestion], digests: Mapping[str, str]
 ) -> Checks:
     """What can be known of a submission.
 

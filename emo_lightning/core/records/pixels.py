@@ -8,7 +8,7 @@ from typing import Protocol
 from emo_lightning.core.emotions import SchemaError
 
 
-class Region(Protocol):
+class HasBox(Protocol):
     """What has a box."""
 
     @property
@@ -36,7 +36,7 @@ class Boxed(Protocol):
         ...
 
     @property
-    def objects(self) -> Sequence[Region]:
+    def objects(self) -> Sequence[HasBox]:
         """Its regions."""
         ...
 

@@ -31,7 +31,7 @@ _BRACES = re.compile(r"\{[^{}]*\}", re.DOTALL)
 _OPTIONS = "ABCD"
 
 
-class Answer(NamedTuple):
+class AnswerText(NamedTuple):
     """The part of a reply that is searched."""
 
     text: str
@@ -39,13 +39,13 @@ class Answer(NamedTuple):
     """Whether it stands between a pair of tags."""
 
 
-def answer(reply: str) -> Answer:
+def answer(reply: str) -> AnswerText:
     """The first answer between tags; else what follows the last `<answer>` or `</think>`, whichever is later; else the whole reply."""
     if (found := next(between(reply, "answer"), None)) is not None:
-        return Answer(found, True)
+        return AnswerText(found, True)
     small = reply.lower()
     begin, tag = max((small.rfind(tag), tag) for tag in ("<answer>", "</think>"))
-    return Answer(reply[begin + len(tag) :] if begin >= 0 else reply, False)
+    return AnswerText(reply[begin + len(tag) :] if begin >= 0 else reply, False)
 
 
 def candidate(reply: str, candidates: Sequence[str]) -> str:

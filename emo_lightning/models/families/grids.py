@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PLACES = "places"
-"""Key of a batch: the `Places` of its pictures."""
+"""Key of a batch: the `PatchPlaces` of its pictures."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class Grids(Family):
         return [(columns * patch, rows * patch) for _, rows, columns in grids.tolist()]
 
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
-        """`pixel_values` (P, patch_dim) of P patches in all, bytes of one frame; `image_grid_thw` (B, 3), in patches; `Places`."""
+        """`pixel_values` (P, patch_dim) of P patches in all, bytes of one frame; `image_grid_thw` (B, 3), in patches; `PatchPlaces`."""
         from emo_lightning.models.families.patches import patches_of
-        from emo_lightning.models.families.places import Places, Tower
+        from emo_lightning.models.families.places import PatchPlaces, Tower
 
         patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
         vision = patches_of(processor.image_processor, images)
         tensors: dict[str, object] = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
         grids = [(rows, columns) for _, rows, columns in vision["image_grid_thw"].tolist()]
-        tensors[PLACES] = Places.of(grids, Tower(self.window, patch, merge, self.table))
+        tensors[PLACES] = PatchPlaces.of(grids, Tower(self.window, patch, merge, self.table))
         sizes = self._sizes(processor, vision["image_grid_thw"])
         return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
 
@@ -147,10 +147,10 @@ class Grids(Family):
                 raise ValueError(msg)
 
     def _check_places(self, batch: Mapping[str, object]) -> None:
-        from emo_lightning.models.families.places import Places
+        from emo_lightning.models.families.places import PatchPlaces
 
         found, grids = batch.get(PLACES), cast("Tensor", batch["image_grid_thw"])
-        if isinstance(found, Places) and found.pictures.lengths != (patches := tuple(grids.prod(-1).tolist())):
+        if isinstance(found, PatchPlaces) and found.pictures.lengths != (patches := tuple(grids.prod(-1).tolist())):
             msg = f"batch[{PLACES!r}] is of pictures of {found.pictures.lengths} patches, batch['image_grid_thw'] of {patches}"
             raise ValueError(msg)
 

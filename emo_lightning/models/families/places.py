@@ -48,7 +48,7 @@ class Taps(NamedTuple):
     """(P, 4) float32: how much each of them counts."""
 
 
-class Places:
+class PatchPlaces:
     """Where the P patches of several pictures stand.
 
     No dataclass: Lightning would take it apart to change the type of its tensors.
@@ -68,7 +68,7 @@ class Places:
         self.windows, self.taps = windows, taps
 
     @classmethod
-    def of(cls, grids: Sequence[tuple[int, int]], tower: Tower) -> Places:
+    def of(cls, grids: Sequence[tuple[int, int]], tower: Tower) -> PatchPlaces:
         """Of pictures of (rows, columns) patches, on the CPU."""
         cpu = torch.device("cpu")
         positions = torch.cat([_by_token(*grid, tower.merge) for grid in grids])
@@ -84,23 +84,23 @@ class Places:
             begin += len(index)
         return cls(tower, positions, pictures, Windows(torch.cat(indices), Samples.of(lengths, cpu)), taps)
 
-    def to(self, device: torch.device, non_blocking: bool = True) -> Places:
+    def to(self, device: torch.device, non_blocking: bool = True) -> PatchPlaces:
         """On a device; Lightning calls it for every batch."""
         if self.positions.device == torch.device(device):
             return self
         return self._each(lambda part: part.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Places:
+    def pin_memory(self) -> PatchPlaces:
         """In memory that can be copied while the device computes; PyTorch's loader calls it where it pins batches."""
         return self._each(Tensor.pin_memory)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Places:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> PatchPlaces:
         def moved(part: Samples) -> Samples:
             return Samples(part.lengths, change(part.bounds))
 
         windows = self.windows and Windows(change(self.windows.order), moved(self.windows.samples))
         taps = self.taps and Taps(*map(change, self.taps))
-        return Places(self.tower, change(self.positions), moved(self.pictures), windows, taps)
+        return PatchPlaces(self.tower, change(self.positions), moved(self.pictures), windows, taps)
 
     def tower_inputs(self) -> dict[str, object]:
         """What transformers' vision tower takes in place of working it out, and what `vision_attention` does."""

@@ -262,10 +262,10 @@ class Qwen25VL(Grids):
 
     def _tower_inputs(self, model: PreTrainedModel, batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
         """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""
-        from emo_lightning.models.families.places import Places
+        from emo_lightning.models.families.places import PatchPlaces
 
         found, pixels = batch.get(PLACES), cast("Tensor", batch["pixel_values"])
-        if not isinstance(found, Places) or found.tower != self._tower(model) or len(found.positions) != len(pixels):
+        if not isinstance(found, PatchPlaces) or found.tower != self._tower(model) or len(found.positions) != len(pixels):
             return {}
         return found.to(device).tower_inputs()
 

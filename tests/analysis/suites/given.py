@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emo_lightning.analysis.suites.asked import Asked, Reply
+from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 
 EIGHT = ("amusement", "awe", "contentment", "excitement", "anger", "disgust", "fear", "sadness")
 
@@ -22,24 +22,25 @@ EMOCALIBER = {
 """Its table: task -> accuracy and questions."""
 
 
-def vecbench(sizes: Mapping[str, int]) -> list[Asked]:
+def vecbench(sizes: Mapping[str, int]) -> list[SuiteQuestion]:
     """Questions whose answer is the first candidate of every even one, and the last of every odd one."""
     return [
-        Asked(f"{task}/{n}", task, truth=EIGHT[-(n % 2)], candidates=EIGHT, images=(f"{task}/{n}.jpg",))
+        SuiteQuestion(f"{task}/{n}", task, truth=EIGHT[-(n % 2)], candidates=EIGHT, images=(f"{task}/{n}.jpg",))
         for task, count in sizes.items()
         for n in range(count)
     ]
 
 
-def mvei(count: int = 8) -> list[Asked]:
+def mvei(count: int = 8) -> list[SuiteQuestion]:
     """Statements of two classes, correct and incorrect in turn."""
     classes = ("sentiment polarity", "scene context")
     return [
-        Asked(f"m{n}", classes[n // 2 % 2], truth=("Correct", "Incorrect")[n % 2], images=(f"{n}.jpg",)) for n in range(count)
+        SuiteQuestion(f"m{n}", classes[n // 2 % 2], truth=("Correct", "Incorrect")[n % 2], images=(f"{n}.jpg",))
+        for n in range(count)
     ]
 
 
-def eemo(count: int = 6) -> list[Asked]:
+def eemo(count: int = 6) -> list[SuiteQuestion]:
     """For each of so many images, and pairs of them, one question of each kind, a ranking, and three attributes."""
     options = {"A": "Neutral", "B": "Fear", "C": "Sadness", "D": "Joy"}
     found = []
@@ -48,7 +49,7 @@ def eemo(count: int = 6) -> list[Asked]:
             images = (f"{n}.jpg",) if carrier == "single" else (f"{n}.jpg", f"{n + 1}.jpg")
             for at, (task, truth) in enumerate((("Yes-or-No", "B"), ("What/How", "D"))):
                 found.append(
-                    Asked(
+                    SuiteQuestion(
                         f"{carrier}/{2 * n + at}",
                         task,
                         truth,
@@ -59,13 +60,14 @@ def eemo(count: int = 6) -> list[Asked]:
                         dimension=("Valence perception", "Emotion perception")[at],
                     )
                 )
-        found.append(Asked(f"ranking/{n}", "Ranking", images=(f"{n}.jpg",), ranking=("joy", "neutral", "surprise")))
+        found.append(SuiteQuestion(f"ranking/{n}", "Ranking", images=(f"{n}.jpg",), ranking=("joy", "neutral", "surprise")))
         found += [
-            Asked(f"{name}/{n}", name, images=(f"{n}.jpg",), value=1.0 + n) for name in ("valence", "arousal", "dominance")
+            SuiteQuestion(f"{name}/{n}", name, images=(f"{n}.jpg",), value=1.0 + n)
+            for name in ("valence", "arousal", "dominance")
         ]
     return found
 
 
-def said(questions: list[Asked], texts: Mapping[str, str]) -> dict[str, Reply]:
+def said(questions: list[SuiteQuestion], texts: Mapping[str, str]) -> dict[str, SuiteReply]:
     """Replies of these texts, by id."""
-    return {asked.id: Reply(texts[asked.id]) for asked in questions if asked.id in texts}
+    return {asked.id: SuiteReply(texts[asked.id]) for asked in questions if asked.id in texts}

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 
-from emo_lightning.analysis.suites.asked import Asked, Reply
+from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.benchmark import Benchmark, ScorerResult, benchmark
 from emo_lightning.analysis.suites.published import published
 from emo_lightning.analysis.suites.questions import read_questions
@@ -28,7 +28,7 @@ def values(found: ScorerResult) -> dict[str, float | None]:
 
 
 @pytest.fixture(scope="module")
-def caliber() -> tuple[list[Asked], dict[str, Reply], Benchmark]:
+def caliber() -> tuple[list[SuiteQuestion], dict[str, SuiteReply], Benchmark]:
     """Replies with as many right answers as EmoCaliber's table says, and the benchmark of them."""
     questions = vecbench({task: count for task, (_, count) in EMOCALIBER.items()})
     left = {task: round(accuracy * count / 100) for task, (accuracy, count) in EMOCALIBER.items()}
@@ -37,14 +37,14 @@ def caliber() -> tuple[list[Asked], dict[str, Reply], Benchmark]:
         right = left[asked.task] > 0
         left[asked.task] -= right
         word = asked.truth if right else "anger"
-        replies[asked.id] = Reply(
+        replies[asked.id] = SuiteReply(
             f"<think>amusement?</think><answer>{word}</answer><confidence>{0.8 if right else 0.6}</confidence>"
         )
     return questions, replies, benchmark("vecbench", questions, {"made": replies}, resamples=40)
 
 
 def test_one_file_of_replies_has_two_published_figures_out_of_the_domain(
-    caliber: tuple[list[Asked], dict[str, Reply], Benchmark],
+    caliber: tuple[list[SuiteQuestion], dict[str, SuiteReply], Benchmark],
 ) -> None:
     scorers = caliber[2]["arms"]["made"]["scorers"]
     emocaliber, emobserver = values(scorers["EmoCaliber"]), values(scorers["EmObserver"])
@@ -65,7 +65,7 @@ def test_one_file_of_replies_has_two_published_figures_out_of_the_domain(
     assert round(100 * right / 8032, 2) == 62.79
 
 
-def test_f1_and_calibration(caliber: tuple[list[Asked], dict[str, Reply], Benchmark]) -> None:
+def test_f1_and_calibration(caliber: tuple[list[SuiteQuestion], dict[str, SuiteReply], Benchmark]) -> None:
     questions, replies, found = caliber
     scorers = found["arms"]["made"]["scorers"]
     emocaliber, ours = values(scorers["EmoCaliber"]), values(scorers["ours"])
@@ -89,7 +89,9 @@ def test_f1_and_calibration(caliber: tuple[list[Asked], dict[str, Reply], Benchm
 
 def test_nothing_read_is_unknown_or_the_first_candidate_or_none() -> None:
     questions = vecbench({"FI-8": 10})
-    found = benchmark("vecbench", questions, {"mute": {asked.id: Reply("…") for asked in questions}})["arms"]["mute"]["scorers"]
+    found = benchmark("vecbench", questions, {"mute": {asked.id: SuiteReply("…") for asked in questions}})["arms"]["mute"][
+        "scorers"
+    ]
     # Every even question's truth is the first candidate.
     assert [values(found[name])["FI-8"] for name in ("EmoCaliber", "EmObserver", "ours")] == [0.0, 50.0, 0.0]
     assert [found[name]["unreadable"] for name in ("EmoCaliber", "EmObserver", "ours")] == [10, None, 10]
@@ -100,7 +102,9 @@ def test_nothing_read_is_unknown_or_the_first_candidate_or_none() -> None:
 def test_a_confidence_that_is_no_number_leaves_the_groups() -> None:
     questions = vecbench({"FI-2": 4})
     texts = ["<confidence>1.0</confidence>", "<confidence>0.5</confidence>", "<confidence>sure</confidence>", ""]
-    replies = {asked.id: Reply(f"<answer>{asked.truth}</answer>{text}") for asked, text in zip(questions, texts, strict=True)}
+    replies = {
+        asked.id: SuiteReply(f"<answer>{asked.truth}</answer>{text}") for asked, text in zip(questions, texts, strict=True)
+    }
     arm = benchmark("vecbench", questions, {"a": replies})["arms"]["a"]
     emocaliber, ours = values(arm["scorers"]["EmoCaliber"]), values(arm["scorers"]["ours"])
     # A confidence of 1 is right and in no bin; .5 is right: half of .5.
@@ -115,7 +119,7 @@ def test_a_confidence_that_is_no_number_leaves_the_groups() -> None:
 def test_statements() -> None:
     questions = mvei(8)
     texts = ["Correct", "B", "A", "Incorrect", "a nice view", "a nice view", "true", "false"]
-    replies = {asked.id: Reply(text) for asked, text in zip(questions, texts, strict=True)}
+    replies = {asked.id: SuiteReply(text) for asked, text in zip(questions, texts, strict=True)}
     found = benchmark("mvei", questions, {"a": replies})["arms"]["a"]["scorers"]
     assert values(found["EmObserver"]) == {
         "total": 62.5,
@@ -130,17 +134,17 @@ def test_statements() -> None:
 
 def test_perception_rankings_and_attributes() -> None:
     questions = eemo(6)
-    replies: dict[str, Reply] = {}
+    replies: dict[str, SuiteReply] = {}
     for n, asked in enumerate(questions):
         if asked.options:
             # A sentence with capital letters before the right answer.
-            replies[asked.id] = Reply(f"Both images, I think: {asked.truth}", verdict=True, invalid=n == 0)
+            replies[asked.id] = SuiteReply(f"Both images, I think: {asked.truth}", verdict=True, invalid=n == 0)
         elif asked.task == "Ranking":
-            replies[asked.id] = Reply("<answer>Emotion ranking: joy, surprise, fear</answer>")
+            replies[asked.id] = SuiteReply("<answer>Emotion ranking: joy, surprise, fear</answer>")
         else:
             assert asked.value is not None
-            replies[asked.id] = Reply(f"<answer>{asked.task}: {0.1 * (asked.value + (asked.value == 2) * 3):.2f}</answer>")
-    replies[questions[1].id] = Reply("no", verdict=False)
+            replies[asked.id] = SuiteReply(f"<answer>{asked.task}: {0.1 * (asked.value + (asked.value == 2) * 3):.2f}</answer>")
+    replies[questions[1].id] = SuiteReply("no", verdict=False)
     found = benchmark("eemo_bench", questions, {"a": replies})["arms"]["a"]["scorers"]
     authors, observer, logic, ours = (values(found[name]) for name in ("EEmo-Bench", "EmObserver", "EEmo-Logic", "ours"))
     # Five of six of one kind (one is invalid), five of six of the other (one is wrong).
@@ -159,9 +163,9 @@ def test_perception_rankings_and_attributes() -> None:
 
 def test_collapse_is_the_mean_gain_over_the_base_out_of_the_domain() -> None:
     questions = vecbench({"EmoSet-8": 20, "Abstract-8": 10, "Artphoto-8": 40})
-    right = {asked.id: Reply(asked.truth) for asked in questions}
+    right = {asked.id: SuiteReply(asked.truth) for asked in questions}
     tuned = right | {
-        asked.id: Reply("disgust")
+        asked.id: SuiteReply("disgust")
         for n, asked in enumerate(questions)
         if asked.task == "Abstract-8" or (asked.task == "Artphoto-8" and n % 2)
     }
@@ -182,7 +186,7 @@ def test_collapse_is_the_mean_gain_over_the_base_out_of_the_domain() -> None:
 
 def test_every_row_names_its_scorer_and_says_where_it_is_from() -> None:
     questions = vecbench({"UnbiasedEmo-6": 6, "Abstract-8": 6, "Artphoto-8": 6})
-    replies = {asked.id: Reply(asked.truth) for asked in questions[:-1]} | {"other": Reply("awe")}
+    replies = {asked.id: SuiteReply(asked.truth) for asked in questions[:-1]} | {"other": SuiteReply("awe")}
     found = benchmark("vecbench", questions, {"mine": replies})
     page = benchmark_page(json.loads(json.dumps(found, allow_nan=False)))
     table = page.tables[0]
@@ -201,11 +205,11 @@ def test_every_row_names_its_scorer_and_says_where_it_is_from() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     questions = vecbench({"FI-8": 2})
-    replies = {asked.id: Reply("awe") for asked in questions}
+    replies = {asked.id: SuiteReply("awe") for asked in questions}
     with pytest.raises(InputError, match="one id"):
         benchmark("vecbench", questions * 2, {"a": replies})
     with pytest.raises(InputError, match="answers no question of the suite"):
-        benchmark("vecbench", questions, {"a": {"x": Reply("awe")}})
+        benchmark("vecbench", questions, {"a": {"x": SuiteReply("awe")}})
     with pytest.raises(InputError, match="base: the model 'b' is unknown; allowed: a"):
         benchmark("vecbench", questions, {"a": replies}, bases={"a": "b"})
     with pytest.raises(InputError, match="'FI-9' is no task of the suite; allowed: FI-8"):
@@ -234,14 +238,14 @@ def test_published_tables_have_the_keys_of_the_scorers() -> None:
 
 def test_files_of_replies(tmp_path: Path) -> None:
     ours = tmp_path / "ours.jsonl"
-    rated = Reply("é", confidence=0.5, value=0.2, verdict=False, invalid=True, judgements=(1, 2))
-    ours.write_text(line_of("single/0", rated) + "\n\n" + line_of("FI-8/0", Reply("awe")) + "\n")
-    assert read_replies("vecbench", ours, []) == {"single/0": rated, "FI-8/0": Reply("awe")}
+    rated = SuiteReply("é", confidence=0.5, value=0.2, verdict=False, invalid=True, judgements=(1, 2))
+    ours.write_text(line_of("single/0", rated) + "\n\n" + line_of("FI-8/0", SuiteReply("awe")) + "\n")
+    assert read_replies("vecbench", ours, []) == {"single/0": rated, "FI-8/0": SuiteReply("awe")}
 
     std = {"a.jpg": mvei_row(), "b.jpg": {**mvei_row(), "generations": ["A", "B"]}}
     observer = tmp_path / "Std_MVEI_results.json"
     observer.write_text(json.dumps(std))
-    assert read_replies("mvei", observer, read_questions("mvei", [observer])) == {"b.jpg": Reply("A")}
+    assert read_replies("mvei", observer, read_questions("mvei", [observer])) == {"b.jpg": SuiteReply("A")}
 
     bench = tmp_path / "EEmo-Bench(m-pair).json"
     judged = {"response(m)": "words", "eval_result(m)": ["2", "1", "2", "2", "2"]}
@@ -251,8 +255,8 @@ def test_files_of_replies(tmp_path: Path) -> None:
     ]
     bench.write_text(json.dumps(rows))
     assert read_replies("eemo_bench", bench, read_questions("eemo_bench", [bench])) == {
-        "pair/1": Reply("B", verdict=True),
-        "pair/6": Reply("words", judgements=(2, 1, 2, 2, 2)),
+        "pair/1": SuiteReply("B", verdict=True),
+        "pair/6": SuiteReply("words", judgements=(2, 1, 2, 2, 2)),
     }
 
     # EmoCaliber's rows name no question but by their place: where one is missing, every later reply would be to another question.
@@ -260,7 +264,7 @@ def test_files_of_replies(tmp_path: Path) -> None:
     merged = tmp_path / "merged.jsonl"
     merged.write_text("".join(lines))
     questions = read_questions("vecbench", [merged])
-    assert read_replies("vecbench", merged, questions) == {str(n): Reply("awe", 0.9) for n in (1, 2, 3)}
+    assert read_replies("vecbench", merged, questions) == {str(n): SuiteReply("awe", 0.9) for n in (1, 2, 3)}
     merged.write_text("".join(lines[1:]))
     with pytest.raises(
         InputError,

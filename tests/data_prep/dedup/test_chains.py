@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data_prep.cli import main
-from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, between, decide
+from data_prep.dedup.groups import Candidate, DedupDecision, Likeness, Thresholds, between, decide
 from data_prep.dedup.pairs import Edges, components
 from data_prep.dedup.phash import WINDOWS
 from data_prep.dedup.run import DedupError, DedupSettings
@@ -70,7 +70,7 @@ def renumbered(items: list[Candidate], likeness: Likeness, seed: int) -> tuple[l
     )
 
 
-def left_out(decision: Decision) -> dict[str, str]:
+def left_out(decision: DedupDecision) -> dict[str, str]:
     return {d.item_id: d.kept_id for d in decision.dropped}
 
 

@@ -17,7 +17,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.dedup.phash import Hashing
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.engine import LOCAL, EngineError, Result, Row, Step, in_batches
+from data_prep.engine import LOCAL, EngineError, ItemRow, Result, Step, in_batches
 from data_prep.engine.cluster import RayEngine, connected
 from data_prep.sources import SourceItem
 from data_prep.store.store import Store
@@ -95,7 +95,7 @@ class Refusing(Step[int]):
     def prepare(self, data: bytes) -> int:
         return len(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[int]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[int]], list[Result]]:
         raise UserError("the model is another one here")
 
 
@@ -110,9 +110,9 @@ def images(count: int) -> list[SourceItem]:
     return [item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(count)]
 
 
-def rows_of(store: Store) -> list[Row]:
+def rows_of(store: Store) -> list[ItemRow]:
     found = store.ledger.read("SELECT sha256, extension, id FROM items ORDER BY id")
-    return [Row(*row) for row in found]
+    return [ItemRow(*row) for row in found]
 
 
 def test_many_batches_are_read_by_few_processes(cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,10 +224,10 @@ class Together(Step[list[Any]]):
     def prepare(self, data: bytes) -> list[Any]:
         return [step.prepare(data) for step in self._steps]
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Any]], list[Result]]:
         computes = [step.load() for step in self._steps]
 
-        def compute(rows: Sequence[Row], prepared: Sequence[Any]) -> list[Result]:
+        def compute(rows: Sequence[ItemRow], prepared: Sequence[Any]) -> list[Result]:
             found = [compute(rows, parts) for compute, parts in zip(computes, zip(*prepared, strict=True), strict=True)]
             return [pickle.dumps(results) for results in zip(*found, strict=True)]
 
@@ -262,7 +262,7 @@ def test_every_model_computes_the_same_on_a_cluster(cluster: Cluster, store: Sto
     )
     embedding = Embedding(Embedder(str(folder)))
     step = Together(embedding, Grounding(config, _models_key(config)), Voting(voter, identity(voter.path)))
-    rows = [Row(row.sha256, row.extension, "a red dog") for row in rows_of(store)[:4]]
+    rows = [ItemRow(row.sha256, row.extension, "a red dog") for row in rows_of(store)[:4]]
     here, there = (list(engine.map(store, [rows], step)) for engine in (LOCAL, RayEngine()))
     assert here == there
     vectors, regions, votes = zip(*[pickle.loads(cast(bytes, part)) for part in here[0]], strict=True)

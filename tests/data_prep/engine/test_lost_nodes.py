@@ -20,7 +20,7 @@ from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.dedup.run import DedupSettings, dedup
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.engine import LOCAL, Row, in_batches, ray_calls
+from data_prep.engine import LOCAL, ItemRow, in_batches, ray_calls
 from data_prep.engine.cluster import RayEngine
 from data_prep.engine.ray_handles import cluster_nodes
 from data_prep.export import export_store
@@ -173,7 +173,7 @@ def test_a_node_lost_while_a_model_computes(cluster: Cluster, doomed: Callable[[
     """Batches go to all nodes as the caller made them, come back in order, and none is lost with a node."""
     with Store(tmp_path / "s", write=True) as store:
         store.import_items([item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(41)])
-        rows = [Row(*row) for row in store.ledger.read("SELECT sha256, extension, id FROM items ORDER BY id")]
+        rows = [ItemRow(*row) for row in store.ledger.read("SELECT sha256, extension, id FROM items ORDER BY id")]
         found: list[Any] = []
         for number, batch in enumerate(RayEngine().map(store, in_batches(rows, 2), Where(tmp_path, 3))):
             if number == 8:

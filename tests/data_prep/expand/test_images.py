@@ -21,7 +21,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.demo.simulation.serve import simulated_annotators
 from data_prep.expand.config import ExpandConfig, image_price
-from data_prep.expand.fetch import FetchError, fetch_image
+from data_prep.expand.fetch import ImageFetchError, fetch_image
 from data_prep.expand.images import GenerationReport, generate
 from data_prep.expand.plan import make_plan, save_plan
 from data_prep.provider.failures import CallError
@@ -246,7 +246,7 @@ def test_a_name_that_moves_to_this_machine_after_a_look_is_refused(monkeypatch: 
         # Seen as loopback at once, or only by the second who asks.
         for looks in (0, 1):
             asked.clear()
-            with pytest.raises(FetchError) as error:
+            with pytest.raises(ImageFetchError) as error:
                 asyncio.run(fetch_image(f"http://moving.example:{port}/x.png", base_url="https://api.example/v1", timeout=2))
             assert error.value.gone == (looks == 0)
         assert reached == [], "nothing has been asked of this machine"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.expand.config import ImagePrice
-from data_prep.expand.fetch import FetchError, fetch_image
+from data_prep.expand.fetch import ImageFetchError, fetch_image
 from data_prep.expand.images_received import billed_images, read_images
 from data_prep.provider.received import NotFromApi, TransientError
 from tests.data_prep.conftest import picture
@@ -102,14 +102,14 @@ def test_an_image_that_was_thrown_away_as_free_is_found_and_not_bought_again(tmp
     ],
 )
 def test_an_address_that_is_none_is_said_to_be_gone(url: str) -> None:
-    with pytest.raises(FetchError) as error:
+    with pytest.raises(ImageFetchError) as error:
         asyncio.run(fetch_image(url, base_url="http://127.0.0.1:9/v1", timeout=1))
     assert error.value.gone
 
 
 def test_another_port_of_the_endpoints_host_is_not_the_endpoint() -> None:
     with images_server(lambda path, body: (200, b"secret")) as (url, _):
-        with pytest.raises(FetchError, match="no public address"):
+        with pytest.raises(ImageFetchError, match="no public address"):
             asyncio.run(fetch_image(f"{url}/x", base_url="http://127.0.0.1:9/v1", timeout=5))
         assert asyncio.run(fetch_image(f"{url}/x", base_url=url, timeout=5)) == b"secret"
 

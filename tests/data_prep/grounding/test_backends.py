@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from data_prep.grounding import GroundingError, Query, original_backend, transformers_backend
+from data_prep.grounding import GroundingError, PhraseQuery, original_backend, transformers_backend
 from data_prep.grounding.detect_segment import ModelGrounder, candidates_of
 from data_prep.grounding.masks import decode_mask
 from data_prep.local_models.checkpoints import CheckpointError
@@ -72,7 +72,7 @@ def test_both_backends_agree(backends: tuple[ModelGrounder, ModelGrounder], imag
 def test_an_answer_does_not_depend_on_the_company(
     backends: tuple[ModelGrounder, ModelGrounder], images: list[Image.Image]
 ) -> None:
-    queries = [Query(image, phrase) for image, phrase in zip(images[:4], PHRASES, strict=False)]
+    queries = [PhraseQuery(image, phrase) for image, phrase in zip(images[:4], PHRASES, strict=False)]
     for backend in backends:
         together = backend.ground(queries)
         for query, found in zip(queries, together, strict=True):
@@ -87,7 +87,7 @@ def test_answers_are_in_pixels_of_the_image_and_from_the_threshold_on(
     backends: tuple[ModelGrounder, ModelGrounder], images: list[Image.Image]
 ) -> None:
     backend = backends[0]
-    found, nothing = backend.ground([Query(images[0], "Dog"), Query(images[0], " ?")])
+    found, nothing = backend.ground([PhraseQuery(images[0], "Dog"), PhraseQuery(images[0], " ?")])
     assert nothing == []
     for o in found:
         assert 0 <= o.bbox[0] < o.bbox[2] <= 120
@@ -96,7 +96,7 @@ def test_answers_are_in_pixels_of_the_image_and_from_the_threshold_on(
         assert o.mask.size == (90, 120)
         assert o.phrase == "Dog"
     with pytest.raises(GroundingError, match="found none for 'dog'"):
-        backend.ground([Query(None, "dog")])
+        backend.ground([PhraseQuery(None, "dog")])
     logits = torch.logit(torch.tensor([[0.2, 0.1], [0.3, 0.25], [0.1, 0.9], [0.5, 0.5], [0.26, 0.1]], dtype=torch.float64))
     boxes = torch.tensor([[0.5] * 4] * 3 + [[1.5, 0.5, 0.2, 0.2], [0.0, 0.5, 0.2, 1.0]])
     corners, scores = candidates_of(logits, boxes, (100, 50), float(logits[1].max().sigmoid()))

@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 import data_prep.grounding as grounding
 from data_prep.config import GroundingConfig
 from data_prep.demo.config import DemoConfig
-from data_prep.grounding import Query, RegionGrounder, cut, ground, query_text, rank
+from data_prep.grounding import PhraseQuery, RegionGrounder, cut, ground, query_text, rank
 from data_prep.grounding.masks import decode_mask, encode_mask
 from data_prep.settings import ConfigError
 from data_prep.store.store import Store
@@ -26,7 +26,7 @@ def region(phrase: str, x: float = 0, size: float = 10, score: float = 1.0) -> G
 
 
 def find(regions: Sequence[GroundedObject], phrase: str) -> list[GroundedObject]:
-    return RegionGrounder().ground([Query(None, phrase, regions)])[0]
+    return RegionGrounder().ground([PhraseQuery(None, phrase, regions)])[0]
 
 
 def test_regions_are_found_by_their_words() -> None:
@@ -83,7 +83,7 @@ class Counting:
         self.asked: list[str] = []
         self.batches: list[int] = []
 
-    def ground(self, queries: Sequence[Query]) -> list[list[GroundedObject]]:
+    def ground(self, queries: Sequence[PhraseQuery]) -> list[list[GroundedObject]]:
         self.batches.append(len(queries))
         self.asked += [q.phrase for q in queries]
         assert all(q.image is not None and q.image.mode == "RGB" for q in queries)

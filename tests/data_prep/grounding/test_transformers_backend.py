@@ -10,7 +10,7 @@ import torch
 import transformers as t
 from PIL import Image
 
-from data_prep.grounding import Query, transformers_backend
+from data_prep.grounding import PhraseQuery, transformers_backend
 from data_prep.grounding.masks import decode_mask
 
 THRESHOLD = 0.79
@@ -33,7 +33,7 @@ def test_boxes_and_masks_are_those_of_the_processors(folders: dict[str, Path], i
     phrases = ["dog", "a sad cat", "old tree", "a dog", "cat", "sad tree"]
     kept = dropped = 0
     for image, phrase, found in zip(
-        images, phrases, grounder.ground([Query(i, p) for i, p in zip(images, phrases, strict=True)]), strict=True
+        images, phrases, grounder.ground([PhraseQuery(i, p) for i, p in zip(images, phrases, strict=True)]), strict=True
     ):
         inputs = processor(images=image, text=f"{phrase}.", return_tensors="pt")
         outputs = detector.model(**inputs)

@@ -21,7 +21,7 @@ from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.provider.base import RemoteBatch
 from data_prep.provider.batch import records, takeover
 from data_prep.provider.batch.account import Account
-from data_prep.provider.batch.records import Result, open_batches
+from data_prep.provider.batch.records import BatchResult, open_batches
 from data_prep.provider.failures import CallError
 from data_prep.provider.openai_batches import identifier, read_batch, read_results
 from data_prep.provider.transport import without_key
@@ -73,9 +73,9 @@ def annotated(root: Path, config: Path, server: BatchServer, toys: list) -> Pass
 def account(replies: int = 0, failed: int = 0, never: int = 0, of: int = 4, garbled: int = 0) -> Account:
     """Of `of` requests, so many were answered, failed, or not executed."""
     keys = [str(n) for n in range(of)]
-    rows = [Result(key, "reply", 200) for key in keys[:replies]]
-    rows += [Result(key, "rejected", 500) for key in keys[replies : replies + failed]]
-    rows += [Result(key, "unsent") for key in keys[replies + failed : replies + failed + never]]
+    rows = [BatchResult(key, "reply", 200) for key in keys[:replies]]
+    rows += [BatchResult(key, "rejected", 500) for key in keys[replies : replies + failed]]
+    rows += [BatchResult(key, "unsent") for key in keys[replies + failed : replies + failed + never]]
     found = Account(frozenset(keys))
     found.take(rows, garbled)
     return found
@@ -180,9 +180,19 @@ def test_what_is_counted_and_not_named_is_waited_for(found: Account, shown: Remo
 
 def test_a_request_counts_once_and_a_reply_comes_first() -> None:
     found = Account(frozenset("ab"))
-    new = found.take([Result("a", "rejected", 500), Result("a", "reply", 200, b"1"), Result("a", "reply", 200, b"2")], 0)
+    new = found.take(
+        [BatchResult("a", "rejected", 500), BatchResult("a", "reply", 200, b"1"), BatchResult("a", "reply", 200, b"2")], 0
+    )
     assert [(one.key, one.raw) for one in new] == [("a", b"1")]
-    new = found.take([Result("a", "unsent"), Result("b", "unsent"), Result("z", "reply", 200), Result("b", "reply", 200)], 0)
+    new = found.take(
+        [
+            BatchResult("a", "unsent"),
+            BatchResult("b", "unsent"),
+            BatchResult("z", "reply", 200),
+            BatchResult("b", "reply", 200),
+        ],
+        0,
+    )
     assert [(one.key, one.state) for one in new] == [("b", "reply")]
     assert (found.answered, found.repeated, found.foreign, found.left) == (2, 4, 1, [])
     assert "4 rows repeated, 1 rows of no request of this batch" in found.ending(remote("completed", 2, 0, 2), []).differs
@@ -322,7 +332,7 @@ def test_a_download_that_breaks_off_is_begun_again_and_counted_once(
     parts: list[int] = []
     write = records.write_results
 
-    async def watched(ledger: Ledger, batch: int, results: list[Result]) -> None:
+    async def watched(ledger: Ledger, batch: int, results: list[BatchResult]) -> None:
         parts.append(len(results))
         modes = {path.suffix: path.stat().st_mode & 0o777 for path in (tmp_path / "batches").iterdir()}
         assert modes[".results"] == 0o600

@@ -16,7 +16,7 @@ from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.expand.config import ExpandConfig, image_price
-from data_prep.expand.fetch import FetchError, fetch_image
+from data_prep.expand.fetch import ImageFetchError, fetch_image
 from data_prep.provider.budget import budget_nano
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
@@ -224,7 +224,7 @@ def test_a_pass_that_says_nothing_of_declined_images_keeps_its_digest(write_conf
 
 def test_downloads_of_images_are_bounded_in_bytes_and_time_and_end_when_the_pass_stops() -> None:
     def fetch(url: str, timeout: float) -> str:
-        with pytest.raises(FetchError) as found:
+        with pytest.raises(ImageFetchError) as found:
             asyncio.run(fetch_image(f"{url}/x.png?signature=secret", base_url=url, timeout=timeout))
         assert "secret" not in str(found.value)
         return str(found.value)

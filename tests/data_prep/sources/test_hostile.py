@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.sources import Refusal, SourceError, open_source, places
+from data_prep.sources import SourceError, SourceRefusal, open_source, places
 from data_prep.sources.addresses import read_list
 from data_prep.sources.archives import Archive, BrokenArchiveError
 from data_prep.sources.index_files import json_records, table_rows
@@ -152,7 +152,7 @@ def test_indexes_that_were_changed_at_random_are_read_or_refused(tmp_path: Path)
         for data in changed(text.encode(), draw, 60):
             (root / name).write_bytes(data)
             with contextlib.suppress(SourceError):
-                assert all(isinstance(one, Refusal) for one in open_source(source).read(root))
+                assert all(isinstance(one, SourceRefusal) for one in open_source(source).read(root))
     path = tmp_path / "list.jsonl"
     for data in changed(b'{"url": "http://x.test/a", "emotion": "awe", "lineage": "{\\"a\\": 1}"}\n', draw, 200):
         path.write_bytes(data)
@@ -215,9 +215,9 @@ def test_good_rows_with_bad_ones_are_read_and_each_bad_one_is_named(tmp_path: Pa
     mixed = [row for n, good in enumerate(rows) for row in ((good, 0) if n % 2 else (good,))]
     write(tmp_path, {"a.json": {"emotion": "awe"}, "train.json": mixed, **{f"{n}.jpg": n for n in range(20)}})
     found = list(open_source("emoset").read(tmp_path))
-    bad = [item for item in found if isinstance(item, Refusal) and "bad row" in item.reason]
+    bad = [item for item in found if isinstance(item, SourceRefusal) and "bad row" in item.reason]
     assert [item.file.rpartition("[")[2] for item in bad] == [f"{n}]" for n in range(2, 30, 3)]
-    assert len([item for item in found if not isinstance(item, Refusal)]) == 20
+    assert len([item for item in found if not isinstance(item, SourceRefusal)]) == 20
     monkeypatch.setattr(places, "MOST_BAD", 8)
     with pytest.raises(SourceError, match="9 of its first 27 rows cannot be used"):
         list(open_source("emoset").read(tmp_path))
@@ -228,7 +228,7 @@ def test_one_row_again_and_again_and_files_that_are_not_there_end_too(tmp_path: 
     monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 3)
     rows = [["awe", f"{n}.jpg", f"{n}.json"] for n in range(100)]
     write(tmp_path, {"0.json": {"emotion": "awe"}, "0.jpg": 0, "train.json": rows})
-    assert len([item for item in open_source("emoset").read(tmp_path) if not isinstance(item, Refusal)]) == 1
+    assert len([item for item in open_source("emoset").read(tmp_path) if not isinstance(item, SourceRefusal)]) == 1
     monkeypatch.setattr(places, "MOST_WITHOUT_USE", 20)
     with pytest.raises(SourceError, match=r"21 of its first 22 rows .*train.json\[1\]:1: no such file"):
         list(open_source("emoset").read(tmp_path))

@@ -112,7 +112,7 @@ def test_the_recipe_for_a_layout_without_an_index_works_as_it_stands(tmp_path: P
     (method,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "images_in" in block)
     code = (
         "from __future__ import annotations\n"
-        "from data_prep.sources.base import Refusal\n"
+        "from data_prep.sources.base import SourceRefusal\n"
         "from data_prep.sources.index_files import Place\n"
         "from data_prep.sources.indexed import Entry, IndexedSource\n"
         "from data_prep.sources.labels import category\n"

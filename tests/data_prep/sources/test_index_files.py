@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.sources import Refusal, SourceError, json_index
+from data_prep.sources import SourceError, SourceRefusal, json_index
 from data_prep.sources.index_files import json_records, table_rows
 
 json_values = st.recursive(
@@ -89,11 +89,13 @@ def test_table_rows_have_their_first_line(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text('\ufeff[A], b \n"two\nlines",2\n\n3\n5,6\n', encoding="utf-8")
     rows = list(table_rows(path, ("a", "b")))
-    assert [(place.line, row) for place, row in rows if not isinstance(row, Refusal)] == [
+    assert [(place.line, row) for place, row in rows if not isinstance(row, SourceRefusal)] == [
         (2, {"a": "two\nlines", "b": "2"}),
         (6, {"a": "5", "b": "6"}),
     ]
-    assert [str(row) for _, row in rows if isinstance(row, Refusal)] == [f"{path}:5: wrong number of fields: 1, expected 2"]
+    assert [str(row) for _, row in rows if isinstance(row, SourceRefusal)] == [
+        f"{path}:5: wrong number of fields: 1, expected 2"
+    ]
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
@@ -106,7 +108,7 @@ def test_the_header_says_what_stands_between_columns(tmp_path: Path, mark: Liter
     (found,) = [row for _, row in table_rows(path, (), delimiter=mark, names=("a", "b"))]
     if mark == "\t":
         # Quotes mean nothing there, so this row has a field too many.
-        assert isinstance(found, Refusal)
+        assert isinstance(found, SourceRefusal)
     else:
         assert found == expected
 

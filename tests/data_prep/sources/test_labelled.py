@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.sources import Refusal, SourceError, SourceItem, open_source
+from data_prep.sources import SourceError, SourceItem, SourceRefusal, open_source
 from data_prep.sources.base import PassedOver
 from emo_lightning.cli import main
 from emo_lightning.core.emotions import Emotion
@@ -56,7 +56,7 @@ def test_a_table(tmp_path: Path, header: str) -> None:
     found = list(open_source("labelled", labels=WORDS).read(tmp_path / "labels.csv"))
     items = {item.key: item for item in found if isinstance(item, SourceItem)}
     assert labels(items) == {"a/one.jpg": ("train", "amusement", "joy"), "two.png": (None, None, "surprise")}
-    refused = [one for one in found if isinstance(one, Refusal)]
+    refused = [one for one in found if isinstance(one, SourceRefusal)]
     assert said(refused, tmp_path) == [
         "labels.csv:4: no such file: 'none.jpg'",
         "labels.csv:5: unknown label 'rage'; allowed: joy, sad, surprise",

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from data_prep.cli import main
-from data_prep.sources import Refusal, SourceError, SourceItem, open_source
+from data_prep.sources import SourceError, SourceItem, SourceRefusal, open_source
 from data_prep.sources.base import PassedOver
 from data_prep.sources.images import ImageError, check_image
 from data_prep.store.rows import item_id
@@ -43,7 +43,7 @@ def test_folder_reads_what_is_an_image_and_refuses_the_rest(tmp_path: Path) -> N
 
     found = list(open_source("folder").read(tree))
     items = {i.key: i for i in found if isinstance(i, SourceItem)}
-    refused = {Path(r.file).name: r.reason for r in found if isinstance(r, Refusal) and not isinstance(r, PassedOver)}
+    refused = {Path(r.file).name: r.reason for r in found if isinstance(r, SourceRefusal) and not isinstance(r, PassedOver)}
 
     assert set(items) == {"a b/one.png", "two.JPG", "really_webp.jpg"}
     assert items["really_webp.jpg"].extension == "webp"
@@ -135,7 +135,7 @@ def test_names_and_links_that_would_break_an_import_are_refused_in_one_printable
     os.mkfifo(tree / "pipe.png")
     found = list(open_source("folder").read(tree))
     assert [i.key for i in found if isinstance(i, SourceItem)] == ["日本 1.png"]
-    reasons = {Path(r.file).name: r for r in found if isinstance(r, Refusal)}
+    reasons = {Path(r.file).name: r for r in found if isinstance(r, SourceRefusal)}
     assert "name is not UTF-8" in reasons["latin\udce9.png"].reason
     assert "link in a circle" in reasons["loop.png"].reason
     assert "not a regular file" in reasons["pipe.png"].reason

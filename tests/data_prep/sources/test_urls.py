@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from data_prep.cli import main
-from data_prep.sources import Refusal, SourceError, SourceItem
+from data_prep.sources import SourceError, SourceItem, SourceRefusal
 from data_prep.sources.addresses import ListedUrl, read_list
 from data_prep.sources.base import RefusedError, Repeat
 from data_prep.sources.urls import UrlSource
@@ -187,7 +187,7 @@ def test_private_addresses_are_refused_whatever_they_are_called(tmp_path: Path, 
     found = list(UrlSource(limits=DownloadLimits(**FAST)).read(path))  # type: ignore[arg-type]
     assert len(found) == len(hosts)
     for refusal in found:
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, SourceRefusal)
         # The odd spellings may not get as far as an address.
         assert refusal.reason.startswith(
             (
@@ -277,7 +277,7 @@ def test_lists_say_licence_labels_and_where_they_are_wrong(tmp_path: Path) -> No
     assert isinstance(found[1], ListedUrl)
     assert found[1].labels == {"emotion": "awe", "emotion_raw": "awe"}
     assert isinstance(found[2], Repeat)
-    reasons = [(r.line, r.reason.split(":")[0]) for r in found[3:] if isinstance(r, Refusal)]
+    reasons = [(r.line, r.reason.split(":")[0]) for r in found[3:] if isinstance(r, SourceRefusal)]
     assert [line for line, _ in reasons] == [5, 6, 7, 8]
     assert "pw" not in str(found[5])
     lines = tmp_path / "list.jsonl"
@@ -285,9 +285,9 @@ def test_lists_say_licence_labels_and_where_they_are_wrong(tmp_path: Path) -> No
     first, second, third = read_list(lines)
     assert isinstance(first, ListedUrl)
     assert first.labels == {"attributes": {"lineage": {"parents": ["a"]}}}
-    assert isinstance(second, Refusal)
+    assert isinstance(second, SourceRefusal)
     assert "key 'url' is missing" in second.reason
-    assert isinstance(third, Refusal)
+    assert isinstance(third, SourceRefusal)
     (tmp_path / "x.csv").write_text("link\nhttp://a.org\n")
     with pytest.raises(SourceError, match=r"column url is missing; found: link"):
         list(read_list(tmp_path / "x.csv"))

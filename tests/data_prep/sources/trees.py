@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources import Refusal, SourceItem, open_source
+from data_prep.sources import SourceItem, SourceRefusal, open_source
 from data_prep.sources.base import PassedOver, Repeat
 from tests.data_prep.conftest import picture
 
@@ -26,7 +26,7 @@ def write(root: Path, files: dict[str, Any]) -> Path:
     return root
 
 
-def read(name: str, root: Path) -> tuple[dict[str, SourceItem], list[Refusal], list[Repeat]]:
+def read(name: str, root: Path) -> tuple[dict[str, SourceItem], list[SourceRefusal], list[Repeat]]:
     """Items by key, refusals, and repeated rows, without what is passed over; a second read must say the same."""
     found = list(open_source(name).read(root))
     assert list(map(str, open_source(name).read(root))) == list(map(str, found)), "the order is stable"
@@ -34,10 +34,10 @@ def read(name: str, root: Path) -> tuple[dict[str, SourceItem], list[Refusal], l
     assert len({item.key for item in items}) == len(items)
     assert all(item.source == name for item in items)
     json.dumps([item.labels for item in items], allow_nan=False)
-    refused = [one for one in found if isinstance(one, Refusal) and not isinstance(one, Repeat | PassedOver)]
+    refused = [one for one in found if isinstance(one, SourceRefusal) and not isinstance(one, Repeat | PassedOver)]
     return {item.key: item for item in items}, refused, [one for one in found if isinstance(one, Repeat)]
 
 
-def said(refusals: Sequence[Refusal], root: Path) -> list[str]:
+def said(refusals: Sequence[SourceRefusal], root: Path) -> list[str]:
     """Refusals as text, without the part of the paths that differs from run to run."""
     return [str(refusal).replace(f"{root.resolve()}/", "") for refusal in refusals]

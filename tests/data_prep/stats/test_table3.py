@@ -23,7 +23,7 @@ from data_prep.grounding import ground
 from data_prep.review.decisions import Review
 from data_prep.stats.ablations import final_draft, first_draft
 from data_prep.stats.corruptions import MOVED, corrupt, generator
-from data_prep.stats.references import FIELDS, Reference, Values, iou
+from data_prep.stats.references import FIELDS, CriticReference, Values, iou
 from data_prep.store.store import Store
 from emo_lightning.core.records import Emotion, Record, intensity_level
 from tests.data_prep.conftest import item_of, truth
@@ -48,7 +48,7 @@ def test_a_corruption_makes_one_field_wrong_and_nothing_else() -> None:
     for record in donors:
         draft, right = final_draft(record, 0.2), Values.of_record(record)
         assert draft is not None
-        reference = Reference.of_truth(record)
+        reference = CriticReference.of_truth(record)
         for field in FIELDS:
             for seed in range(6):
                 found = corrupt(field, draft, right.box, SIZE, donors, generator(seed, record.id, field))
@@ -110,7 +110,7 @@ def test_reviews_know_what_was_looked_at_and_no_more() -> None:
         review("subject", "wrong", number=5),
         review("objects", "right", number=6),
     ]
-    reference = Reference.of_reviews(record, rows)
+    reference = CriticReference.of_reviews(record, rows)
     assert reference.right("emotion", str(other)) is True
     assert reference.right("emotion", str(record.emotion)) is False
     assert reference.right("description", str(record.description).upper()) is True
@@ -120,7 +120,7 @@ def test_reviews_know_what_was_looked_at_and_no_more() -> None:
     assert reference.right("intensity", "low") is None
     assert reference.right("box", (4.0, 4.0, 20.0, 24.0)) is True
     assert reference.right("box", (30.0, 4.0, 39.0, 24.0)) is False
-    assert Reference.of_truth(record).right("description", "another wording") is False
+    assert CriticReference.of_truth(record).right("description", "another wording") is False
 
 
 def annotated(root: Path, toys: list, config: PrepConfig, url: str) -> None:

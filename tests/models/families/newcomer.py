@@ -8,7 +8,7 @@ import torch
 from transformers import AutoProcessor
 
 from emo_lightning.data.chat import objective, prompt
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 
@@ -30,7 +30,7 @@ def check_family(folder: Path, model_type: str, tars: Path, **options: object) -
 
     index = TarIndex.open([str(tars)])
     record = index.record(0)
-    question = Question(record.id, index.image(0), objective("emotion").available(record), record)
+    question = ImageQuestion(record.id, index.image(0), objective("emotion").available(record), record)
     asked = Collator(backbone.processor, model_type, answers=False)([question])
     theirs = AutoProcessor.from_pretrained(folder)
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(question.keys)}]}]

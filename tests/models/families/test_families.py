@@ -18,7 +18,7 @@ from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalG
 
 from emo_lightning.core.records import GroundedObject
 from emo_lightning.data.chat import objective, parse_answer
-from emo_lightning.data.collate import IGNORE, Collator, Question
+from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
 from emo_lightning.models.families import FAMILIES, AbsolutePixels, FamilyError, Relative1000, family_of, strictest_aspect_ratio
@@ -106,7 +106,7 @@ def test_a_new_family_is_one_object_in_the_registry(toy: Path, tiny_qwen: Path, 
     index = TarIndex.open([str(world_tars)])
     record = next(r for r in map(index.record, range(len(index))) if r.primary_objects)
     row = next(i for i in range(len(index)) if index.record(i).id == record.id)
-    question = Question(record.id, index.image(row), objective("grounding").available(record), record)
+    question = ImageQuestion(record.id, index.image(row), objective("grounding").available(record), record)
     collate = Collator(backbone.processor, backbone.model_type, answers=True)
     batch = collate([question])
     text = backbone.processor.tokenizer.decode(batch["labels"][0][batch["labels"][0] != IGNORE], skip_special_tokens=True)

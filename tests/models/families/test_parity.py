@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE, Collator, Question
+from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.base import CACHED, CachedPicture, Part
@@ -31,13 +31,13 @@ def tiny(worded_model: Path) -> Path:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def questions(world_tars: Path) -> list[Question]:
+def questions(world_tars: Path) -> list[ImageQuestion]:
     index = TarIndex.open(str(world_tars / "*-train-*.tar"))
     keys = ("description", "emotion", "intensity")
     found = []
     for row, size in enumerate(SIZES):
         record, image = index.sample(row)
-        found.append(Question(record.id, image.resize(size, Image.Resampling.BICUBIC), keys, record))
+        found.append(ImageQuestion(record.id, image.resize(size, Image.Resampling.BICUBIC), keys, record))
     return found
 
 
@@ -52,7 +52,7 @@ def read_model_type(folder: Path) -> str:
     return found
 
 
-def batch_of(backbone: Backbone, questions: list[Question], *, packed: bool) -> ChatBatch:
+def batch_of(backbone: Backbone, questions: list[ImageQuestion], *, packed: bool) -> ChatBatch:
     return Collator(backbone.processor, backbone.model_type, answers=True, packed=packed, distributions=True)(questions)
 
 
@@ -60,7 +60,7 @@ def test_it_does_what_every_family_must(tiny: Path, world_tars: Path) -> None:
     check_family(tiny, read_model_type(tiny), world_tars)
 
 
-def test_loss_and_gradients_are_those_of_transformers(tiny: Path, questions: list[Question]) -> None:
+def test_loss_and_gradients_are_those_of_transformers(tiny: Path, questions: list[ImageQuestion]) -> None:
     """With its own processor, which normalises every picture twice, and its own loss."""
     backbone = loaded(tiny).eval()
     theirs = AutoModelForImageTextToText.from_pretrained(tiny, dtype="float32", attn_implementation="sdpa").eval()
@@ -89,7 +89,7 @@ def test_loss_and_gradients_are_those_of_transformers(tiny: Path, questions: lis
 @pytest.mark.parametrize("part", ["vision", "merger"])
 @pytest.mark.parametrize("packed", [True, False])
 def test_what_a_cache_holds_is_what_the_live_tower_gives(
-    tiny: Path, questions: list[Question], part: Part, packed: bool
+    tiny: Path, questions: list[ImageQuestion], part: Part, packed: bool
 ) -> None:
     backbone = loaded(tiny).eval()
     family = backbone.family
@@ -111,7 +111,7 @@ def test_what_a_cache_holds_is_what_the_live_tower_gives(
     assert float(given) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_nothing_waits_for_the_device(tiny: Path, questions: list[Question]) -> None:
+def test_nothing_waits_for_the_device(tiny: Path, questions: list[ImageQuestion]) -> None:
     backbone = loaded(tiny, tuning="lora", lora=LoRA(rank=2)).train()
     batch = batch_of(backbone, questions, packed=True)
     with Waits() as waits:

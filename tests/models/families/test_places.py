@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.grids import PLACES
-from emo_lightning.models.families.places import Places, Tower
+from emo_lightning.models.families.places import PatchPlaces, Tower
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 pytest.importorskip("transformers.vision_utils", reason="this transformers does not take places from outside")
@@ -56,7 +56,7 @@ def batch_of(backbone: Backbone, tars: Path, sizes: Sequence[tuple[int, int]] = 
     index = TarIndex.open(str(tars / "*-train-*.tar"))
     record = index.record(0)
     questions = [
-        Question(record.id, index.image(0).resize(size, Image.Resampling.BICUBIC), ("emotion", "intensity"), record)
+        ImageQuestion(record.id, index.image(0).resize(size, Image.Resampling.BICUBIC), ("emotion", "intensity"), record)
         for size in sizes
     ]
     return Collator(backbone.processor, backbone.model_type, answers=True, packed=packed, distributions=True)(questions)
@@ -80,7 +80,7 @@ def test_places_are_those_that_transformers_works_out() -> None:
     draw = np.random.default_rng(0)
     for tower in (Tower(112, 14, 2), Tower(56, 14, 2), Tower(96, 16, 2), Tower(84, 14, 3)):
         grids = [(tower.merge * int(rows), tower.merge * int(columns)) for rows, columns in draw.integers(1, 20, (30, 2))]
-        found = Places.of(grids, tower)
+        found = PatchPlaces.of(grids, tower)
         grid = torch.tensor([(1, *sides) for sides in grids])
         assert tower.window is not None
         assert found.windows is not None

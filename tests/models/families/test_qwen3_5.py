@@ -16,7 +16,7 @@ from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3_5
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.models.backbone import BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.families import FamilyError, Relative1000, family_of
@@ -84,7 +84,7 @@ def test_the_layer_keeps_samples_apart() -> None:
     assert not torch.allclose(ours(rows), expected[0], atol=1e-2)
 
 
-def test_hidden_states_are_the_last_layers_by_order(tiny: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_hidden_states_are_the_last_layers_by_order(tiny: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """Of five layers the last four: two and one linear, full, linear; the fourth is after the final norm."""
     backbone = loaded(tiny).eval()
     batch = cast("dict[str, Any]", batch_of(backbone, questions[:2], packed=False))
@@ -105,7 +105,7 @@ def test_hidden_states_are_the_last_layers_by_order(tiny: Path, questions: list[
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_padded_on_the_left_answers_are_those_alone(tiny: Path, questions: list[Question], attention: str) -> None:  # noqa: F811
+def test_padded_on_the_left_answers_are_those_alone(tiny: Path, questions: list[ImageQuestion], attention: str) -> None:  # noqa: F811
     """A state that had read padding would answer otherwise; a batch of one among them, which older versions of transformers read so."""
     backbone = load_frozen(BackboneConfig(str(tiny), attention=attention, dtype="float32"))
     collate = Collator(backbone.processor, backbone.model_type, answers=False)
@@ -189,7 +189,7 @@ def test_published_shapes(size: str) -> None:
     assert DESHead(text_config.hidden_size).des_dim == text_config.hidden_size // 2
 
 
-def test_a_step_counts_layers_by_their_kind(tiny: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_a_step_counts_layers_by_their_kind(tiny: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """Twice the tokens are twice the work of linear attention, and four times that of full attention."""
     backbone = loaded(tiny)
     batch = batch_of(backbone, questions[:1], packed=False)

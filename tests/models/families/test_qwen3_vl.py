@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from emo_lightning.data.chat import prompt
-from emo_lightning.data.collate import IGNORE, Collator, Question
+from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
 from emo_lightning.models.families import family_of
 from emo_lightning.models.families.grids import PLACES
-from emo_lightning.models.families.places import Places, Tower
+from emo_lightning.models.families.places import PatchPlaces, Tower
 from tests.models.families.test_parity import batch_of, loaded, questions  # noqa: F401 - fixture
 from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.worded import worded_qwen  # noqa: F401 - fixture
@@ -26,7 +26,7 @@ def tiny(worded_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  
     return build_qwen3_vl(tmp_path_factory.mktemp("qwen3") / "model", worded_qwen)
 
 
-def test_pictures_decide_what_it_says(tiny: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_pictures_decide_what_it_says(tiny: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     """Every level of DeepStack among them."""
     backbone = loaded(tiny).eval()
     batch = batch_of(backbone, questions, packed=True)
@@ -39,19 +39,19 @@ def test_pictures_decide_what_it_says(tiny: Path, questions: list[Question]) -> 
             before = after
 
 
-def test_a_table_of_another_size_is_stretched_by_the_tower_itself(tiny: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_a_table_of_another_size_is_stretched_by_the_tower_itself(tiny: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     backbone = loaded(tiny)
     tower = cast(Any, backbone.family)._tower(backbone.base)
     assert tower == Tower(None, 16, 2, 48)
     batch = cast("dict[str, Any]", batch_of(backbone, questions, packed=True))
-    other = Places.of([(2, 2)], Tower(None, 16, 2, 24))
+    other = PatchPlaces.of([(2, 2)], Tower(None, 16, 2, 24))
     assert cast(Any, backbone.family)._tower_inputs(backbone.base, {**batch, PLACES: other}, torch.device("cpu")) == {}
 
 
 def test_a_thinking_model_answers_without_a_thought(
     worded_qwen: Path,  # noqa: F811
     tmp_path: Path,
-    questions: list[Question],  # noqa: F811
+    questions: list[ImageQuestion],  # noqa: F811
 ) -> None:
     backbone = loaded(build_qwen3_vl(tmp_path / "thinks", worded_qwen, thinking=True))
     batch = Collator(backbone.processor, backbone.model_type, answers=True)(questions[:1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as theirs
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE, Question
+from emo_lightning.data.collate import IGNORE, ImageQuestion
 from emo_lightning.models.backbone import Backbone, LoRA
 from emo_lightning.models.families.qwen_layers import RowNorm, turned
 from tests.models.test_branches import together
@@ -62,7 +62,7 @@ def without_ends(batch: ChatBatch) -> ChatBatch:
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_the_last_layer_computes_what_the_loss_reads(
     worded_qwen: Path,  # noqa: F811
-    questions: list[Question],  # noqa: F811
+    questions: list[ImageQuestion],  # noqa: F811
     tuning: str,
 ) -> None:
     """Loss and gradients are those of all states; rows in which questions share an image among them."""
@@ -89,7 +89,7 @@ def test_the_last_layer_computes_what_the_loss_reads(
         assert backbone.step_flops(batch, lengths) < backbone.step_flops(without_ends(batch), lengths)
 
 
-def test_ends_reach_back_to_the_token_before_the_answer(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_ends_reach_back_to_the_token_before_the_answer(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     packed = collator(tuned(worded_qwen), packed=True)
     batch = packed([together(questions[0], KEYS), questions[1]])
     pieces = [length for of_image in batch["branches"] for length in of_image]
@@ -100,7 +100,7 @@ def test_ends_reach_back_to_the_token_before_the_answer(worded_qwen: Path, quest
         assert targets == list(range(len(piece) - count + 1, len(piece))) if count else not targets
 
 
-def test_a_row_of_fillers_reaches_every_weight(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+def test_a_row_of_fillers_reaches_every_weight(worded_qwen: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
     from dataclasses import replace
 
     backbone: Backbone = tuned(worded_qwen)
