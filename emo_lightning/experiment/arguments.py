@@ -149,18 +149,17 @@ def with_truths(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     set_policy()
     try:
-        found = parser_of(kind).parse_object(copy.deepcopy(settings))
+        inside = _inside(parser_of(kind).parse_object(copy.deepcopy(settings)))
     except Exception:  # whatever it raises, `problems` will meet it again
         return settings
-    replaced: dict[str, Any] = _truths(settings, found)
-    return replaced
+    return {key: _truths(value, inside[key]) if key in inside else value for key, value in settings.items()}
 
 
 def _is_truth(value: object) -> bool:
     return isinstance(value, str) and value.lower() in ("on", "off", "yes", "no")
 
 
-def _truths(given: Any, found: object) -> Any:
+def _truths(given: object, found: object) -> object:
     if isinstance(given, dict):
         inside = _inside(found)
         return {key: _truths(value, inside[key]) if key in inside else value for key, value in given.items()}

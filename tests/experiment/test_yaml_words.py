@@ -28,7 +28,7 @@ stages:
 """
 
 
-def written(folder: Path, cache: str = "auto", compile: str = "false", logger: str = "false", momentum: str = "true") -> Path:  # noqa: A002
+def written(folder: Path, cache: str = "auto", compile: str = "false", logger: str = "false", momentum: str = "true") -> Path:
     path = folder / "x.yaml"
     path.write_text(TEXT.format(cache=cache, compile=compile, logger=logger, momentum=momentum))
     return path
