@@ -244,7 +244,7 @@ class RemoteStore:
         return -(-self._size // BLOCK)
 
     def keep(self, number: int) -> None:
-        """See `read_ahead.Kept`.
+        """See `read_ahead.CachedObject`.
 
         Raises:
             StoreError: the place does not answer.

@@ -185,7 +185,7 @@ class Collator:
             raise CollateError(msg)
         return asked + target, [IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target)
 
-    def _check_room(self, questions: Sequence[Question], images: Sequence[Branches], most: int) -> None:
+    def _check_room(self, questions: Sequence[ImageQuestion], images: Sequence[Branches], most: int) -> None:
         """Refuse a row that is longer than was planned: it would take memory that was never asked for."""
         lengths = [sum(image.pieces) for image in images]
         if sum(lengths) > most:

@@ -122,7 +122,7 @@ class Unlike:
     """How far an image is from those that the model was trained on."""
 
     score: float
-    """Its distance, as `models.spread.Spread` gives it: about 1 on the training images."""
+    """Its distance, as `models.spread.TrainingSpread` gives it: about 1 on the training images."""
     threshold: float
     """The distance that counts as far, set on validation images."""
     false_alarms: float

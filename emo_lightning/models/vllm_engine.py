@@ -37,7 +37,7 @@ CHUNK = 1 << 30
 
 
 class VLLMEngine:
-    """See `sampling.Engine`; its batches must hold their pictures (`ReplyTargets.images`).
+    """See `sampling.ReplyEngine`; its batches must hold their pictures (`ReplyTargets.images`).
 
     Args:
         config: memory and length.

@@ -110,7 +110,7 @@ class IndexWriter:
         return len(self._known)
 
     def has(self, name: str, stamp: str) -> bool:
-        """See `inference.many.Kept`."""
+        """See `inference.many.KeptResults`."""
         return self._known.get(name) == stamp
 
     def add(self, results: Sequence[NewRow]) -> None:
