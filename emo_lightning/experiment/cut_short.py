@@ -5,6 +5,7 @@ Imported in the process of a stage alone, as it needs Lightning.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -22,6 +23,7 @@ from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.core.files import remove_left_behind
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
+from emo_lightning.experiment.moved import follow_files
 from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, log_rows_first, note_place
 from emo_lightning.experiment.saving import LAST, PREVIOUS, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
@@ -82,7 +84,8 @@ class KeepWhenCut(Callback):
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Before the loops take their counters from it."""
+        """Before the loops take their counters from it, and the savers what they have saved."""
+        follow_files(checkpoint, _savers_of(trainer), self.last.parent.parent)
         noted = noted_cut(checkpoint, self.accumulate)
         self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
         self._steps = checkpoint["global_step"]
@@ -187,10 +190,11 @@ class KeepWhenCut(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint that the next start goes on from."""
-        for callback in callbacks_of(trainer):
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath == str(self.last.parent):
+        folder = os.path.realpath(self.last.parent)
+        for saver in _savers_of(trainer):
+            if saver.dirpath is not None and os.path.realpath(saver.dirpath) == folder:
                 # It would take the file for another's, and leave it behind for a `last-v1.ckpt`.
-                callback.last_model_path = str(self.last)
+                saver.last_model_path = str(Path(saver.dirpath, self.last.name))
         trainer.save_checkpoint(self.last, weights_only=False)
         ENDING.save_wanted = ENDING.save_agreed = False
         self._saved = time.monotonic()
@@ -260,9 +264,13 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
+def _savers_of(trainer: Trainer) -> list[ModelCheckpoint]:
+    return [one for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint)]
+
+
 def saved_to(trainer: Trainer) -> list[Path]:
     """Folders that the Trainer's callbacks write checkpoints to."""
-    return [Path(one.dirpath) for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint) and one.dirpath]
+    return [Path(saver.dirpath) for saver in _savers_of(trainer) if saver.dirpath]
 
 
 def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun: Path | None = None) -> KeepWhenCut:
