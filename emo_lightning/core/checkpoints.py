@@ -79,6 +79,9 @@ def check_content(path: Path) -> None:
     Raises:
         CheckpointFileError: a bit has changed since.
     """
+    if not path.is_file():
+        msg = f"{path}: no such file"
+        raise CheckpointFileError(msg)
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
