@@ -20,12 +20,12 @@ from typing_extensions import override
 
 from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
-from emo_lightning.core.files import remove_left_behind
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
+from emo_lightning.experiment.found_checkpoints import Checkpoints, remove_half_written, remove_previous
 from emo_lightning.experiment.moved import follow_files
 from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, log_rows_first, note_place
-from emo_lightning.experiment.saving import LAST, PREVIOUS, STAGE_KEY, SaveEvery
+from emo_lightning.experiment.saving import LAST, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
 
@@ -34,8 +34,7 @@ class KeepWhenCut(Callback):
     """Saves a checkpoint at the step at which training is asked to stop, while the loop's counters still say where it stands.
 
     Args:
-        last: the checkpoint that the next start goes on from.
-        digest: of the stage, which every checkpoint of it names.
+        kept: the stage's checkpoints.
         every: how often to save besides.
         begun: the checkpoint that this start goes on from.
         accumulate: micro-batches of a step, as the Trainer is configured.
@@ -43,14 +42,14 @@ class KeepWhenCut(Callback):
 
     def __init__(
         self,
-        last: Path,
-        digest: str = "",
+        kept: Checkpoints,
         every: SaveEvery | None = None,
         begun: Path | None = None,
         accumulate: int = 1,
     ) -> None:
-        self.last = last
-        self.digest = digest
+        self.kept = kept
+        self.last = kept.out / "checkpoints" / LAST
+        """The checkpoint that the next start goes on from."""
         self.every = every or SaveEvery()
         self.cut: tuple[int, int] | None = None
         """(step, epoch from 1) at which it was asked to stop in mid-epoch or before its last epoch."""
@@ -78,14 +77,14 @@ class KeepWhenCut(Callback):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of every checkpoint, whoever asked for it."""
-        checkpoint[STAGE_KEY] = self.digest
+        checkpoint[STAGE_KEY] = self.kept.digest
         note_place(trainer, checkpoint, validating=self._validating)
         note_cut(trainer, checkpoint)
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Before the loops take their counters from it, and the savers what they have saved."""
-        follow_files(checkpoint, _savers_of(trainer), self.last.parent.parent)
+        follow_files(checkpoint, _savers_of(trainer), self.kept.out)
         noted = noted_cut(checkpoint, self.accumulate)
         self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
         self._steps = checkpoint["global_step"]
@@ -207,7 +206,7 @@ class KeepWhenCut(Callback):
         """
         self._check(trainer)
         if trainer.is_global_zero:
-            self.last.with_name(PREVIOUS).unlink(missing_ok=True)
+            remove_previous(self.kept)
 
     def _check(self, trainer: Trainer) -> None:
         """Whether it reached `max_epochs`, `max_steps` or a rule of its own (early stopping)."""
@@ -268,21 +267,15 @@ def _savers_of(trainer: Trainer) -> list[ModelCheckpoint]:
     return [one for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint)]
 
 
-def saved_to(trainer: Trainer) -> list[Path]:
-    """Folders that the Trainer's callbacks write checkpoints to."""
-    return [Path(saver.dirpath) for saver in _savers_of(trainer) if saver.dirpath]
-
-
 def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun: Path | None = None) -> KeepWhenCut:
     """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
-    keeper = KeepWhenCut(stage.out / "checkpoints" / LAST, stage.digest, every, begun, trainer.accumulate_grad_batches)
+    keeper = KeepWhenCut(Checkpoints.of(stage), every, begun, trainer.accumulate_grad_batches)
     for callback in callbacks_of(trainer):
         if isinstance(callback, Timer):
             callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005
     callbacks_of(trainer).append(keeper)
     trainer.strategy.checkpoint_io = WholeCheckpoints()
-    for folder in (keeper.last.parent, *saved_to(trainer)):
-        remove_left_behind(folder, "*.ckpt.*.tmp")
+    remove_half_written(keeper.kept, first=trainer.is_global_zero)
     trainer.save_checkpoint = _with_time_to_save(trainer.save_checkpoint, log_rows_first(trainer))  # type: ignore[method-assign]
     answer_signals_alone(trainer)
     return keeper

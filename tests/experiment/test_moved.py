@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.data.feature_module import FeatureDataModule
-from emo_lightning.experiment.cut_short import saved_to, watch
-from emo_lightning.experiment.saving import newest_checkpoint
+from emo_lightning.experiment.cut_short import watch
+from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.optim import OptimConfig
@@ -37,7 +37,7 @@ class CutAt(Callback):
     def __init__(self, epoch: int | None) -> None:
         self.epoch = epoch
 
-    def on_train_epoch_start(self, trainer: Trainer, *_: object) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch == self.epoch:
             raise PowerCutError
 
@@ -69,9 +69,9 @@ def train(out: Path, caches: list[str], epochs: int, named: bool, cut: int | Non
         num_sanity_val_steps=0,
         max_epochs=epochs,
     )
-    begun = newest_checkpoint(out, stage.digest, saved_to(trainer))
+    begun = newest_checkpoint(Checkpoints.of(stage))
     keeper = watch(trainer, stage, None, begun)
-    trainer.fit(task, datamodule=FeatureDataModule(*caches, batch_size=16), ckpt_path=begun, weights_only=True)
+    trainer.fit(task, datamodule=FeatureDataModule(caches[0], caches[1], batch_size=16), ckpt_path=begun, weights_only=True)
     keeper.check(trainer)
     return saver
 

@@ -43,14 +43,14 @@ class Damages(Callback):
 
 @pytest.mark.parametrize(("gone", "found"), [(False, "damaged: .* has changed since it was written"), (True, "no such file")])
 def test_a_damaged_best_checkpoint_becomes_no_head(gone: bool, found: str, tmp_path: Path) -> None:
-    caches = [write_cache(tmp_path / name, 16, seed) for seed, name in enumerate(("train", "val"))]
+    train, val = (write_cache(tmp_path / name, 16, seed) for seed, name in enumerate(("train", "val")))
     out = tmp_path / "des"
     saver = ModelCheckpoint(out / "checkpoints", "best", monitor="val/loss")
     trainer = trainer_of(out, 1, callbacks=[saver, Damages(gone)], enable_checkpointing=True)
     with pytest.raises(
         CheckpointFileError, match=rf"best\.ckpt: {found}.*; it held the best weights .* delete {out} to train anew"
     ):
-        trainer.fit(DESTask(DESHeadArgs(des_dim=12)), datamodule=FeatureDataModule(*caches, batch_size=16))
+        trainer.fit(DESTask(DESHeadArgs(des_dim=12)), datamodule=FeatureDataModule(train, val, batch_size=16))
     assert not (out / "head").exists()
 
 
