@@ -77,7 +77,7 @@ def _table6(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
         )
 
 
-def _cross_dataset(table: Table, _: Mapping[str, Table]) -> Iterator[Fact]:
+def _cross_dataset(table: Table, _others: Mapping[str, Table]) -> Iterator[Fact]:
     """The largest loss of any arm on any set out of its domain."""
     column = "worst" if "worst" in table.column_keys else "worst set"  # A `page.json` without keys, made before 0.2.0.
     if column not in table.column_keys:
