@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,15 +66,13 @@ class Measured:
 
     rates: dict[str, float]
     """As `perf/` has them."""
-    gib: float
-    """At most: on a GPU what was allocated there, else the process's own."""
     loss: float
     """Mean of the counted steps."""
     counts: Counts = field(default_factory=Counts)
 
     def row(self) -> dict[str, object]:
         """For the table."""
-        return {**self.rates, **asdict(self), "memory": self.gib}
+        return {**self.rates, **asdict(self)}
 
 
 def measure(cell: Cell, place: Place) -> dict[str, object]:
@@ -95,12 +92,6 @@ def settle(device: str) -> None:
     """Wait until the device has done what it was told."""
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def peak(rates: dict[str, float]) -> float:
-    """GiB at most: of the GPU where there is one, else of this process."""
-    # Linux counts in KiB.
-    return rates.get("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 class _Watch(pl.Callback):
@@ -171,10 +162,10 @@ def _ours(cell: Cell, place: Place, out: str) -> Measured:
     )
     trainer.fit(task, datamodule=data)
     rates = cast("dict[str, float]", task.throughput.summary()["perf"])
-    gib, batch = peak(rates), watch.batch
+    batch = watch.batch
     assert batch is not None
     # `fit` leaves the model on the CPU.
     net = task.net.to(cell.device)
     with torch.autocast(cell.device, torch.bfloat16, enabled=cell.device == "cuda"):
         counts = count(net, lambda: net.answer_loss(batch))
-    return Measured(rates, gib, float(torch.stack(watch.losses).mean()), counts)
+    return Measured(rates, float(torch.stack(watch.losses).mean()), counts)
