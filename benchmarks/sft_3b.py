@@ -122,20 +122,23 @@ def cells(asked: argparse.Namespace) -> list[Cell]:
     return found
 
 
-COLUMNS = "side | tuning | vision | pixels | tokens | checkpointing | tokens/s | images/s | MFU | GiB | wait | fill | calls | waits | loss | × TRL"
+COLUMNS = (
+    "side | tuning | vision | pixels | tokens | checkpointing | tokens/s | images/s | MFU | GiB | wait | fill | padding | calls | waits | "
+    "loss | × TRL"
+)
 
 
 def line(cell: Cell, row: dict[str, Any], beside: dict[str, Any] | None) -> str:
     """A row of the Markdown table."""
     what = f"| {cell.side} | {cell.tuning} | {cell.vision} | {cell.pixels} | {cell.tokens} | {cell.checkpointing} |"
     if "error" in row:
-        return f"{what} {row['error']} |" + " |" * 9
+        return f"{what} {row['error']} |" + " |" * 10
     calls = " + ".join(f"{row['counts']['calls'][tower]:g}" for tower in ("vision", "language"))
     mfu = f"{row['mfu']:.1%}" if "mfu" in row else "–"
     times = f"{row['tokens_per_s'] / beside['tokens_per_s']:.2f}" if beside and "error" not in beside else "–"
     return (
         f"{what} {row['tokens_per_s']:,.0f} | {row['images_per_s']:.2f} | {mfu} | {row['memory']:.2f} | {row['data_wait']:.1%} | "
-        f"{row['fill']:.1%} | {calls} | {row['counts']['waits']} | {row['loss']:.3f} | {times} |"
+        f"{row['fill']:.1%} | {row['padding']:.1%} | {calls} | {row['counts']['waits']} | {row['loss']:.3f} | {times} |"
     )
 
 

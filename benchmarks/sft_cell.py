@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -68,6 +69,8 @@ class Measured:
     """As `perf/` has them."""
     loss: float
     """Mean of the counted steps."""
+    padding: float
+    """Share of a step's tokens that went through the model for nothing."""
     counts: Counts = field(default_factory=Counts)
 
     def row(self) -> dict[str, object]:
@@ -92,6 +95,12 @@ def settle(device: str) -> None:
     """Wait until the device has done what it was told."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def padding_of(batch: Mapping[str, Any]) -> float:
+    """Share of a batch's tokens that are none of a sample."""
+    real = sum(batch["lengths"]) if "lengths" in batch else int(batch["attention_mask"].sum())
+    return 1.0 - real / float(batch["input_ids"].numel())
 
 
 class _Watch(pl.Callback):
@@ -168,4 +177,4 @@ def _ours(cell: Cell, place: Place, out: str) -> Measured:
     net = task.net.to(cell.device)
     with torch.autocast(cell.device, torch.bfloat16, enabled=cell.device == "cuda"):
         counts = count(net, lambda: net.answer_loss(batch))
-    return Measured(rates, float(torch.stack(watch.losses).mean()), counts)
+    return Measured(rates, float(torch.stack(watch.losses).mean()), padding_of(batch), counts)

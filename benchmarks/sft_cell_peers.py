@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import sft_given as given
 from benchmarks.command import find_peers
-from benchmarks.sft_cell import LR, Cell, Measured, Place, settle
+from benchmarks.sft_cell import LR, Cell, Measured, Place, padding_of, settle
 from benchmarks.sft_counts import count
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
@@ -82,7 +82,7 @@ class _Seen:
         inputs = QWEN2_5_VL.model_inputs(last)
         with torch.autocast(self.cell.device, torch.bfloat16, enabled=self.cell.device == "cuda"):
             counts = count(backbone, lambda: backbone.base(**inputs, use_cache=False))
-        return Measured(rates, statistics.fmean(float(loss) for loss in self.losses), counts)
+        return Measured(rates, statistics.fmean(float(loss) for loss in self.losses), padding_of(last), counts)
 
 
 def _load(cell: Cell, place: Place) -> tuple[PreTrainedModel, Processor]:
