@@ -75,7 +75,7 @@ def in_chunks(term: Callable[..., Tensor], lm_head: nn.Module, states: Tensor, *
         *rest: (N, …) each.
     """
     if len(states) > _most_rows(lm_head) and _learns_alone(lm_head) and torch.is_grad_enabled():
-        found: Tensor = _LearningHead.apply(term, lm_head.weight, states, *rest)  # type: ignore[no-untyped-call]
+        found: Tensor = _LearningHead.apply(term, lm_head.weight, states, *rest)
         return found
     parts = each_chunk(term, lm_head, states, *rest)
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
@@ -101,9 +101,9 @@ def _most_rows(lm_head: nn.Module) -> int:
 
 def _learns_alone(lm_head: nn.Module) -> bool:
     """Whether its weight is all that it has, and learns; an adapter on it, or a hook, has to be called, and shards be gathered."""
-    plain = type(lm_head) is nn.Linear and lm_head.bias is None
-    learns = plain and lm_head.weight.requires_grad and not isinstance(lm_head.weight, DTensor)
-    return learns and not lm_head._forward_hooks and not lm_head._forward_pre_hooks
+    if type(lm_head) is not nn.Linear or lm_head.bias is not None or lm_head._forward_hooks or lm_head._forward_pre_hooks:
+        return False
+    return lm_head.weight.requires_grad and not isinstance(lm_head.weight, DTensor)
 
 
 class _LearningHead(torch.autograd.Function):

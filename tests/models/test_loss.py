@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
@@ -91,11 +91,10 @@ def test_emotion_terms_of_the_3b_take_no_more_either() -> None:
 
 
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three positions at once, and seven words of the gradient."""
     monkeypatch.setattr(loss, "MAX_LOGITS", 3 * 50)
     monkeypatch.setattr(loss, "_ROWS", 7)
-    return
 
 
 @pytest.mark.usefixtures("small_chunks")
