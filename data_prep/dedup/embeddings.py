@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.engine import ItemRow, Result, Step, portable
+from data_prep.engine import EngineResult, ItemRow, Step, portable
 from data_prep.local_models.decoding import decode
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_loading import foreign_files, load_whole, quiet_library
@@ -136,7 +136,7 @@ class Embedding(Step["Image.Image"]):
         """RGB."""
         return decode(data)
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Image.Image]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Image.Image]], list[EngineResult]]:
         """See `Step.load`.
 
         Raises:

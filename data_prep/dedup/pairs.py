@@ -16,7 +16,7 @@ _MOST_EDGES = 4_000_000
 Indices = NDArray[np.int64]
 Distances = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
+PixelMask = NDArray[np.bool_]
 Bits = NDArray[np.uint8]
 Vectors = NDArray[np.float16] | NDArray[np.float32]
 
@@ -89,7 +89,7 @@ def hash_distance(first: Hashes, second: Hashes, mirror: int) -> Bits:
     return bits
 
 
-Keep = Callable[[Indices, Indices, Bits], Mask]
+Keep = Callable[[Indices, Indices, Bits], PixelMask]
 """Of pairs (first, second, bits): which of them are wanted, (n,) bool. Called in the threads."""
 
 

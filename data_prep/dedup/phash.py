@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_prep.engine import ItemRow, Result, Step
+from data_prep.engine import EngineResult, ItemRow, Step
 from emo_lightning.core.images import open_image
 
 Grey = NDArray[np.uint8]
@@ -171,6 +171,6 @@ class Hashing(Step[bytes]):
         """The hashes: all of the work is done in the threads."""
         return fingerprint(data)
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[bytes]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[bytes]], list[EngineResult]]:
         """Nothing is loaded."""
         return lambda _, prepared: list(prepared)

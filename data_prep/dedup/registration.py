@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_prep.dedup.phash import inside_of
-from data_prep.engine import ItemRow, Result, Step
+from data_prep.engine import EngineResult, ItemRow, Step
 
 METHOD = "grey40-1"
 """Name of the thumbnails in the ledger: to be changed whenever they come out differently."""
@@ -143,6 +143,6 @@ class Thumbnails(Step[bytes]):
         """The thumbnail: all of the work is done in the threads."""
         return thumbnail(data)
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[bytes]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[bytes]], list[EngineResult]]:
         """Nothing is loaded."""
         return lambda _, prepared: list(prepared)

@@ -13,7 +13,7 @@ from data_prep.dedup import phash, registration
 from data_prep.dedup.groups import Candidate, DedupDecision, Likeness, Thresholds, decide
 from data_prep.dedup.pairs import Edges, Forest, Hashes, Indices, close_vectors, components
 from data_prep.dedup.search import NO_EDGES, FoundPairs, parts, search
-from data_prep.engine import LOCAL, Engine, ItemRow, Prepared, Result, Step, in_batches
+from data_prep.engine import LOCAL, Engine, EngineResult, ItemRow, Prepared, Step, in_batches
 from data_prep.store.store import Store
 from data_prep.store.tables import COUNT_DUPLICATES
 from emo_lightning.core.errors import InputError
@@ -278,7 +278,7 @@ def _embeddings(
 
 def _computed_in_chunks(
     store: Store, files: dict[str, str], missing: Sequence[str], size: int, step: Step[Prepared], engine: Engine
-) -> Iterator[tuple[Sequence[str], list[Result], int]]:
+) -> Iterator[tuple[Sequence[str], list[EngineResult], int]]:
     """Images, what the step finds in them, and how many are done."""
     chunks = in_batches(missing, size)
     rows = [[ItemRow(sha256, files[sha256]) for sha256 in chunk] for chunk in chunks]

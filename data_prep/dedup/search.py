@@ -14,7 +14,7 @@ from data_prep.dedup.pairs import (
     Forest,
     Hashes,
     Indices,
-    Mask,
+    PixelMask,
     close_between,
     close_hashes,
     hash_distance,
@@ -70,7 +70,7 @@ def search(
     candidates: list[Indices] = []
     total = len(hashes) * (2 if parts else 1)
 
-    def wanted(i: Indices, j: Indices, bits: Bits) -> Mask:
+    def wanted(i: Indices, j: Indices, bits: Bits) -> PixelMask:
         found = bits <= most
         rest = np.flatnonzero(~found)
         found[rest] = windows.alike(leaders[i[rest]], leaders[j[rest]])
@@ -105,7 +105,7 @@ def _by_centre(
     """Pairs of which one is like the centre of the other, which is what a crop is most like."""
     centres, of_centre, _, _ = _first_owners(windows.of[shown, CENTRE], shown)
 
-    def wanted(i: Indices, j: Indices, _: Bits) -> Mask:
+    def wanted(i: Indices, j: Indices, _: Bits) -> PixelMask:
         return windows.alike(leaders[i], of_centre[j])
 
     for i, j, _ in close_between(hashes, centres, _WIDE, on_rows, keep=wanted):
@@ -124,7 +124,7 @@ class _Windows:
         for i in shown:
             self.of[i] = prints[i][: len(WINDOWS)]
 
-    def alike(self, first: Indices, second: Indices) -> Mask:
+    def alike(self, first: Indices, second: Indices) -> PixelMask:
         """(pairs,) whether a window of one image is like the other as a whole, mirrored or not."""
         found = np.empty(len(first), bool)
         for start in range(0, len(first), _LOOKED):
@@ -142,7 +142,7 @@ class PairParts:
     part: Indices
     start: Distances
     """(pairs, 4), see `phash.WINDOWS`."""
-    mirrored: Mask
+    mirrored: PixelMask
 
 
 def parts(prints: Sequence[Hashes], pairs: Indices) -> PairParts:

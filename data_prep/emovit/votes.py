@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.config import LocalAnnotatorConfig, PrepConfig
 from data_prep.emovit.vote import DistributionVote, SaidRow
-from data_prep.engine import LOCAL, Engine, ItemRow, Result, Step, in_batches, portable
+from data_prep.engine import LOCAL, Engine, EngineResult, ItemRow, Step, in_batches, portable
 from data_prep.local_models.checkpoints import CheckpointError, identity
 from data_prep.local_models.decoding import decode, device_of
 from data_prep.store.ledger import Ledger
@@ -101,7 +101,7 @@ class Voting(Step["Image.Image"]):
         """RGB."""
         return decode(data)
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Image.Image]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Image.Image]], list[EngineResult]]:
         """See `Step.load`; results are JSON objects, probabilities by emotion.
 
         Raises:
@@ -117,7 +117,7 @@ class Voting(Step["Image.Image"]):
             voter.path, voter.prompt, device=device_of(voter.device), batch_size=voter.batch_size
         )
 
-        def votes(_: Sequence[ItemRow], images: Sequence[Image.Image]) -> list[Result]:
+        def votes(_: Sequence[ItemRow], images: Sequence[Image.Image]) -> list[EngineResult]:
             return [json.dumps({str(e): vote[e] for e in EMOTIONS}) for vote in scorer.vote(images)]
 
         return votes

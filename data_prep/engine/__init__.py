@@ -13,17 +13,17 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 
-from data_prep.engine.base import Engine, EngineError, ItemRow, Prepared, Result, Step, in_batches, portable
+from data_prep.engine.base import Engine, EngineError, EngineResult, ItemRow, Prepared, Step, in_batches, portable
 from data_prep.engine.local import LOCAL, LocalEngine
 
 __all__ = [
     "LOCAL",
     "Engine",
     "EngineError",
+    "EngineResult",
     "ItemRow",
     "LocalEngine",
     "Prepared",
-    "Result",
     "Step",
     "chosen_engine",
     "in_batches",

@@ -22,7 +22,7 @@ Prepared = TypeVar("Prepared")
 MakeAttempts = Callable[..., "Attempts"]
 """Called as the class `Attempts` is."""
 
-Result = str | bytes
+EngineResult = str | bytes
 """What a step finds in one image, as the ledger keeps it."""
 
 
@@ -51,7 +51,7 @@ class Step(ABC, Generic[Prepared]):
         """One encoded image, made ready; several run at once in threads."""
 
     @abstractmethod
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Prepared]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Prepared]], list[EngineResult]]:
         """Load what is needed, once in a process; returns the function of a batch: rows and their prepared images to results.
 
         Raises:
@@ -62,7 +62,7 @@ class Step(ABC, Generic[Prepared]):
 class Engine(Protocol):
     """See `data_prep.engine`."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[EngineResult]]:
         """The results of each batch, in the order of the batches; nothing is loaded where there are none.
 
         Args:

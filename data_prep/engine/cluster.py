@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from data_prep.engine.base import EngineError, ItemRow, MakeAttempts, Prepared, Result, Step
+from data_prep.engine.base import EngineError, EngineResult, ItemRow, MakeAttempts, Prepared, Step
 
 if TYPE_CHECKING:
     from data_prep.store.store import Store
@@ -103,7 +103,7 @@ def _initialised(address: str, without_token: bool) -> Iterator[None]:
 class RayEngine:
     """The cluster that this process is connected to."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[EngineResult]]:
         """See `Engine.map`.
 
         Raises:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from data_prep.engine.base import Engine, ItemRow, MakeAttempts, Prepared, Result, Step
+from data_prep.engine.base import Engine, EngineResult, ItemRow, MakeAttempts, Prepared, Step
 from data_prep.provider.attempts import Attempts
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _THREADS = max(4, os.cpu_count() or 1)
 class LocalEngine:
     """This machine."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[EngineResult]]:
         """See `Engine.map`; at most two batches of images are in memory."""
         if not batches:
             return

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from data_prep.engine.base import EngineError, ItemRow, Prepared, Result, Step
+from data_prep.engine.base import EngineError, EngineResult, ItemRow, Prepared, Step
 from data_prep.engine.ray_handles import cluster_nodes
 from emo_lightning.core.errors import UserError
 
@@ -30,7 +30,7 @@ _INDEX, _DATA = "batch", "data"
 """Columns: the number of the batch, and what there is of it, pickled."""
 
 
-def results(root: Path, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[Result]]:
+def results(root: Path, batches: Sequence[Sequence[ItemRow]], step: Step[Prepared]) -> Iterator[list[EngineResult]]:
     """Results batch by batch, in order.
 
     Args:
@@ -120,13 +120,13 @@ class Worker(Generic[Prepared]):
 
     def __init__(self, step: Step[Prepared]) -> None:
         self._step = step
-        self._compute: Callable[[Sequence[ItemRow], Sequence[Prepared]], list[Result]] | None = None
+        self._compute: Callable[[Sequence[ItemRow], Sequence[Prepared]], list[EngineResult]] | None = None
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
         """One batch."""
         return _answered(table, self._results)
 
-    def _results(self, found: list[tuple[ItemRow, bytes]] | str) -> list[Result] | str:
+    def _results(self, found: list[tuple[ItemRow, bytes]] | str) -> list[EngineResult] | str:
         if isinstance(found, str):
             return found
         if self._compute is None:

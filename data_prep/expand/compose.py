@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.stats.graph import Combination, Kind, Node, TripletGraph
+from data_prep.stats.graph import Combination, Node, NodeKind, TripletGraph
 from emo_lightning.core.records import EMOTIONS, Emotion
 
-PARTS: tuple[Kind, ...] = ("background", "attribute", "subject")
+PARTS: tuple[NodeKind, ...] = ("background", "attribute", "subject")
 _TRIES = 200
 """Draws without a new composition after which an emotion's words count as used up."""
 
@@ -27,7 +27,7 @@ class Composition:
     """Background, attribute, subject, and the emotion that is intended; what the image evokes is for the annotators to say."""
     parent: Combination
     """The known combination that it was made from."""
-    replaced: tuple[Kind, ...]
+    replaced: tuple[NodeKind, ...]
     """One or two of `PARTS`."""
     novel_edges: tuple[str, ...]
     """Pairs (`kind-kind`) that no image shows together."""
@@ -126,7 +126,7 @@ class _Draws:
     ) -> None:
         self.known, self.emotion, self.two, self.edges = known, emotion, two_elements, edges
         self.parents = [c for c in seeds.combinations if c.emotion is emotion]
-        near: dict[Kind, Counter[str]] = {part: Counter() for part in PARTS}
+        near: dict[NodeKind, Counter[str]] = {part: Counter() for part in PARTS}
         for parent in self.parents:
             for part in PARTS:
                 near[part][getattr(parent, part)] += len(seeds.combinations[parent])
@@ -148,7 +148,7 @@ class _Draws:
                 used.add(composition.triple)
                 yield composition
 
-    def _draw(self, words: Mapping[Kind, _Bag], rng: random.Random) -> Composition | None:
+    def _draw(self, words: Mapping[NodeKind, _Bag], rng: random.Random) -> Composition | None:
         parent = rng.choice(self.parents)
         replaced = tuple(sorted(rng.sample(PARTS, 2 if rng.random() < self.two else 1), key=PARTS.index))
         parts: dict[str, str] = {part: getattr(parent, part) for part in PARTS}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data_prep.config import GroundingConfig
-from data_prep.engine import LOCAL, Engine, ItemRow, Result, Step, in_batches, portable
+from data_prep.engine import LOCAL, Engine, EngineResult, ItemRow, Step, in_batches, portable
 from data_prep.grounding.base import Grounder, GroundingError, PhraseQuery, cut, query_text, rank
 from data_prep.grounding.regions import RegionGrounder
 from data_prep.local_models.checkpoints import identity
@@ -110,7 +110,7 @@ class Grounding(Step["Image.Image"]):
         """RGB."""
         return decode(data)
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Image.Image]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Image.Image]], list[EngineResult]]:
         """See `Step.load`; results are JSON lists of `schema.GroundedObject`.
 
         Raises:
@@ -121,7 +121,7 @@ class Grounding(Step["Image.Image"]):
             raise GroundingError(msg)
         grounder = make_grounder(self._config)
 
-        def compute(rows: Sequence[ItemRow], images: Sequence[Image.Image]) -> list[Result]:
+        def compute(rows: Sequence[ItemRow], images: Sequence[Image.Image]) -> list[EngineResult]:
             found = grounder.ground([PhraseQuery(image, row.given) for row, image in zip(rows, images, strict=True)])
             return [_as_json(objects) for objects in found]
 

@@ -25,8 +25,8 @@ FIELDS = (*REQUIRED, "objects")
 RECORD = "record"
 """Field of a decision about the whole record: `wrong` discards it."""
 
-Verdict = Literal["right", "wrong", "mended", "undone"]
-VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "mended")
+ReviewVerdict = Literal["right", "wrong", "mended", "undone"]
+VERDICTS: tuple[ReviewVerdict, ...] = ("right", "wrong", "mended")
 MAX_TEXT = 4000
 """Characters of a mended text."""
 
@@ -42,7 +42,7 @@ class Review:
     item_id: str
     field: str
     reviewer: str
-    verdict: Verdict
+    verdict: ReviewVerdict
     shown: object
     """The value that was judged, as JSON (see `shown_value`)."""
     value: object = None
@@ -58,14 +58,14 @@ class Review:
 class Decision:
     """What the reviewers together decided about a field."""
 
-    verdict: Verdict
+    verdict: ReviewVerdict
     value: object
     shown: object
     votes: dict[str, int]
     """Reviewers by verdict."""
 
 
-def as_verdict(text: object) -> Verdict | None:
+def as_verdict(text: object) -> ReviewVerdict | None:
     """The verdict of that name; None where there is none that a reviewer may give."""
     return next((verdict for verdict in VERDICTS if verdict == text), None)
 

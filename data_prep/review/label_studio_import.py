@@ -18,7 +18,7 @@ from data_prep.review.decisions import (
     VERDICTS,
     Review,
     ReviewError,
-    Verdict,
+    ReviewVerdict,
     as_verdict,
     field_json,
     mended,
@@ -273,7 +273,9 @@ def _rows(task: _Task, annotation: Mapping[str, object], who: str, moment: float
     return rows, unknown
 
 
-def _verdict(record: Record, field: str, said: str | None, before: object, value: object, *, filled: bool) -> Verdict | None:
+def _verdict(
+    record: Record, field: str, said: str | None, before: object, value: object, *, filled: bool
+) -> ReviewVerdict | None:
     """What the annotator said of a field, by word and by deed; None: nothing.
 
     A changed value says more than any word beside it: `right` and another text is a text that is right now.

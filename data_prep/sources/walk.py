@@ -53,7 +53,7 @@ _BEGINNINGS = (
 )
 _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF", b"crx ": "RAW"}
 
-Kind = Literal["picture", "other picture", "no picture", "no file"]
+FileKind = Literal["picture", "other picture", "no picture", "no file"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class FoundFile:
     """One file below a folder."""
 
     path: Path
-    kind: Kind
+    kind: FileKind
     """`picture`: in a format that we read, by its name or its first bytes; `no file`: a pipe, a socket, a broken link, a link to elsewhere."""
     what: str
     """Its ending and what is known of its format, for messages."""

@@ -24,8 +24,8 @@ from emo_lightning.core.records import Emotion, Record
 if TYPE_CHECKING:
     import networkx
 
-Kind = Literal["background", "attribute", "subject", "emotion"]
-KINDS: tuple[Kind, ...] = ("background", "attribute", "subject", "emotion")
+NodeKind = Literal["background", "attribute", "subject", "emotion"]
+KINDS: tuple[NodeKind, ...] = ("background", "attribute", "subject", "emotion")
 
 GRAPHML = "triplets.graphml"
 TABLES = ("triplets.parquet", "nodes.parquet", "edges.parquet")
@@ -40,7 +40,7 @@ class GraphError(InputError):
 class Node(NamedTuple):
     """A word of the graph; the same text of another kind is another node."""
 
-    kind: Kind
+    kind: NodeKind
     text: str
 
     @property
@@ -115,7 +115,7 @@ class TripletGraph:
             counts.update(dict.fromkeys(combinations(combination.nodes(), 2), len(ids)))
         return {edge: counts[edge] for edge in sorted(counts, key=lambda e: (_order(e[0]), _order(e[1])))}
 
-    def words(self, kind: Kind) -> dict[str, int]:
+    def words(self, kind: NodeKind) -> dict[str, int]:
         """Images per text of one kind."""
         return {node.text: count for node, count in self.nodes.items() if node.kind == kind}
 

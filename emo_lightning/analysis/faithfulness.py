@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.records import EMOTIONS, Emotion, PredictedObject, Prediction, SchemaError
-from emo_lightning.data.images import Mask, PixelBox, masked, whole_pixels
+from emo_lightning.data.images import MaskFill, PixelBox, masked, whole_pixels
 from emo_lightning.metrics.bootstrap import RESAMPLES, draws, mean_estimate
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class MaskPlan:
         SchemaError: draws below 1, or max_overlap not from 0 to 1.
     """
 
-    mask: Mask = "mean"
+    mask: MaskFill = "mean"
     """`mean` paints the image's mean colour, `blur` blurs."""
     draws: int = 8
     """Random boxes per image."""
@@ -115,7 +115,7 @@ class Faithfulness(TypedDict):
     skipped: dict[str, int]
     """Reason -> images."""
     rows: list[ImageFaithfulness]
-    mask: Mask
+    mask: MaskFill
     draws: int
     max_overlap: float
     seed: int

@@ -21,10 +21,10 @@ from emo_lightning.analysis.table5_result import (
     ArmColumn,
     BaselineColumn,
     ByEmotion,
+    RowValues,
     ScoredColumn,
     SplitScores,
     Table5Result,
-    Values,
 )
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
@@ -353,5 +353,5 @@ def _by_emotion(confusion: Classes, values: Replicates, emotion: int) -> ByEmoti
     }
 
 
-def _values(rows: Mapping[str, Array], at: int) -> Values:
+def _values(rows: Mapping[str, Array], at: int) -> RowValues:
     return {row: float(values[at]) if np.isfinite(values[at]) else None for row, values in rows.items()}

@@ -8,7 +8,7 @@ from emo_lightning.analysis.affect import AffectScores
 from emo_lightning.analysis.table5_rows import Mode
 from emo_lightning.metrics.bootstrap import Difference
 
-Values = dict[str, float | None]
+RowValues = dict[str, float | None]
 """Row -> x100, None where it was not computed or nothing could be scored; in the order of `ROWS`."""
 
 
@@ -19,8 +19,8 @@ class ByEmotion(TypedDict):
     precision: float | None
     recall: float | None
     f1: float | None
-    paper: Values
-    strict: Values
+    paper: RowValues
+    strict: RowValues
 
 
 class Confusion(TypedDict):
@@ -34,8 +34,8 @@ class Confusion(TypedDict):
 class ScoredColumn(TypedDict):
     """One column of the table."""
 
-    paper: Values
-    strict: Values
+    paper: RowValues
+    strict: RowValues
     counts: dict[str, int]
     """What was missing or could not be read, and how often."""
     support: dict[Mode, dict[str, int]]

@@ -22,7 +22,7 @@ _META = re.compile(r"__[^/]*__($|/)")
 """Names that webdataset passes over."""
 
 
-class Part(NamedTuple):
+class MemberBytes(NamedTuple):
     """The bytes of one member of a sample."""
 
     offset: int = 0
@@ -35,9 +35,9 @@ class Part(NamedTuple):
 class Sample(NamedTuple):
     """Where the parts of one sample stand."""
 
-    image: Part
-    json: Part
-    des: Part
+    image: MemberBytes
+    json: MemberBytes
+    des: MemberBytes
     """All 0 where there is none."""
 
 
@@ -71,7 +71,7 @@ def group_samples(
     ignored: Counter[str] = Counter()
     dotted: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (key, rest of the name), part -> member
     key = ""
-    parts: dict[str, Part] = {}
+    parts: dict[str, MemberBytes] = {}
     for member, crc in members:
         split = split_name(member.name)
         part = None if split is None else _part(split[1], record)
@@ -92,7 +92,7 @@ def group_samples(
                 f"{name}: byte {member.header}: key {key!r} has two members for {part}: {parts[part].extension!r}, {split[1]!r}"
             )
             raise ShardError(msg)
-        parts[part] = Part(member.offset, member.size, crc, split[1])
+        parts[part] = MemberBytes(member.offset, member.size, crc, split[1])
     if parts:
         samples[key] = _sample(name, key, parts, record)
     _check_dots(name, samples, dotted)
@@ -134,7 +134,7 @@ def _check_dots(url: str, samples: dict[str, Sample], dotted: dict[tuple[str, st
         raise ShardError(msg)
 
 
-def _sample(url: str, key: str, parts: dict[str, Part], record: str) -> Sample:
+def _sample(url: str, key: str, parts: dict[str, MemberBytes], record: str) -> Sample:
     for part, allowed in (("json", record), ("image", ", ".join(IMAGES))):
         if part not in parts:
             what = part if part == "image" or record == "json" else "label"
@@ -142,4 +142,4 @@ def _sample(url: str, key: str, parts: dict[str, Part], record: str) -> Sample:
             if what == "json":
                 msg += "; what the tars of others have in its place is declared by data.labels"
             raise ShardError(msg)
-    return Sample(parts["image"], parts["json"], parts.get("des", Part()))
+    return Sample(parts["image"], parts["json"], parts.get("des", MemberBytes()))

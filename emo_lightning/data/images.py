@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PixelBox = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
-Mask = Literal["mean", "blur"]
+MaskFill = Literal["mean", "blur"]
 """How a box is covered: painted in the image's mean colour, or blurred."""
 BLUR = 0.25
 """Radius of the blur as a share of the box's shorter side."""
@@ -70,7 +70,7 @@ def whole_pixels(box: Sequence[float], size: tuple[int, int]) -> PixelBox | None
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def masked(image: Image.Image, box: PixelBox, how: Mask) -> Image.Image:
+def masked(image: Image.Image, box: PixelBox, how: MaskFill) -> Image.Image:
     """A copy of an RGB image with one box painted in the image's mean colour, or blurred."""
     out = image.copy()
     size = (box[2] - box[0], box[3] - box[1])

@@ -24,7 +24,7 @@ from emo_lightning.data.step_cut import StepCut
 from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
 from emo_lightning.experiment.found_checkpoints import Checkpoints, remove_half_written, remove_previous
 from emo_lightning.experiment.moved import follow_files
-from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, log_rows_first, note_place
+from emo_lightning.experiment.places import ResumePlace, find_place, go_on_at, leave_end, log_rows_first, note_place
 from emo_lightning.experiment.saving import LAST, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
@@ -56,7 +56,7 @@ class KeepWhenCut(Callback):
         self._step = 0
         self._since = 0.0
         self._saved = 0.0
-        self._place: Place | None = None
+        self._place: ResumePlace | None = None
         self._steps = 0
         self._most_steps: int | None = None
         self._validating = False

@@ -101,7 +101,7 @@ class FunctionKind:
         return found
 
 
-Kind = TrainerKind | FunctionKind
+StageKind = TrainerKind | FunctionKind
 
 _STORAGES = ("adlfs", "gcsfs", "s3fs")
 """Packages of which Lightning asks, wherever they are installed, whether a folder is theirs."""
@@ -114,7 +114,7 @@ _CACHED: dict[str, Role] = {"data.train": "cache", "data.val": "cache", "data.te
 _ARMS: dict[str, Role] = {"predictions": "file", "references": "tars", "train": "tars", "clip": "weights"}
 _SPACE: dict[str, Role] = {"embeddings": "file", "references": "tars"}
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, StageKind] = {
     "world": FunctionKind("data_prep.demo.prepare:world_stage", {"config": "file"}),
     "world_tars": FunctionKind("data_prep.demo.world_tars:world_tars_stage"),
     "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage", {"tars": "tars", "tower": "weights"}),
@@ -216,7 +216,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def find_kind(name: str) -> Kind:
+def find_kind(name: str) -> StageKind:
     """The kind of that name.
 
     Raises:

@@ -17,7 +17,7 @@ from lightning.pytorch.loops.progress import _ProcessedTracker
 
 from emo_lightning.experiment.elastic import scaled
 
-Place = Literal["validation", "end", "begin"]
+ResumePlace = Literal["validation", "end", "begin"]
 _DUE = "emo_validation_due"
 """In a checkpoint that was written at the end of a batch, or in a validation: whether a validation follows it."""
 
@@ -46,7 +46,7 @@ def note_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], *, valida
     trainer.should_stop = asked
 
 
-def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], accumulated: int) -> Place | None:
+def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], accumulated: int) -> ResumePlace | None:
     """Before a checkpoint is loaded: set its loops to where they go on; returns the place, if it is none within an epoch.
 
     Args:
@@ -95,7 +95,7 @@ def _begin_validation(progress: MutableMapping[str, Any], before: int) -> None:
     progress["is_last_batch"] = False
 
 
-def go_on_at(trainer: Trainer, place: Place) -> None:
+def go_on_at(trainer: Trainer, place: ResumePlace) -> None:
     """Once the loops know where they go on: the sums that told them are what was done, and at the end of an epoch nothing is left to do."""
     loop = trainer.fit_loop.epoch_loop
     total = loop.val_loop.batch_progress.total
@@ -113,7 +113,7 @@ def leave_end(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop.reset_restart_stage()
 
 
-def _before_step(loops: MutableMapping[str, Any]) -> Place | None:
+def _before_step(loops: MutableMapping[str, Any]) -> ResumePlace | None:
     """Where a step begins whose micro-batches are partly done: after that of the step before it, or at the beginning of the epoch."""
     batches = loops["epoch_loop.batch_progress"]
     if batches["current"]["processed"] == 0:

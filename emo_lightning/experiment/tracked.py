@@ -10,8 +10,8 @@ from typing import Literal, get_args
 from emo_lightning.core.wandb_defaults import wandb_mode
 from emo_lightning.experiment.files import ExperimentError
 
-Mode = Literal["online", "offline", "disabled"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+TrackingMode = Literal["online", "offline", "disabled"]
+MODES: tuple[TrackingMode, ...] = get_args(TrackingMode)
 _SAME_MODE = {"dryrun": "offline", "run": "online"}
 """Former names of W&B's own."""
 LONGEST_TAG = 64
@@ -32,7 +32,7 @@ class Tracking:
     """Of every stage, beside those that it has by itself: its arm and its seed."""
 
     @property
-    def chosen_mode(self) -> Mode:
+    def chosen_mode(self) -> TrackingMode:
         """The mode that holds now.
 
         Raises:

@@ -87,7 +87,7 @@ class StageResult:
         return of_stage(tables, self.stage.name, self.sources.of(self.stage))
 
 
-Place: TypeAlias = Literal["first", "pictures", "last"]
+SectionPlace: TypeAlias = Literal["first", "pictures", "last"]
 """Of a section: before the pages that other stages wrote, behind them among the pictures, or at the end."""
 
 
@@ -109,7 +109,7 @@ class Kind:
     text: str = ""
     with_page: bool = False
     """Whether the `page.json` of such a stage stands under the same heading, and not under one of its own."""
-    place: Place = "first"
+    place: SectionPlace = "first"
 
     def show(self, result: StageResult) -> Shown:
         """What a stage of this kind puts into the section."""

@@ -26,9 +26,9 @@ TUNING = "tuning"
 IDENTITY = b"emo_index"
 """Key of the schema's metadata of `IMAGES`: format, length of the embeddings and model, as JSON."""
 
-Kind = Literal["text", "number"]
+FieldKind = Literal["text", "number"]
 
-FIELDS: dict[str, Kind] = {
+FIELDS: dict[str, FieldKind] = {
     "id": "text",
     "file": "text",
     "member": "text",

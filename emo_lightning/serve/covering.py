@@ -14,7 +14,7 @@ from emo_lightning.serve.bodies import Strict
 from emo_lightning.serve.failures import ApiError
 from emo_lightning.serve.looking import PictureRequest
 from emo_lightning.serve.service import while_connected
-from emo_lightning.serve.shapes import Input, Number, given_input
+from emo_lightning.serve.shapes import FiniteNumber, Input, given_input
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -32,7 +32,7 @@ class CoverRequest(Strict):
     """A picture and a region of it."""
 
     image: Input
-    box: Annotated[list[Number], Field(min_length=4, max_length=4)]
+    box: Annotated[list[FiniteNumber], Field(min_length=4, max_length=4)]
     """[x1, y1, x2, y2] in pixels of the upright picture; what leaves it is cut off."""
     cover: Literal["mean", "blur"] = "mean"
     """By the picture's mean colour, or blurred."""

@@ -12,8 +12,8 @@ from emo_lightning.core.text import SMALL_WORDS
 if TYPE_CHECKING:
     from emo_lightning.inference.results import Said
 
-Part = Literal["background", "attribute", "subject"]
-PARTS: tuple[Part, ...] = ("background", "attribute", "subject")
+TripletPart = Literal["background", "attribute", "subject"]
+PARTS: tuple[TripletPart, ...] = ("background", "attribute", "subject")
 _WORD = re.compile(r"\w+")
 
 
@@ -29,7 +29,7 @@ class Piece:
 
     text: str
     regions: tuple[int, ...] = ()
-    parts: tuple[Part, ...] = ()
+    parts: tuple[TripletPart, ...] = ()
 
 
 def linked(said: Said) -> list[Piece]:
@@ -44,7 +44,7 @@ def linked(said: Said) -> list[Piece]:
     text = said.description or " – ".join(part for part in (said.background, said.attribute, said.subject) if part)
     words = [(found.start(), found.end(), _stem(found[0])) for found in _WORD.finditer(text)]
     regions: list[set[int]] = [set() for _ in words]
-    parts: list[set[Part]] = [set() for _ in words]
+    parts: list[set[TripletPart]] = [set() for _ in words]
     for number, region in enumerate(said.regions):
         places = _places(region.phrase, words) or _places(said.subject, words)
         for place in places:
@@ -75,7 +75,7 @@ def _stem(word: str) -> str:
 
 
 def _joined(
-    text: str, words: Sequence[tuple[int, int, str]], regions: Sequence[set[int]], parts: Sequence[set[Part]]
+    text: str, words: Sequence[tuple[int, int, str]], regions: Sequence[set[int]], parts: Sequence[set[TripletPart]]
 ) -> Iterator[Piece]:
     """Neighbouring words that name the same are one piece, with what stands between them."""
     at = place = 0

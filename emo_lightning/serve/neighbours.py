@@ -13,7 +13,7 @@ from emo_lightning.core.errors import UserError
 from emo_lightning.core.text import shown
 from emo_lightning.serve.bodies import Strict
 from emo_lightning.serve.failures import ApiError
-from emo_lightning.serve.shapes import Input, Number, given_input
+from emo_lightning.serve.shapes import FiniteNumber, Input, given_input
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -31,7 +31,7 @@ class SearchStart(Strict):
     """Where to look from: a picture, an embedding as `/v1/explain` gave it, or the id of an image of the index."""
 
     image: Input | None = None
-    embedding: list[Number] | None = None
+    embedding: list[FiniteNumber] | None = None
     id: str | None = None
 
 
@@ -40,7 +40,7 @@ class Conditions(Strict):
 
     emotion: str | list[str] | None = None
     """Only images of this emotion, or of one of these."""
-    intensity: str | Number | None = None
+    intensity: str | FiniteNumber | None = None
     """Only images of this intensity: `low`, `medium`, `high`, a number, a range `7-10`, or `>=7`."""
     where: list[str] = Field(default_factory=list)
     """Only images of which all of these are true: `FIELD=VALUE`, also `!=`, `~` (contains), `<`, `<=`, `>`, `>=`, as `emo index search --where`."""
@@ -50,7 +50,7 @@ class SearchRequest(Conditions):
     """The nearest images of the index to a picture, or to an embedding as `/v1/explain` gave it."""
 
     image: Input | None = None
-    embedding: list[Number] | None = None
+    embedding: list[FiniteNumber] | None = None
     k: int = Field(12, ge=1, le=200)
 
 

@@ -10,7 +10,7 @@ from emo_lightning.serve.bodies import Strict
 from emo_lightning.serve.failures import ApiError
 from emo_lightning.serve.pictures import Given, given
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+FiniteNumber = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Address(Strict):
@@ -168,12 +168,12 @@ class ChatRequest(Strict):
     embedding: bool = False
     """Ours: the embedding too, in `explanation.des` of the answer, of the same reading of the picture."""
     n: Literal[1] | None = None
-    temperature: Number | None = Field(None, ge=0, le=2)
+    temperature: FiniteNumber | None = Field(None, ge=0, le=2)
     """Of no effect, as the next five: answers are the most probable ones, always the same."""
-    top_p: Number | None = Field(None, ge=0, le=1)
+    top_p: FiniteNumber | None = Field(None, ge=0, le=1)
     seed: int | None = None
-    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
-    presence_penalty: Number | None = Field(None, ge=-2, le=2)
+    frequency_penalty: FiniteNumber | None = Field(None, ge=-2, le=2)
+    presence_penalty: FiniteNumber | None = Field(None, ge=-2, le=2)
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: Literal[False] | None = None

@@ -17,7 +17,7 @@ from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness, random_b
 from emo_lightning.analysis.references import References
 from emo_lightning.cli import main
 from emo_lightning.core.records import PredictedObject, Prediction, Record, SchemaError, write_jsonl
-from emo_lightning.data.images import Mask, masked
+from emo_lightning.data.images import MaskFill, masked
 from emo_lightning.data.tar_index import TarIndex
 from tests.made import as_json, make_record
 
@@ -27,7 +27,7 @@ def test_masks_touch_the_box_and_nothing_else() -> None:
     image = Image.fromarray(pixels)
     inside = np.zeros((40, 60), dtype=bool)
     inside[5:25, 10:40] = True
-    for how in get_args(Mask):
+    for how in get_args(MaskFill):
         out = np.asarray(masked(image, (10, 5, 40, 25), how))
         assert (out[~inside] == pixels[~inside]).all()
         assert out[inside].std() < pixels[inside].std() / 2

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from data_prep.demo.simulation.config import SimulatedBatches
 
-Answer = Callable[[bytes], tuple[int, Mapping[str, object]]]
+BatchAnswer = Callable[[bytes], tuple[int, Mapping[str, object]]]
 """Body of a chat request to (status, body of the answer); what it answers, it charges."""
 _MOST = 50_000
 
@@ -55,7 +55,7 @@ class SimulatedBatchApi:
         chance: a number in [0, 1) that depends on the seed and the parts alone.
     """
 
-    def __init__(self, config: SimulatedBatches, answer: Answer, chance: Callable[..., float]) -> None:
+    def __init__(self, config: SimulatedBatches, answer: BatchAnswer, chance: Callable[..., float]) -> None:
         self._config, self._answer, self._chance = config, answer, chance
         self._files: dict[str, bytes] = {}
         self._kept: dict[str, float] = {}

@@ -23,7 +23,7 @@ from emo_lightning.core.records import Record, intensity_level
 if TYPE_CHECKING:
     from data_prep.expand.config import ImagePrice
 
-Answer = tuple[str, str, Mapping[str, object]]
+ImagesAnswer = tuple[str, str, Mapping[str, object]]
 """Status line, further header lines, JSON body."""
 
 _ELEMENT = re.compile(r"^(Background|Attribute|Subject): (.*)$", re.MULTILINE)
@@ -53,7 +53,7 @@ class ImageSimulation:
         self._image_prices: dict[str, ImagePrice] = {}
         self._done: set[tuple[str, str]] = set()
 
-    def answer(self, method: str, path: str, body: bytes) -> Answer | None:
+    def answer(self, method: str, path: str, body: bytes) -> ImagesAnswer | None:
         """The answer to a request, or None where it is not for us.
 
         Raises:
@@ -66,7 +66,7 @@ class ImageSimulation:
             return self._write(body)
         return None
 
-    def _generate(self, body: bytes) -> Answer:
+    def _generate(self, body: bytes) -> ImagesAnswer:
         try:
             request = json.loads(body)
             model, prompt = str(request["model"]), str(request["prompt"])
@@ -87,7 +87,7 @@ class ImageSimulation:
             raise ConnectionResetError
         return "200 OK", "", {"created": 0, "data": [{"b64_json": base64.b64encode(image).decode()}]}
 
-    def _misbehave(self, rates: SimulatedImages, model: str, digest: str) -> Answer | None:
+    def _misbehave(self, rates: SimulatedImages, model: str, digest: str) -> ImagesAnswer | None:
         if self._chance("refusal", digest) < rates.refusal:
             self._row(model)["refused"] += 1
             return "400 Bad Request", "", _error("the prompt was declined", "moderation_blocked")
@@ -123,7 +123,7 @@ class ImageSimulation:
         self._learn(truth)
         return image
 
-    def _write(self, body: bytes) -> Answer | None:
+    def _write(self, body: bytes) -> ImagesAnswer | None:
         """A query in the words of the prompt."""
         try:
             request = json.loads(body)

@@ -15,7 +15,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from emo_lightning.analysis.des_space.inputs import DesSet, Metric, pair_distances
+from emo_lightning.analysis.des_space.inputs import DesSet, DistanceMetric, pair_distances
 from emo_lightning.analysis.mds import stratified_sample
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 
@@ -57,14 +57,14 @@ class AffectiveDistance(TypedDict):
     """One arm."""
 
     images: int
-    metric: Metric
+    metric: DistanceMetric
     distribution: Correlation | Uncorrelated
     intensity: Correlation | Uncorrelated
 
 
 def affective_distance(
     found: DesSet,
-    metric: Metric = "cosine",
+    metric: DistanceMetric = "cosine",
     max_images: int = 1000,
     permutations: int = 499,
     resamples: int = 1000,
@@ -112,7 +112,7 @@ def _part(
     found: DesSet,
     rows: NDArray[np.intp],
     affect: Matrix,
-    metric: Metric,
+    metric: DistanceMetric,
     permutations: int,
     resamples: int,
     seed: int,

@@ -17,11 +17,11 @@ from emo_lightning.core.records import EMOTIONS, Reference, SchemaError
 from emo_lightning.metrics.neighbours import exact_index
 from emo_lightning.search.schema import IMAGES
 
-Metric: TypeAlias = Literal["cosine", "euclidean"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+DistanceMetric: TypeAlias = Literal["cosine", "euclidean"]
+METRICS: tuple[DistanceMetric, ...] = get_args(DistanceMetric)
 
 
-def as_metric(name: str) -> Metric:
+def as_metric(name: str) -> DistanceMetric:
     """A metric by its name.
 
     Raises:
@@ -87,7 +87,7 @@ class DesSet:
         return DesSet(self.vectors[kept], [self.records[i] for i in kept], {**self.left_out, **dropped})
 
 
-def load_arms(embeddings: Mapping[str, Path], references: References, metric: Metric = "cosine") -> dict[str, DesSet]:
+def load_arms(embeddings: Mapping[str, Path], references: References, metric: DistanceMetric = "cosine") -> dict[str, DesSet]:
     """Every arm's embeddings of the images that all arms and the references have, in order of id.
 
     Args:
@@ -171,7 +171,7 @@ def is_index(path: Path) -> bool:
     return (path / f"{IMAGES}.lance").is_dir()
 
 
-def _check(path: Path, ids: Sequence[str], vectors: NDArray[np.float64], metric: Metric) -> None:
+def _check(path: Path, ids: Sequence[str], vectors: NDArray[np.float64], metric: DistanceMetric) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         msg = f"{path}: the embedding of {ids[bad[0]]!r} (and of {len(bad) - 1} more) holds a value that is not finite"
@@ -185,14 +185,14 @@ def _check(path: Path, ids: Sequence[str], vectors: NDArray[np.float64], metric:
         raise SchemaError(msg)
 
 
-def pair_distances(vectors: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
+def pair_distances(vectors: NDArray[np.float64], metric: DistanceMetric) -> NDArray[np.float64]:
     """(N, des_dim) to (N, N); cosine distance is 1 − cosine."""
     from sklearn.metrics import pairwise_distances
 
     return np.asarray(pairwise_distances(vectors, metric=metric), dtype=np.float64)
 
 
-def nearest(vectors: NDArray[np.float64], k: int, metric: Metric) -> NDArray[np.intp]:
+def nearest(vectors: NDArray[np.float64], k: int, metric: DistanceMetric) -> NDArray[np.intp]:
     """(N, k) rows of each image's nearest others, nearest first.
 
     Raises:

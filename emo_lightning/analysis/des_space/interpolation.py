@@ -22,7 +22,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from emo_lightning.analysis.des_space.inputs import DesSet, Metric, mean_interval
+from emo_lightning.analysis.des_space.inputs import DesSet, DistanceMetric, mean_interval
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.metrics.neighbours import exact_index
@@ -46,7 +46,7 @@ class Interpolation(TypedDict):
     """One arm."""
 
     images: int
-    metric: Metric
+    metric: DistanceMetric
     paths: int
     unmoved: int
     """Paths on which the neighbours' mood never changes."""
@@ -107,7 +107,7 @@ class Path:
 
 
 def interpolation(
-    found: DesSet, metric: Metric = "cosine", per_pair: int = 10, steps: int = 11, k: int = 10, seed: int = 0
+    found: DesSet, metric: DistanceMetric = "cosine", per_pair: int = 10, steps: int = 11, k: int = 10, seed: int = 0
 ) -> tuple[Interpolation | NoPath, list[Path]]:
     """Paths between images of different emotions.
 
@@ -184,7 +184,13 @@ def _ends(
 
 
 def draw_paths(
-    vectors: Array, moods: Array, ends: list[tuple[int, int]], steps: int, k: int, metric: Metric, own: Array | None = None
+    vectors: Array,
+    moods: Array,
+    ends: list[tuple[int, int]],
+    steps: int,
+    k: int,
+    metric: DistanceMetric,
+    own: Array | None = None,
 ) -> Iterator[Path]:
     """Read straight paths by the images near them.
 

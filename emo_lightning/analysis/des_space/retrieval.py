@@ -13,7 +13,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from emo_lightning.analysis.des_space.inputs import DesSet, Metric, mean_interval, nearest
+from emo_lightning.analysis.des_space.inputs import DesSet, DistanceMetric, mean_interval, nearest
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
 
@@ -44,7 +44,7 @@ class Retrieval(TypedDict):
     """One arm."""
 
     images: int
-    metric: Metric
+    metric: DistanceMetric
     ks: list[int]
     targets: dict[str, Target]
 
@@ -68,7 +68,11 @@ def labels_of(found: DesSet, target: str) -> list[str | None]:
 
 
 def retrieval(
-    found: DesSet, ks: Sequence[int] = (1, 5, 10), metric: Metric = "cosine", targets: Sequence[str] = TARGETS, seed: int = 0
+    found: DesSet,
+    ks: Sequence[int] = (1, 5, 10),
+    metric: DistanceMetric = "cosine",
+    targets: Sequence[str] = TARGETS,
+    seed: int = 0,
 ) -> Retrieval:
     """Recall and precision at each k, by each target.
 

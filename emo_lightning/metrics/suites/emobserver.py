@@ -24,7 +24,7 @@ OOD_VER = ("UnbiasedEmo-6", "Abstract-8", "Artphoto-8")
 TASK_NAMES: Mapping[str, str] = {"UnbaisedEmo-6": "UnbiasedEmo-6"}
 """A misspelt task of its files -> the task."""
 
-Verdict = Literal["A", "B", "C"]
+StatementVerdict = Literal["A", "B", "C"]
 """Of a statement: correct, incorrect, given up."""
 
 _BRACES = re.compile(r"\{[^{}]*\}", re.DOTALL)
@@ -54,7 +54,7 @@ def candidate(reply: str, candidates: Sequence[str]) -> str:
     return next((one for one in candidates if one.lower() in text), candidates[0] if candidates else "")
 
 
-def verdict(reply: str) -> Verdict:
+def verdict(reply: str) -> StatementVerdict:
     """MVEI: what a reply says of a statement."""
     text = answer(reply).text
     small = text.lower()
@@ -65,7 +65,7 @@ def verdict(reply: str) -> Verdict:
     return "A" if _names("A", text) else "B" if _names("B", text) else "C"
 
 
-def verdict_is_right(said: Verdict, truth: str) -> bool:
+def verdict_is_right(said: StatementVerdict, truth: str) -> bool:
     """Whether it is what the statement is, `correct` or `incorrect`; one given up never is."""
     return {"A": "correct", "B": "incorrect"}.get(said) == truth.strip().lower()
 

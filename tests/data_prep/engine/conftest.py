@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 import pytest
 
-from data_prep.engine import ItemRow, Result, Step
+from data_prep.engine import EngineResult, ItemRow, Step
 from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -107,13 +107,13 @@ class Where(Step[int]):
     def prepare(self, data: bytes) -> int:
         return len(data)
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[int]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[int]], list[EngineResult]]:
         import ray
 
         node = ray.get_runtime_context().get_node_id()
         (self._folder / str(os.getpid())).touch()
 
-        def compute(rows: Sequence[ItemRow], sizes: Sequence[int]) -> list[Result]:
+        def compute(rows: Sequence[ItemRow], sizes: Sequence[int]) -> list[EngineResult]:
             end = time.monotonic() + PATIENCE
             while len(list(self._folder.iterdir())) < self._processes and time.monotonic() < end:
                 time.sleep(0.02)

@@ -17,7 +17,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.dedup.phash import Hashing
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.engine import LOCAL, EngineError, ItemRow, Result, Step, in_batches
+from data_prep.engine import LOCAL, EngineError, EngineResult, ItemRow, Step, in_batches
 from data_prep.engine.cluster import RayEngine, connected
 from data_prep.sources import SourceItem
 from data_prep.store.store import Store
@@ -95,7 +95,7 @@ class Refusing(Step[int]):
     def prepare(self, data: bytes) -> int:
         return len(data)
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[int]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[int]], list[EngineResult]]:
         raise UserError("the model is another one here")
 
 
@@ -224,10 +224,10 @@ class Together(Step[list[Any]]):
     def prepare(self, data: bytes) -> list[Any]:
         return [step.prepare(data) for step in self._steps]
 
-    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[ItemRow], Sequence[Any]], list[EngineResult]]:
         computes = [step.load() for step in self._steps]
 
-        def compute(rows: Sequence[ItemRow], prepared: Sequence[Any]) -> list[Result]:
+        def compute(rows: Sequence[ItemRow], prepared: Sequence[Any]) -> list[EngineResult]:
             found = [compute(rows, parts) for compute, parts in zip(computes, zip(*prepared, strict=True), strict=True)]
             return [pickle.dumps(results) for results in zip(*found, strict=True)]
 
