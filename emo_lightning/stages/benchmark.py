@@ -93,6 +93,7 @@ def ask_suite(
     """
     from emo_lightning.core.progress import progress_bars
     from emo_lightning.inference.asking import answers
+    from emo_lightning.models.sound import naming
 
     files = askable(questions, images, [] if model.affect is None else model.affect.dimensions)
     part = out.with_suffix(".part.jsonl")
@@ -106,7 +107,8 @@ def ask_suite(
             here = left[start : start + batch_size]
             worded = [one for one in here if one.task not in ATTRIBUTES]
             asked = [_question(one, files[one.id]) for one in worded]
-            said = answers(model.backbone, asked, max_new_tokens) if asked else []
+            with naming([one.id for one in worded]):
+                said = answers(model.backbone, asked, max_new_tokens) if asked else []
             replies = {one.id: Reply(text) for one, text in zip(worded, said, strict=True)}
             replies |= _values(model, [one for one in here if one.task in ATTRIBUTES], files)
             kept.write("".join(line_of(name, reply) + "\n" for name, reply in replies.items()))

@@ -18,6 +18,7 @@ from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.generated_states import generated_states
+from emo_lightning.models.sound import naming
 from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 
@@ -111,7 +112,8 @@ class FeatureTask(FrozenTask):
         """One batch of images."""
         name = self.data.pending[dataloader_idx]
         (inputs,) = batch["inputs"].values()
-        hidden, mask = self._states(inputs)
+        with naming(inputs["key"]):
+            hidden, mask = self._states(inputs)
         for i, row in enumerate(batch["rows"]):
             if not batch["filler"][i]:
                 record = self.data.record(name, row)

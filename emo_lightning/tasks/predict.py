@@ -19,6 +19,7 @@ from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.label_scoring import LabelScoring, check_label_scoring, gated, relabelled
+from emo_lightning.models.sound import naming
 from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 from emo_lightning.tasks.predict_affect import AffectReader
@@ -169,7 +170,15 @@ class PredictTask(FrozenTask):
 
     @override
     def test_step(self, batch: QuestionBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """One batch of images: all its questions."""
+        """One batch of images: all its questions.
+
+        Raises:
+            NotFiniteAnswerError: what the model makes of an image is no number; names it.
+        """
+        with naming(next(iter(batch["inputs"].values()))["key"]):
+            self._answer(batch, dataloader_idx)
+
+    def _answer(self, batch: QuestionBatch, dataloader_idx: int) -> None:
         name = self.data.pending[dataloader_idx]
         sizes = next(iter(batch["inputs"].values()))
         codec = self.net.family.codec
