@@ -89,6 +89,8 @@ class FeatureTask(FrozenTask):
                 rank=self.global_rank,
                 world_size=self.trainer.world_size,
                 made_of=self._made_of(),
+                # `auto` and the type that it stands for are the same.
+                computed=self.computed() | {"dtype": str(self.net.base.dtype).removeprefix("torch.")},
             )
         if not any(self.data.rows_left(name) for name in self.data.sets):
             # Without an image the Trainer starts no loop that would end.

@@ -108,7 +108,6 @@ class PredictTask(FrozenTask):
             "_model": config.path,
             "weights": weights_hash(config.path),
             "tuning": config.tuning,
-            "dtype": config.dtype,
             "pixels": [config.min_pixels, config.max_pixels],
             "max_new_tokens": self.max_new_tokens,
             "prompts": {name: prompt(objective(name).keys) for name in self.data.objectives},
@@ -116,6 +115,7 @@ class PredictTask(FrozenTask):
             "emotion_scores": self.emotion_scores,
             **({"label_scoring": "gated"} if self.gated else {}),
             **({} if self.affect is None else {"affect": self.affect.about}),
+            **self.computed(),
         }
 
     @override
@@ -132,7 +132,9 @@ class PredictTask(FrozenTask):
             # Its content is known once the hub has given it.
             super().configure_model()
         if self.trainer.is_global_zero:
-            self.files.begin(self.about(), {"weights": weights_fingerprint(self.backbone_config.path)})
+            # What older versions did not note is taken as it is.
+            unknown = dict.fromkeys(self.computed().keys() - {"dtype"})
+            self.files.begin(self.about(), {"weights": weights_fingerprint(self.backbone_config.path), **unknown})
         self.trainer.strategy.barrier()
         answered = {(p.id, p.sha256) for p in self.files.answered()}
         self._left = 0

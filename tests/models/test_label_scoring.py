@@ -112,9 +112,7 @@ def test_what_is_no_number_is_no_answer(
 
     assert predict("32-true").is_file()
     index = TarIndex.open(paths)
-    with pytest.raises(
-        NotFiniteAnswerError, match=r"is not finite, so that it is no answer.*float16 ends at 65504"
-    ) as refused:
+    with pytest.raises(NotFiniteAnswerError, match=r"is not finite, so that it is no answer.*float16 ends at 65504") as refused:
         predict("16-true")
     assert set(refused.value.ids) <= {index.id(row) for row in range(len(index))}
     assert len(refused.value.ids) == 2
