@@ -110,9 +110,14 @@ def _some(inputs: Sequence[str]) -> list[Entry]:
 
 
 def _looked(model: EmotionModel, chosen: Sequence[Entry]) -> Iterator[tuple[list[str], Seen]]:
+    from emo_lightning.models.sound import naming
+
     failures: dict[str, str] = {}
     for batch in opened_batches(chosen, _BATCH):
         failures |= batch.failures
         if batch.pictures:
-            yield [entry.id for entry in batch.entries], model.look(batch.pictures)
+            ids = [entry.id for entry in batch.entries]
+            with naming(ids):
+                seen = model.look(batch.pictures)
+            yield ids, seen
     name_failures(failures)

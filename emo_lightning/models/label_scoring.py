@@ -14,6 +14,7 @@ from torch import Tensor
 from emo_lightning.core.emotions import EMOTIONS, POLARITIES
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction
+from emo_lightning.models.sound import check_rows
 
 LabelScoring = Literal["plain", "gated"]
 
@@ -35,10 +36,15 @@ def gated(scores: Tensor, polarity: Tensor) -> Tensor:
     Args:
         scores: (B, 8), in the order of `EMOTIONS`.
         polarity: (B, 2), in the order of `POLARITIES`.
+
+    Raises:
+        NotFiniteAnswerError: the polarity that is seen leaves none of the eight any probability.
     """
     of = torch.tensor([POLARITIES.index(emotion.polarity) for emotion in EMOTIONS], device=scores.device)
     weighed = scores * polarity[:, of]
-    return weighed / weighed.sum(-1, keepdim=True)
+    whole = weighed / weighed.sum(-1, keepdim=True)
+    check_rows(whole)
+    return whole
 
 
 def relabelled(prediction: Prediction, scores: list[float], positive: float) -> Prediction:
