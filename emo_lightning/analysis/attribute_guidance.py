@@ -25,7 +25,7 @@ from emo_lightning.analysis.probe_predictions import evaluated_images
 from emo_lightning.analysis.table6 import Summary, summary, table6
 from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import SchemaError
 from emo_lightning.metrics.power import ALPHA, smallest_effect
 
@@ -89,8 +89,8 @@ class Guidance(TypedDict):
     seen: float | None
     """The difference that the primary test of one base finds with a probability of 80 %, Holm's strictest level, by the largest `sd`
     found; None where there is no spread, or fewer than three worlds."""
-    level: int
-    """Percent of the intervals."""
+    confidence_level: float
+    """Of the intervals, as a share."""
 
 
 def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequence[int], seeds: Sequence[int]) -> Guidance:
@@ -141,7 +141,7 @@ def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequenc
         ],
         "trend": _trend(over, shares),
         "seen": smallest_effect(spread, worlds, alpha=ALPHA / len(shares)) if spread > 0 and worlds > 2 else None,
-        "level": round(100 * LEVEL),
+        "confidence_level": CONFIDENCE_LEVEL,
     }
 
 
@@ -206,7 +206,7 @@ def _contrast(values: Array) -> Contrast:
     if not sd:
         return {"mean": mean, "low": None, "high": None, "sd": sd, "worlds": worlds, "p": None, "p_holm": None}
     error = sd / math.sqrt(worlds)
-    half = float(t.ppf((1 + LEVEL) / 2, worlds - 1)) * error
+    half = float(t.ppf((1 + CONFIDENCE_LEVEL) / 2, worlds - 1)) * error
     p = 2 * float(t.sf(abs(mean) / error, worlds - 1))
     return {"mean": mean, "low": mean - half, "high": mean + half, "sd": sd, "worlds": worlds, "p": p, "p_holm": None}
 

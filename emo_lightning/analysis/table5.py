@@ -26,7 +26,7 @@ from emo_lightning.analysis.table5_result import (
     Values,
 )
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError, Triplet
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
@@ -222,7 +222,9 @@ def table5(
         "paired": None if against is None else paired(own, against),
         "over_blind": {name: {mode: over_blind(one, floors, mode) for mode in MODES} for name, one in own.items()},
         "ahead": {mode: ahead(own, mode) for mode in MODES} if resamples and len(own) > 1 else None,
-        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL, "unit": "image"} if resamples else None,
+        "bootstrap": {"resamples": resamples, "seed": seed, "confidence_level": CONFIDENCE_LEVEL, "unit": "image"}
+        if resamples
+        else None,
         "baseline_source": f"{len(train)} records of the training set" if train else "the references themselves",
         "split": references.splits,
         "references": len(references),

@@ -84,7 +84,8 @@ class Resamples(TypedDict):
 
     resamples: int
     seed: int
-    level: float
+    confidence_level: float
+    """Of the intervals, as a share."""
     unit: str
 
 

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
+from emo_lightning.core.intervals import confidence_level
 from emo_lightning.core.logged import logged_rows
 from emo_lightning.core.records import EMOTIONS, SchemaError
 from emo_lightning.report.table import Result
@@ -175,7 +176,7 @@ def guidance_svg(result: Result) -> str:
         right.axhline(0, color=_INK, lw=0.8)
         right.set_ylabel("attribute − CES (points)")
         right.legend(frameon=False, fontsize="small")
-        right.set_title(f"what guidance adds, {result['level']} % intervals", fontsize="medium")
+        right.set_title(f"what guidance adds, {100 * confidence_level(result):g} % intervals", fontsize="medium")
         for panel in (left, right):
             panel.set_xticks(shares)
             panel.grid(alpha=0.15, color=_INK)

@@ -16,6 +16,7 @@ from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import EMOTIONS, SchemaError
 from emo_lightning.data.embeddings import EmbeddingTable
+from emo_lightning.report.tables.attribute_guidance import guidance_page
 from emo_lightning.stages.attribute_guidance import attribute_guidance_stage
 
 SHARES = {"none": 0.0, "half": 0.5, "all": 1.0}
@@ -105,7 +106,13 @@ def test_the_stage_writes_tables_and_a_figure(grid: Path, tmp_path: Path) -> Non
     assert [row[0] for row in page["tables"][0]["rows"]] == ["0 %", "100 %"]
     assert "points" in page["notes"][0]
     assert "attribute − CES" in (out / "attribute_guidance.svg").read_text()
-    assert len(json.loads((out / "attribute_guidance.json").read_text())["bases"]) == 2
+    result = json.loads((out / "attribute_guidance.json").read_text())
+    assert len(result["bases"]) == 2
+    assert result["confidence_level"] == 0.95
+    del result["confidence_level"]
+    before = guidance_page(result | {"level": 95})
+    assert before.text == page["text"]
+    assert "Intervals hold 95 %." in before.text
 
 
 def test_what_is_missing_is_named(grid: Path, tmp_path: Path) -> None:

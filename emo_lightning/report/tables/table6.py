@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emo_lightning.analysis.table6 import METRICS, SETS
+from emo_lightning.core.intervals import confidence_level
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, best_of, columns
 
@@ -70,8 +71,8 @@ def paired_page(paired: Result) -> Page:
                     ("p_holm", "p (Holm)"),
                 ),
                 rows,
-                f"{paired['level']} % percentile intervals of {paired['resamples']} bootstrap resamples. p: of the accuracy, {test}; "
-                f"Holm over the pairs. Better, worse: images that the second arm's seeds get right more, less often.",
+                f"{100 * confidence_level(paired):g} % percentile intervals of {paired['resamples']} bootstrap resamples. p: of the "
+                f"accuracy, {test}; Holm over the pairs. Better, worse: images that the second arm's seeds get right more, less often.",
             )
         )
     if not paired["sets"]:
