@@ -218,7 +218,7 @@ def table5(
         for name, baseline in unseeing.items()
         if name not in baselines.UPPER_READINGS
     }
-    return {
+    result: Table5Result = {
         "arms": {name: column for name, (column, _) in own.items()},
         "baselines": {name: _baseline_column(found[name][0], baseline) for name, baseline in unseeing.items()},
         "omitted": omitted,
@@ -229,11 +229,13 @@ def table5(
         "baseline_source": f"{len(train)} records of the training set" if train else "the references themselves",
         "split": references.splits,
         "references": len(references),
-        **({"unreadable": sorted(references.unreadable)} if references.unreadable else {}),
         "clip": scorer is not None,
         "clip_truncated": scorer.truncated if scorer else None,
         "definition": definition(),
     }
+    if references.unreadable:
+        result["unreadable"] = sorted(references.unreadable)
+    return result
 
 
 def _seen(scorer: ClipScorer, pictures: Sequence[Image | None]) -> Tensor:
