@@ -105,6 +105,8 @@ class Table5Result(TypedDict):
     baseline_source: str
     split: str
     references: int
+    unreadable: NotRequired[list[str]]
+    """Ids of images that CLIP could not look at, as their bytes are damaged; they are in no row of image and text."""
     clip: bool
     """Whether the rows of CLIP were computed."""
     clip_truncated: int | None

@@ -2,7 +2,7 @@
 
 An input is hashed by content: tars by the CRC-32 of every member, models by their weights and settings, everything else by its bytes.
 What an earlier stage has made is such an input, so a change goes down the whole chain. Each file is read once: the run's folder
-remembers hashes by path, size, time of change and inode (`.content.json`, which may be deleted at any time).
+remembers hashes by path, size, times of change and inode (`.content.json`, which may be deleted at any time).
 """
 
 from __future__ import annotations

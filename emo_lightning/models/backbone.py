@@ -222,9 +222,10 @@ class Backbone(nn.Module):
         return self._generated(self.family.padded_inputs(self.base, self.family.model_inputs(batch)), max_new_tokens, heard)
 
     def _generated(self, inputs: Mapping[str, object], max_new_tokens: int, heard: Heard | None = None) -> Tensor:
-        more = {} if heard is None else {"streamer": Hearing(heard)}
         watched = WatchedScores(self.end_token_ids)
-        more["logits_processor"] = LogitsProcessorList([watched])
+        more: dict[str, object] = {"logits_processor": LogitsProcessorList([watched])}
+        if heard is not None:
+            more["streamer"] = Hearing(heard)
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, **more)
         watched.check()
         return out[:, cast(Tensor, inputs["input_ids"]).shape[1] :]
