@@ -28,7 +28,6 @@ from emo_lightning.experiment.tracked import LONGEST_TAG, TrackedRun, Tracking
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
     from wandb import Run
-    from wandb.proto import wandb_internal_pb2 as pb
 
 _ID_FILE = "run_id"
 _PROCESS_ERRORS = {
@@ -211,13 +210,15 @@ def _begun(stage: Stage, about: TrackedRun) -> Run:
 
 def _outlive_its_process(run: Run, stage: Stage) -> None:
     """Have records be lost, and no training, where W&B's process ends in its midst."""
+    from wandb.sdk.interface.interface_sock import InterfaceSock
+
     interface = run._interface
-    if interface is None:
+    if not isinstance(interface, InterfaceSock):
         return
     publish = interface._publish
     lost = False
 
-    def published(record: pb.Record, *, nowait: bool = False) -> None:
+    def published(record: object, *, nowait: bool = False) -> None:
         nonlocal lost
         if lost:
             return
