@@ -39,6 +39,17 @@ def inputs_of(stage: Stage) -> Inputs:
         HASHES.save()
 
 
+def named_paths(stage: Stage) -> Iterator[str]:
+    """Whatever a stage's settings name as an input: paths, patterns, ids and addresses, as they stand there."""
+    for _, role, value in _named(stage):
+        for one in value if isinstance(value, list) else [value]:
+            if role == "probes":
+                named = Path(str(one))
+                yield from map(str, sorted(named.parent.glob(re.sub(r"\{\w+\}", "*", named.name))))
+            elif role not in ("run", "anchors"):
+                yield str(one)
+
+
 def first_changed(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> str | None:
     """The first input that holds something else, or is there on one side alone. What could not be read is not compared."""
     for key in sorted(old.keys() | new.keys()):

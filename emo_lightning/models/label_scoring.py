@@ -14,7 +14,6 @@ from torch import Tensor
 from emo_lightning.core.emotions import EMOTIONS, POLARITIES
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction
-from emo_lightning.models.sound import check_rows
 
 LabelScoring = Literal["plain", "gated"]
 
@@ -33,18 +32,17 @@ def check_label_scoring(found: str, where: str) -> None:
 def gated(scores: Tensor, polarity: Tensor) -> Tensor:
     """Distribution over the eight, weighed by that over the two polarities and scaled to sum 1.
 
+    Where the polarity leaves nothing of it (each is certain, and of the other side), the scores stand as they are.
+
     Args:
         scores: (B, 8), in the order of `EMOTIONS`.
         polarity: (B, 2), in the order of `POLARITIES`.
-
-    Raises:
-        NotFiniteAnswerError: the polarity that is seen leaves none of the eight any probability.
     """
     of = torch.tensor([POLARITIES.index(emotion.polarity) for emotion in EMOTIONS], device=scores.device)
-    weighed = scores * polarity[:, of]
-    whole = weighed / weighed.sum(-1, keepdim=True)
-    check_rows(whole)
-    return whole
+    # In logarithms no product of two probabilities is lost.
+    apart = scores.log() + polarity.log()[:, of]
+    possible = apart.isfinite().any(-1, keepdim=True)
+    return torch.where(possible, apart, scores.log()).softmax(-1)
 
 
 def relabelled(prediction: Prediction, scores: list[float], positive: float) -> Prediction:

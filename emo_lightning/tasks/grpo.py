@@ -76,6 +76,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         if self.engine.name == "vllm":
             _check_engine(backbone)
         self.grpo, self.sampling, self.rewards = grpo or GRPOConfig(), sampling or Sampling(), rewards or Rewards()
+        self.rewards.check_tolerance(self.grpo.tolerance)
         self.rule = self.grpo.rule
         draws = own_engine if self.engine.name == "own" else VLLMEngine(self.engine)
         self.rollouts = Rollouts(self.grpo, self.sampling, Judge(self.rewards), seed, draws)
@@ -184,7 +185,9 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         said = Said(log_p, before, reference, rollout.asked.lengths)
         loss = policy_loss(said, rollout.advantage, rollout.counts, self.rule, self.sampling.max_new_tokens)
         means.add("policy/entropy", float(entropy.sum()), len(entropy))
-        means.add("policy/kl", float(loss.kl))
+        if reference is not None:
+            # Without a reference there is none: 0 would say that the policy has not moved.
+            means.add("policy/kl", float(loss.kl))
         means.add("policy/clipped", float(loss.clipped))
         means.add("rollout/gap", float((before - rollout.sampled).abs().max()))
         self._log_means(means)
@@ -205,7 +208,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         if (found := first_of_ranks(fault)) is not None:
             raise NotFiniteError.at(*found, self.global_step)
         assert drawn is not None
-        return self.rollouts.compare(drawn, batch, self.rule, means).to(self.device)
+        return self.rollouts.compare(drawn, batch, means).to(self.device)
 
     def _log_means(self, means: Means) -> None:
         """Log means over the replies of all ranks."""

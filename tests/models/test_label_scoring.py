@@ -35,6 +35,13 @@ def test_a_gate_weighs_each_emotion_by_its_polarity() -> None:
     assert [str(e) for e in EMOTIONS if e.polarity == "positive"] == ["amusement", "awe", "contentment", "excitement"]
 
 
+def test_where_polarity_and_word_contradict_each_other_it_is_a_distribution_all_the_same() -> None:
+    certain = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [0.5, 0, 0, 0, 0.5, 0, 0, 0], [1.0, 0, 0, 0, 1e-30, 0, 0, 0]])
+    found = gated(certain, torch.tensor([[0.0, 1.0], [0.0, 1.0], [1e-30, 1.0]]))
+    expected = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1.0, 0, 0, 0], [0.5, 0, 0, 0, 0.5, 0, 0, 0]])
+    assert torch.allclose(found, expected)
+
+
 def test_the_word_that_was_said_is_kept() -> None:
     scores = gated(torch.tensor([[0.3, 0.05, 0.05, 0.1, 0.1, 0.1, 0.28, 0.02]]), torch.tensor([[0.2, 0.8]]))[0].tolist()
     found = relabelled(Prediction(id="a", emotion="amusement", provenance={"reply": "x"}), scores, 0.2)
@@ -118,12 +125,6 @@ def test_what_is_no_number_is_no_answer(
     assert len(refused.value.ids) == 2
     assert refused.value.ids[0] in str(refused.value)
     assert not (tmp_path / "16-true/predictions.jsonl").exists()
-
-
-def test_a_gate_that_leaves_nothing_makes_up_no_label() -> None:
-    negative_alone = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.25, 0.25, 0.25, 0.25]])
-    with pytest.raises(NotFiniteAnswerError, match="rows 1 of a batch"):
-        gated(negative_alone.repeat(2, 1), torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
 
 
 def test_images_are_named_by_their_row() -> None:
