@@ -103,7 +103,7 @@ def other_words() -> None:
 def rewrite(name: str, old: str, new: str) -> None:
     path = Path("base", name)
     assert old in path.read_text(encoding="utf-8")
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 BASE = r"model\.backbone\.path \(base\)"

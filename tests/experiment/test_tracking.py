@@ -283,7 +283,7 @@ def test_a_stage_is_complete_whatever_its_log_holds(
 
     monkeypatch.setattr(tiny_models, "tiny_clip_stage", cut)
     assert run(two) == 0
-    assert "note: W&B is told no figures of the stage 'model': " in capfd.readouterr().err
+    assert "note: W&B is told no metrics of the stage 'model': " in capfd.readouterr().err
     assert read_status_of(two, "model") == "complete"
     assert exit_codes(two.parent / "runs/two/model") == [0]
 
