@@ -298,7 +298,8 @@ def test_nothing_is_logged_where_it_is_disabled(two: Path) -> None:
     [
         ("[a]", r"x.yaml: wandb: found \['a'\]; expected a mapping with mode, project, entity, tags"),
         ("{projekt: a}", "x.yaml: wandb.projekt: no such key; allowed: wandb.mode, wandb.project, wandb.entity, wandb.tags"),
-        ("{mode: on}", "wandb.mode: found True; expected a word"),
+        ("{mode: true}", "wandb.mode: found True; expected a word"),
+        ("{mode: on}", "wandb.mode: found 'on'; allowed: online, offline, disabled"),
         ("{mode: maybe}", "wandb.mode: found 'maybe'; allowed: online, offline, disabled"),
         ("{tags: a}", "wandb.tags: found 'a'; expected a list of words, each of at most 64 characters"),
         (f"{{tags: [{'a' * 65}]}}", "expected a list of words, each of at most 64 characters"),
