@@ -1,4 +1,4 @@
-"""Stages in Weights & Biases: one run each, with its settings, its curves and its figures, finished on every way out.
+"""Stages in Weights & Biases: one run each, with its settings, its curves and its metrics, finished on every way out.
 
 The command holds W&B's own process, and its stages hand their records to it. What a stage had logged when it was killed is therefore
 kept, and its run is closed as failed when the command ends.
@@ -20,9 +20,9 @@ from emo_lightning.core.endings import ENDING, exit_code
 from emo_lightning.core.files import write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.core.wandb_defaults import wandb_project
-from emo_lightning.experiment.figures import stage_figures, usable
 from emo_lightning.experiment.resolve import Experiment
 from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.stage_metrics import stage_metrics, usable
 from emo_lightning.experiment.tracked import LONGEST_TAG, TrackedRun, Tracking
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def tracking_of(stage: Stage) -> Iterator[None]:
-    """The stage's run, while it is computed: begun with its settings, ended with its figures and how it went.
+    """The stage's run, while it is computed: begun with its settings, ended with its metrics and how it went.
 
     Where W&B's own process is gone, which the stage does not need, it is said once, and the stage goes on without.
 
@@ -171,16 +171,16 @@ def tracking_of(stage: Stage) -> Iterator[None]:
         with _without_its_process(f"what the stage {stage.name!r} logged may not be whole there"):
             # A stage that failed may have left half of them.
             if code == 0:
-                run.summary.update(_figures(stage))
+                run.summary.update(_metrics(stage))
             run.finish(exit_code=code)
 
 
-def _figures(stage: Stage) -> dict[str, float]:
+def _metrics(stage: Stage) -> dict[str, float]:
     """Those that runs can be ordered by. A stage that is done is done, whether or not they can be read."""
     try:
-        return {key: value for key, value in stage_figures(stage.out).items() if usable(value)}
+        return {key: value for key, value in stage_metrics(stage.out).items() if usable(value)}
     except (ValueError, OSError) as error:
-        say(f"note: W&B is told no figures of the stage {stage.name!r}: {error}", file=sys.stderr)
+        say(f"note: W&B is told no metrics of the stage {stage.name!r}: {error}", file=sys.stderr)
         return {}
 
 

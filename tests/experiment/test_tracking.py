@@ -283,7 +283,7 @@ def test_a_stage_is_complete_whatever_its_log_holds(
 
     monkeypatch.setattr(tiny_models, "tiny_clip_stage", cut)
     assert run(two) == 0
-    assert "note: W&B is told no figures of the stage 'model': " in capfd.readouterr().err
+    assert "note: W&B is told no metrics of the stage 'model': " in capfd.readouterr().err
     assert read_status_of(two, "model") == "complete"
     assert exit_codes(two.parent / "runs/two/model") == [0]
 
@@ -298,7 +298,8 @@ def test_nothing_is_logged_where_it_is_disabled(two: Path) -> None:
     [
         ("[a]", r"x.yaml: wandb: found \['a'\]; expected a mapping with mode, project, entity, tags"),
         ("{projekt: a}", "x.yaml: wandb.projekt: no such key; allowed: wandb.mode, wandb.project, wandb.entity, wandb.tags"),
-        ("{mode: on}", "wandb.mode: found True; expected a word"),
+        ("{mode: true}", "wandb.mode: found True; expected a word"),
+        ("{mode: on}", "wandb.mode: found 'on'; allowed: online, offline, disabled"),
         ("{mode: maybe}", "wandb.mode: found 'maybe'; allowed: online, offline, disabled"),
         ("{tags: a}", "wandb.tags: found 'a'; expected a list of words, each of at most 64 characters"),
         (f"{{tags: [{'a' * 65}]}}", "expected a list of words, each of at most 64 characters"),
