@@ -206,7 +206,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
             except NotFiniteAnswerError as error:
                 fault = Fault(_NO_POLICY, error.ids or batch["key"])
         if (found := first_of_ranks(fault)) is not None:
-            raise NotFiniteError.at(*found, self.global_step)
+            raise NotFiniteError.at(found, self.global_step)
         assert drawn is not None
         return self.rollouts.compare(drawn, batch, means).to(self.device)
 
@@ -283,7 +283,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
             NotFiniteError: a rank's policy has become NaN.
         """
         if (fault := first_of_ranks(self._bad_validation)) is not None:
-            raise NotFiniteError.at(*fault, self.global_step)
+            raise NotFiniteError.at(fault, self.global_step)
         for name in self.data.evaluated:
             tally = self._tallies.pop(name, Tally())
             tally.take(self.trainer.strategy.reduce(tally.vector().to(self.device), reduce_op="sum").cpu())
