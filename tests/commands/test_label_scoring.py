@@ -51,6 +51,10 @@ def test_explain(bundle: Path, worded_qwen: Path, world_tars: Path, tmp_path: Pa
         assert main(["explain", tar, "--model", str(folder), "--out", str(out), *options]) == 0
         said[scoring] = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     for plain, gated in zip(said["plain"], said["gated"], strict=True):
-        before, after = as_json(plain)["said"], as_json(gated)["said"]
-        assert after["emotion"] == max(after["distribution"], key=after["distribution"].__getitem__)
-        assert after["distribution"] != before["distribution"]
+        before, after = as_json(plain), as_json(gated)
+        assert (
+            after["said"]["emotion"]
+            == after["emotion"]
+            == max(after["emotion_scores"], key=after["emotion_scores"].__getitem__)
+        )
+        assert after["emotion_scores"] != before["emotion_scores"]

@@ -126,7 +126,8 @@ def test_two_ranks_run_a_stage_of_rewards(worded_qwen: Path, world_tars: Path, t
     stage = tree["stages"]["rl-{arm}-{seed}"]
     del stage["foreach"]
     path = tmp_path / "two.yaml"
-    path.write_text(yaml.safe_dump({"name": "two", "stages": {"round3": stage}}, sort_keys=False).replace("${each.seed}", "0"))
+    text = yaml.safe_dump({"name": "two", "vars": tree["vars"], "stages": {"round3": stage}}, sort_keys=False)
+    path.write_text(text.replace("${each.seed}", "0").replace("${each.arm}", "grpo"), encoding="utf-8")
     changes: dict[str, object] = {
         "model.backbone.path": worded_qwen,
         "model.zero_shot": worded_qwen,
