@@ -210,3 +210,16 @@ def test_a_file_is_no_run(tmp_path: Path) -> None:
         RunSections(tmp_path / "notes.txt")
     with pytest.raises(MissingFileError, match="no such run directory"):
         RunSections(tmp_path / "none")
+
+
+def test_losses_of_many_trainings_are_counted_and_not_all_drawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    csv = next(run.rglob("metrics.csv"))
+    for n in range(3):
+        (csv.parent / f"{n}").mkdir()
+        shutil.copy(csv, csv.parent / f"{n}" / csv.name)
+    drawn = len(next(section for section in RunSections(run).sections if section.key == "training").figures)
+    assert drawn >= 4
+    monkeypatch.setattr("emo_lightning.report.sections.CURVES", 2)
+    sections = RunSections(run)
+    assert len(next(section for section in sections.sections if section.key == "training").figures) == 2
+    assert any(f"the losses of 2 of {drawn} trainings are drawn" in note for note in sections.notes)
