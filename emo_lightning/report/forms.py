@@ -132,8 +132,14 @@ class _AheadForm(Form):
     strict: dict[str, str | None]
 
 
+class _SplitForm(Form):
+    references: int
+    arms: dict[str, _ScoredForm]
+    baselines: dict[str, _ScoredForm]
+
+
 class Table5Form(Form):
-    """`table5.json`; `intervals`, `over_blind`, `ahead`, `affect` are younger than the rest."""
+    """`table5.json`; `intervals`, `over_blind`, `ahead`, `affect`, `by_split` are younger than the rest."""
 
     arms: Annotated[dict[str, _ColumnForm], Field(min_length=1)]
     baselines: dict[str, _BaselineForm]
@@ -142,6 +148,7 @@ class Table5Form(Form):
     over_blind: dict[str, _OverBlindForm] | None = None
     ahead: _AheadForm | None = None
     affect: _AffectForm | None = None
+    by_split: dict[str, _SplitForm] | None = None
     remarks: list[str] = []
     about: dict[str, object] | None = None
     baseline_source: str
@@ -150,6 +157,14 @@ class Table5Form(Form):
     clip: bool
     clip_truncated: int | None
     definition: str
+
+    @model_validator(mode="after")
+    def _all_arms_in_every_split(self) -> Table5Form:
+        for split, scores in (self.by_split or {}).items():
+            if lost := [arm for arm in self.arms if arm not in scores.arms]:
+                msg = f"by_split.{split}.arms has no {', '.join(lost)}; expected all arms"
+                raise ValueError(msg)
+        return self
 
 
 class _SummaryForm(Form):
@@ -168,6 +183,7 @@ class _PairForm(Form):
 
 
 class _PairedSetForm(Form):
+    images: int
     pairs: list[_PairForm] = []
 
 

@@ -147,6 +147,12 @@ def test_what_was_trained_is_said(run: Path) -> None:
         ("table5/table5.json", ("arms", "ours", "confusion", "counts"), [[1]], "arms.ours.confusion: counts of 1 rows"),
         ("table5/table5.json", ("references",), "24", "key references: found '24'; expected a whole number"),
         ("table5/table5.json", ("arms",), {}, "key arms: "),
+        (
+            "table5/table5.json",
+            ("by_split",),
+            {"test": {"references": 1, "arms": {}, "baselines": {}}},
+            "by_split.test.arms has no ",
+        ),
         ("table6/table6.json", ("seeds",), {}, "'seeds' has no 'base', which is an arm"),
         ("mds/mds.json", ("arms", "base", "k"), None, "key arms.base.k: found None; expected a whole number"),
         ("panel/panel.json", ("items", 0, "predictions"), {}, "items[0].predictions has no base"),
