@@ -61,7 +61,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
         if ranks.world_size == 1:
             check_process_count(stage)
     peers = Peers(experiment.dir, ranks)
-    with _locked(experiment.dir, ranks), peers.told():
+    with _locked(experiment.dir, ranks), peers.reporting():
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
         check_not_stale(chosen, done)
         if len(done) < len(chosen):

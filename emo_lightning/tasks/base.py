@@ -134,17 +134,17 @@ class Task(LightningModule, Generic[BatchT]):
             self._check_gradients()
         fault = self._fault()
         # One sum for all: where a rank stopped alone, the others would wait for it.
-        told = [float(fault is not None), *ENDING.wishes()]
-        sums = torch.cat([self._items.float().reshape(1), self._items.new_tensor(told, dtype=torch.float32)])
-        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        own = [float(fault is not None), *ENDING.wishes()]
+        totals = torch.cat([self._items.float().reshape(1), self._items.new_tensor(own, dtype=torch.float32)])
+        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
         # Alone there is nothing to wait for the device for.
-        faults, *wishes = sums[1:].tolist() if world_size() > 1 else told
+        faults, *wishes = totals[1:].tolist() if world_size() > 1 else own
         ENDING.agree(wishes)
         if faults:
             named = first_of_ranks(fault)
             assert named is not None
             raise NotFiniteError.at(*named, self.global_step)
-        items = sums[0]
+        items = totals[0]
         self._items = None
         self._seen = []
         for group in optimizer.param_groups:
