@@ -42,7 +42,7 @@ class References:
         self.unreadable: dict[str, str] = {}
         """Id -> why, of the images that `picture` could not give."""
         if not self.records:
-            msg = f"{where}: hold no record"
+            msg = f"{where}: no record"
             raise SchemaError(msg)
         self._check_unique(where)
 

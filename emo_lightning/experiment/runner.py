@@ -29,13 +29,22 @@ from emo_lightning.experiment.processes import (
     CUT_SHORT,
     StageFailedError,
     check_process_count,
+    remove_temporary_folders,
     run_in_process,
     runs_on_one_rank,
 )
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
 from emo_lightning.experiment.results import check_sources, lost_results, remade, results_of
 from emo_lightning.experiment.stage import Stage
-from emo_lightning.experiment.status import Status, check_not_stale, is_complete, read_status, write_config, write_status
+from emo_lightning.experiment.status import (
+    Status,
+    changes_of,
+    check_not_stale,
+    is_complete,
+    read_status,
+    write_config,
+    write_status,
+)
 from emo_lightning.experiment.tracking import tracking_stages
 
 console = Console(highlight=False)
@@ -130,9 +139,11 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
     inputs: Inputs = {}
     if ranks.rank == 0:
         check_sources(stage)
-        inputs = inputs_of(stage)
+        inputs, changes = inputs_of(stage), changes_of(stage)
+        for change in changes:
+            say(f"note: {stage.out} goes on with another setting: {change}", file=sys.stderr)
         write_config(stage)
-        write_status(stage, "running", started, inputs)
+        write_status(stage, "running", started, inputs, changes)
     elif runs_on_one_rank(stage):
         peers.wait_for_first(number)
         return
@@ -142,6 +153,8 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         if ranks.rank == 0:
             write_status(stage, "failed", started, inputs)
         raise
+    finally:
+        remove_temporary_folders(stage.out, alone=ranks.world_size == 1)
     changed = None
     if ranks.rank == 0:
         if code == 0 and (changed := first_changed(inputs, now := inputs_of(stage))) is None:
@@ -149,7 +162,7 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
             inputs = now
         interrupted = asked is not None and code == exit_code(asked)
         status: Status = "cut short" if code == CUT_SHORT or interrupted else "failed" if code or changed else "complete"
-        write_status(stage, status, started, inputs, results_of(stage) if status == "complete" else None)
+        write_status(stage, status, started, inputs, results=results_of(stage) if status == "complete" else None)
     if asked is not None:
         raise InterruptedBySignal(asked)
     if code != 0:

@@ -33,7 +33,7 @@ def trained(tmp_path: Path) -> Stage:
         (stage.out / name).parent.mkdir(parents=True, exist_ok=True)
         (stage.out / name).write_text('{"base_model_name_or_path": "Qwen/x"}' if name.endswith(".json") else name)
     write_config(stage)
-    write_status(stage, "complete", 0.0, inputs_of(stage), results_of(stage))
+    write_status(stage, "complete", 0.0, inputs_of(stage), results=results_of(stage))
     return stage
 
 
@@ -74,7 +74,7 @@ def test_a_pattern_is_compared_as_far_as_it_searches(tmp_path: Path) -> None:
     stage = Stage("probe-ces-0", "probe", "", {}, tmp_path / "a/probe-ces-0")
     stage.out.mkdir(parents=True)
     (stage.out / "metrics.json").write_text("[1]")
-    write_status(stage, "complete", 0.0, {}, results_of(stage))
+    write_status(stage, "complete", 0.0, {}, results=results_of(stage))
     table = Stage("g", "attribute_guidance", "", {"probes": f"{tmp_path}/a/probe-{{arm}}-{{seed}}"}, tmp_path / "a/g")
     check_sources(table)
     (stage.out / "metrics.json").write_text("[2]")
