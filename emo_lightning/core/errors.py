@@ -51,6 +51,17 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that the user named, or that a stage needs, is not there."""
 
 
+def check_count(name: str, value: int) -> None:
+    """Refuse a count below 1.
+
+    Raises:
+        InputError: names the argument.
+    """
+    if value < 1:
+        msg = f"{name}={value}; expected a whole number, at least 1"
+        raise InputError(msg)
+
+
 BROKEN_PIPE = 141
 """Exit code where the reader of our output has gone: that of a program which SIGPIPE ends, 128 + 13."""
 
@@ -61,6 +72,9 @@ _LIBRARY_ERRORS = {
     ("wandb", "UsageError"): "",
     ("wandb", "CommError"): "W&B does not answer (WANDB_MODE=offline keeps the run on disk, for `wandb sync`): ",
     ("wandb", "AuthenticationError"): "",
+    # Its own process, not its server.
+    ("wandb", "MailboxClosedError"): "W&B's own process is gone; the same command goes on: ",
+    ("wandb", "HandleAbandonedError"): "W&B's own process is gone; the same command goes on: ",
     ("torch", "OutOfMemoryError"): "the GPU has too little memory for this; a smaller batch needs less: ",
 }
 """(package, class) of errors of other libraries that the user can mend, with what to put before their message.

@@ -80,6 +80,7 @@ class FeatureWriter:
         rank: of this process.
         world_size: number of processes that write.
         made_of: what the features are of, part -> content hash or setting; heads and probes on them are held to it.
+        computed: how the features come about (type of the weights, precision, attention); no part that was computed otherwise is gone on with.
         part_bytes: size of a part, about; what an interruption can lose.
 
     Raises:
@@ -98,11 +99,13 @@ class FeatureWriter:
         rank: int = 0,
         world_size: int = 1,
         made_of: Mapping[str, str] | None = None,
+        computed: Mapping[str, str] | None = None,
         part_bytes: int = PART_BYTES,
     ) -> None:
         self.directory, self.dtype, self.part_bytes = Path(directory), dtype, part_bytes
         self.rank, self.world_size = rank, world_size
-        self.spec = FeatureSpec(fingerprint, num_layers, hidden_size, str(dtype).removeprefix("torch."), dict(made_of or {}))
+        kept_as = str(dtype).removeprefix("torch.")
+        self.spec = FeatureSpec(fingerprint, num_layers, hidden_size, kept_as, dict(made_of or {}), dict(computed or {}))
         self.directory.mkdir(parents=True, exist_ok=True)
         self.parts: list[str] = []
         self.done: set[str] = set()
@@ -113,6 +116,11 @@ class FeatureWriter:
             self.spec.check(spec, path)
             self.parts.append(path.name)
             self.done.update(origin.id for origin in origins)
+        for path in self.directory.glob("part-*.safetensors.tmp"):
+            # Of this rank, before it was killed, and of ranks that are no more.
+            number = int(path.name[5:10]) if path.name[5:10].isdigit() else -1
+            if number == rank or (rank == 0 and number >= world_size):
+                path.unlink(missing_ok=True)
         # Marks of completion from before are void: this rank's own, and those of runs with other numbers of ranks.
         for path in self.directory.glob("index-*.json"):
             if path.name == index_name(rank) or (rank == 0 and read_index(path)["world_size"] != world_size):

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,10 @@ import yaml
 from emo_lightning.core.files import read_object, read_yaml, write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT, ExperimentError
-from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.identity import MAY_CHANGE, Inputs, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, Results, reads, refuse_changed
 from emo_lightning.experiment.stage import Stage, first_difference
 
-CONFIG_FILE = "config.yaml"
-STATUS_FILE = "stage.json"
 _RUNNER_FILES = {CONFIG_FILE, STATUS_FILE, ".tmp", "logs", "wandb"}
 """What a stage's folder holds before the stage itself has made anything."""
 
@@ -59,7 +58,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 Status = Literal["running", "complete", "cut short", "failed"]
 
 
-def write_status(stage: Stage, status: Status, started: float, inputs: Inputs) -> None:
+def write_status(
+    stage: Stage,
+    status: Status,
+    started: float,
+    inputs: Inputs,
+    changes: Sequence[str] = (),
+    results: Results | None = None,
+) -> None:
     """Write `stage.json`.
 
     Args:
@@ -67,22 +73,62 @@ def write_status(stage: Stage, status: Status, started: float, inputs: Inputs) -
         status: of it.
         started: seconds since the epoch.
         inputs: what its inputs hold.
+        changes: of its settings, with which it goes on (`changes_of`).
+        results: what it has written, once it is complete.
     """
+    before = read_status(stage)
+    since = datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
+    changed = [*before.get("changed", []), *({"since": since, "setting": change} for change in changes)]
     entry = {
         "stage": stage.name,
         "kind": stage.kind,
         "title": stage.title,
         "status": status,
         "config_sha256": stage.digest,
-        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "started": since,
         "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
         # Of what ran: a checkout may have gone on while it did.
-        "commit": _commit() if status == "running" else read_status(stage).get("commit") or _commit(),
+        "commit": _commit() if status == "running" else before.get("commit") or _commit(),
         "command": shlex.join(["emo", *sys.argv[1:]]),
+        **({"changed": changed} if changed else {}),
         **_identity(stage, inputs),
+        **({} if results is None else {"results": results}),
     }
     write_text(stage.out / STATUS_FILE, json.dumps(entry, indent=2) + "\n")
+
+
+def changes_of(stage: Stage) -> list[str]:
+    """Settings with which a half-done stage goes on instead of those that it has run with, each with both values."""
+    path = stage.out / CONFIG_FILE
+    return _changes(_read_config(path), stage.config) if path.exists() else []
+
+
+def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    pairs = [(key, _at(old, key), _at(new, key)) for key in MAY_CHANGE]
+    return [f"{key}: {_said(was)} before, {_said(now)} now" for key, was, now in pairs if was != now]
+
+
+def _said(value: object) -> str:
+    return "not given" if value is None else str(value)
+
+
+def _check_left_out(stage: Stage) -> None:
+    """Of a stage that is now to stop at fewer images: those that it has left out already would have stopped it.
+
+    Raises:
+        ExperimentError: says how many there are, and how many are allowed.
+    """
+    # Later than at the top: what prints help knows nothing of data.
+    from emo_lightning.data.skips import MOST, left_out
+
+    allowed = int(str(_at(stage.config, "data.max_skipped") or MOST)) if _at(stage.config, "data.on_error") == "skip" else 0
+    if (count := len(left_out(stage.out))) > allowed:
+        msg = (
+            f"{stage.out} has left out {count} images that cannot be read, and data.on_error and data.max_skipped now allow {allowed}; "
+            f"allow as many, choose another --name, or delete {stage.out} to make it anew"
+        )
+        raise ExperimentError(msg)
 
 
 def _identity(stage: Stage, inputs: Inputs) -> dict[str, object]:
@@ -105,10 +151,10 @@ def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
 
     Args:
         stage: resolved.
-        look_inside: compare what its inputs hold; one rank does so for all.
+        look_inside: compare what its inputs and its results hold; one rank does so for all.
 
     Raises:
-        ExperimentError: other settings, or inputs with other content, have begun it.
+        ExperimentError: other settings, or inputs with other content, have begun it, or a result is not what it wrote.
     """
     status, saved = read_status(stage), stage.out / CONFIG_FILE
     if not status or not saved.exists():
@@ -124,8 +170,12 @@ def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
     if difference:
         msg = f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
         raise ExperimentError(msg)
+    if _changes(old, stage.config):
+        _check_left_out(stage)
     if look_inside:
         _check_inputs(stage, status, complete)
+        if complete:
+            refuse_changed(stage.out, status)
     return complete
 
 
@@ -159,10 +209,14 @@ def _check_inputs(stage: Stage, status: dict[str, Any], complete: bool) -> None:
 
 
 def _value(stage: Stage, key: str) -> str:
-    found: Any = stage.config
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
+    found = _at(stage.config, key)
     return "not given now" if found is None else str(found)[:100]
+
+
+def _at(tree: object, key: str) -> object:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _old_run_dir(stage: Stage) -> str:
@@ -173,21 +227,22 @@ def _old_run_dir(stage: Stage) -> str:
         return str(stage.out.parent)
 
 
-def check_not_stale(stages: Sequence[Stage], complete: set[str]) -> None:
+def check_not_stale(stages: Sequence[Stage], complete: set[str], remade: Collection[str] = ()) -> None:
     """Refuse a finished stage that stands on one that will be made anew.
 
     Args:
         stages: in order.
         complete: names of those that are.
+        remade: names of those that are made again from the same inputs, as their results are gone; should they come out otherwise, the
+            next run finds what stands on them made from other content.
 
     Raises:
         ExperimentError: names both folders.
     """
     for n, later in enumerate(stages):
-        named = json.dumps(later.config, default=str)
         for earlier in stages[:n]:
-            if later.name not in complete or not (f"{earlier.out}/" in named or f'{earlier.out}"' in named):
+            if later.name not in complete or not reads(later, earlier):
                 continue
-            if earlier.name not in complete:
+            if earlier.name not in complete and earlier.name not in remade:
                 msg = f"{later.out} was made from an older {earlier.out}; delete it too, so that it is made anew, or choose another --name"
                 raise ExperimentError(msg)

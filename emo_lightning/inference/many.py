@@ -87,9 +87,11 @@ class KeptResults(Protocol[A]):
 
 def embed_work(model: EmotionModel) -> Work:
     """Embeddings alone."""
+    from emo_lightning.models.sound import naming
 
     def work(found: Sequence[InputImage], pictures: Sequence[Image.Image]) -> list[ImageResult]:
-        rows = model.embed(list(pictures), len(pictures)).numpy()
+        with naming([entry.id for entry in found]):
+            rows = model.embed(list(pictures), len(pictures)).numpy()
         return [ImageResult(entry.id, entry.stamp, "", row) for entry, row in zip(found, rows, strict=True)]
 
     return work

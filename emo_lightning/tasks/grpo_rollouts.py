@@ -28,7 +28,9 @@ from emo_lightning.models.sampling import (
     drawing_numbers,
     never_drawn,
     own_engine,
+    without_distribution,
 )
+from emo_lightning.models.sound import NotFiniteAnswerError
 from emo_lightning.tasks.grpo_config import GRPOConfig
 from emo_lightning.tasks.grpo_rewards import Judge
 from emo_lightning.tasks.tallies import Means
@@ -111,6 +113,9 @@ class Rollouts:
             batch: on its device.
             keys: that are asked for.
             epoch: of the training.
+
+        Raises:
+            NotFiniteAnswerError: the policy has no distribution to draw from, or sees none when it looks again.
         """
         each = self.sampling.replies
         drawn = Drawn(len(batch["key"]), each, list(self.judge.weights))
@@ -119,6 +124,9 @@ class Rollouts:
         for attempt in range(self.grpo.retries + 1):
             numbers = drawing_numbers(self.seed, epoch, [batch["key"][n] for n in todo], self.sampling, attempt)
             replies = self.engine(policy, batch, todo, numbers, self.sampling)
+            if unsound := without_distribution(replies):
+                rows = [todo[image] for image in sorted({number // each for number in unsound})]
+                raise NotFiniteAnswerError(rows, [batch["key"][row] for row in rows])
             check_replies(replies, len(todo) * each, banned, self.sampling.max_new_tokens)
             of = [image for image in todo for _ in range(each)]
             padded = pad_sequence(replies.tokens, batch_first=True, padding_value=policy.processor.tokenizer.pad_token_id)
