@@ -239,7 +239,7 @@ def _ask(args: argparse.Namespace) -> int:
     before, now = ask_suite(args.verb, questions, model, args.images, args.out, args.max_new_tokens, args.batch_size)
     silent = len(questions) - len(asked)
     say(
-        f"{args.out}: {before + now:,} replies, {now:,} of them new, greedy (published figures are mostly sampled at temperature 0.7)"
+        f"{args.out}: {before + now:,} replies, {now:,} of them new, greedy (published values are mostly sampled at temperature 0.7)"
     )
     if silent:
         say(
@@ -269,8 +269,8 @@ def _page(args: argparse.Namespace) -> int:
             raise InputError(msg)
         if not here:
             continue
-        sums = image_sums(asked, images[suite][0] if suite in images else None)
-        checks = {one.name: check(one, here, asked, sums) for one in here}
+        digests = image_sums(asked, images[suite][0] if suite in images else None)
+        checks = {one.name: check(one, here, asked, digests) for one in here}
         bases = {one.name: one.base for one in here if one.base is not None}
         result = benchmark(suite, asked, {one.name: one.replies for one in here}, bases, seed=args.seed)
         boards.append(Board(result, names, checks))

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from emo_lightning.core.endings import ENDING, StoppedError, exit_code
-from emo_lightning.core.errors import UserError, debugging, explain_error, user_message
+from emo_lightning.core.errors import UserError, debugging, print_error, user_message
 from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.terminal import say, speak_to_any_terminal
@@ -205,10 +205,8 @@ def make_temporary_folder(out: Path) -> Path:
     Args:
         out: the stage's folder.
     """
-    checkpoints = out / "checkpoints"
-    base = (checkpoints.resolve() if checkpoints.is_symlink() else out) / ".tmp"
-    # One rank on each node may have the same local number.
-    folder = base / "-".join(["rank", *(os.environ.get(name, "0") for name in _RANK_VARIABLES)])
+    base = _temporary_base(out)
+    folder = base / _temporary_name()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for left in base.iterdir():
@@ -216,6 +214,27 @@ def make_temporary_folder(out: Path) -> Path:
             # Of version 0.2.0, whose ranks had one folder.
             left.unlink(missing_ok=True)
     return folder
+
+
+def remove_temporary_folders(out: Path, *, alone: bool) -> None:
+    """Once a stage's processes have ended: remove what they, and killed ones before them, have left.
+
+    Args:
+        out: the stage's folder.
+        alone: this command has started all ranks; else others may still work, and this rank removes its own folder.
+    """
+    base = _temporary_base(out)
+    shutil.rmtree(base if alone else base / _temporary_name(), ignore_errors=True)
+
+
+def _temporary_base(out: Path) -> Path:
+    checkpoints = out / "checkpoints"
+    return (checkpoints.resolve() if checkpoints.is_symlink() else out) / ".tmp"
+
+
+def _temporary_name() -> str:
+    # One rank on each node may have the same local number.
+    return "-".join(["rank", *(os.environ.get(name, "0") for name in _RANK_VARIABLES)])
 
 
 def run_stage(stage: Stage, word: Connection | None = None) -> int:
@@ -274,7 +293,7 @@ def _run_stage(stage: Stage, command: list[str]) -> int:
     except Exception as error:
         asked = ENDING.asked or ENDING.agreed
         if asked is None or debugging() or user_message(error) is not None:
-            return explain_error(error, command, prefix)
+            return print_error(error, command, prefix)
         # Another rank or a worker has ended first.
         say(f"{prefix}ended by {asked.name} before it could save: {' '.join(str(error).split())[:200]}", file=sys.stderr)
         return exit_code(asked)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,21 +19,23 @@ from emo_lightning.core.endings import InterruptedBySignal, exit_code
 from emo_lightning.core.files import write_text
 from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.ranks import Ranks, forget_job_variables
+from emo_lightning.core.terminal import say
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.found_checkpoints import Checkpoints, set_damaged_aside
 from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of
 from emo_lightning.experiment.peers import PeerLostError, Peers
 from emo_lightning.experiment.processes import (
     CUT_SHORT,
     StageFailedError,
     check_process_count,
+    remove_temporary_folders,
     run_in_process,
     runs_on_one_rank,
 )
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
-from emo_lightning.experiment.saving import set_damaged_aside
 from emo_lightning.experiment.stage import Stage
-from emo_lightning.experiment.status import Status, check_not_stale, is_complete, write_config, write_status
+from emo_lightning.experiment.status import Status, changes_of, check_not_stale, is_complete, write_config, write_status
 from emo_lightning.experiment.tracking import tracking_stages
 
 console = Console(highlight=False)
@@ -61,7 +64,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
         if ranks.world_size == 1:
             check_process_count(stage)
     peers = Peers(experiment.dir, ranks)
-    with _locked(experiment.dir, ranks), peers.told():
+    with _locked(experiment.dir, ranks), peers.reporting():
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
         check_not_stale(chosen, done)
         if len(done) < len(chosen):
@@ -70,7 +73,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
         if go_back:
             for stage in chosen:
                 if stage.name not in done:
-                    set_damaged_aside(stage.out, stage.digest)
+                    set_damaged_aside(Checkpoints.of(stage))
         if ranks.rank == 0:
             write_text(experiment.dir / "experiment.yaml", experiment.as_yaml())
         # Nothing is logged of a run in which nothing is left to do.
@@ -112,9 +115,11 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
     started = time.time()
     inputs: Inputs = {}
     if ranks.rank == 0:
-        inputs = inputs_of(stage)
+        inputs, changes = inputs_of(stage), changes_of(stage)
+        for change in changes:
+            say(f"note: {stage.out} goes on with another setting: {change}", file=sys.stderr)
         write_config(stage)
-        write_status(stage, "running", started, inputs)
+        write_status(stage, "running", started, inputs, changes)
     elif runs_on_one_rank(stage):
         peers.wait_for_first(number)
         return
@@ -124,6 +129,8 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         if ranks.rank == 0:
             write_status(stage, "failed", started, inputs)
         raise
+    finally:
+        remove_temporary_folders(stage.out, alone=ranks.world_size == 1)
     changed = None
     if ranks.rank == 0:
         if code == 0 and (changed := first_changed(inputs, now := inputs_of(stage))) is None:

@@ -198,8 +198,8 @@ class GRPOTask(BackboneTask[RolloutBatch]):
 
     def _log_means(self, means: Means) -> None:
         """Log means over the replies of all ranks."""
-        names, sums = means.vector()
-        whole = Means.of(names, self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum").cpu())
+        names, totals = means.vector()
+        whole = Means.of(names, self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu())
         self._of_step.join(whole)
         for name, value in whole.values().items():
             self.log(name, value, on_step=True, batch_size=1)

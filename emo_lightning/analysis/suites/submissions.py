@@ -38,15 +38,15 @@ FILE = "submission.yaml"
 RULES = (
     "Every question of the suite is answered once; a question without a reply counts as wrong.",
     "Replies are the model's own words, whole, as it gave them. No scorer's reading of them, and nobody's correction.",
-    "How they were drawn is said: greedy, or sampled and at what temperature. Published figures of these suites are of one sample at temperature "
-    "0.7, so that another sample has other figures.",
+    "How they were drawn is said: greedy, or sampled and at what temperature. Published values of these suites are of one sample at temperature "
+    "0.7, so that another sample has other values.",
     "With which prompts is said: the suite's, or others.",
     "Every image that the model was trained on, in any round, is listed by the SHA-256 of its file. Who does not list them stands on the page "
     "with “not known”.",
     "No image of the suite may be among them. EmObserver is trained on images of EmoSet's test split and is scored on it: such a row stands on "
     "the page with the number of images it has seen, and is not ranked.",
     "A fine-tuned model names the untuned one, which is submitted too: its collapse is measured against it.",
-    "Every figure is given by each scorer apart. Rows are ordered by ours, and rows by two scorers are never compared.",
+    "Every value is given by each scorer apart. Rows are ordered by ours, and rows by two scorers are never compared.",
 )
 """Of submission."""
 
@@ -125,7 +125,7 @@ def read_submission(folder: Path, questions: Mapping[SuiteName, Sequence[Asked]]
     replies = read_replies(form.suite, _inside(path, form.replies), questions[form.suite])
     trained = None
     if form.trained_on is not None:
-        trained = frozenset[str]().union(*(_sums(_inside(path, one)) for one in form.trained_on))
+        trained = frozenset[str]().union(*(_digests(_inside(path, one)) for one in form.trained_on))
     return Submission(Path(folder), form.name, form.suite, replies, form.decoding, form.prompts, trained, form.base)
 
 
@@ -138,7 +138,7 @@ def _inside(path: Path, name: str) -> Path:
     return found
 
 
-def _sums(path: Path) -> set[str]:
+def _digests(path: Path) -> set[str]:
     """SHA-256 sums of a list, or of the images of tars and records."""
     if path.suffix.lower() not in (".sha256", ".txt"):
         return trained_images(References.load([path]).records)
@@ -163,14 +163,16 @@ def image_sums(questions: Sequence[Asked], root: Path | None) -> dict[str, str]:
     return found
 
 
-def check(submission: Submission, others: Sequence[Submission], questions: Sequence[Asked], sums: Mapping[str, str]) -> Checks:
+def check(
+    submission: Submission, others: Sequence[Submission], questions: Sequence[Asked], digests: Mapping[str, str]
+) -> Checks:
     """What can be known of a submission.
 
     Args:
         submission: it.
         others: of the same suite.
         questions: of the suite.
-        sums: of its images (`image_sums`).
+        digests: of its images (`image_sums`).
     """
     ids = {asked.id for asked in questions}
     said = {name: reply.text for name, reply in submission.replies.items() if name in ids}
@@ -180,7 +182,7 @@ def check(submission: Submission, others: Sequence[Submission], questions: Seque
         if other is not submission and said == {name: reply.text for name, reply in other.replies.items() if name in ids}
     )
     seen = None
-    if submission.trained_on is not None and (sums or not submission.trained_on):
-        seen = sum(value in submission.trained_on for value in sums.values())
-    checked = len(sums) if seen is not None else 0
+    if submission.trained_on is not None and (digests or not submission.trained_on):
+        seen = sum(value in submission.trained_on for value in digests.values())
+    checked = len(digests) if seen is not None else 0
     return Checks(len(ids) - len(said), len(submission.replies) - len(said), seen, checked, alike)
