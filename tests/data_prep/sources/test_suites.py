@@ -83,7 +83,16 @@ def test_tasks_of_one_image_are_one_record_and_labels_go_by_name(tmp_path: Path)
         "WebEmo/c.jpg": ("anger", "rage", None),
         "UnbiasedEmo/d.jpg": (None, "love", None),
     }
-    assert said(refused, tmp_path) == ["test_8k.jsonl[7]: bad label: 'joy' is none of the candidates: awe, fear"]
+    assert said(refused, tmp_path) == ["test_8k.jsonl:7: ground_truth 'joy' is none of the candidates awe, fear"]
+
+
+def test_a_polarity_in_other_words_stays_a_word_of_its_task(tmp_path: Path) -> None:
+    lines = [vecbench_line("WebEmo/c.jpg", "WebEmo-2", ["Pleasant", "Unpleasant"], "Unpleasant"), LINES[4]]
+    items, refused, _ = read("vecbench", write(tmp_path, {"test_8k.jsonl": "".join(lines), **PICTURES}))
+    (item,) = items.values()
+    assert refused == []
+    assert (item.labels.get("emotion"), item.labels.get("valence_level")) == ("anger", None)
+    assert item.labels["attributes"] == {"tasks": {"WebEmo-7": "anger", "WebEmo-2": "unpleasant"}}
 
 
 @pytest.mark.parametrize(
