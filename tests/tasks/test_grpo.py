@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,11 +19,8 @@ from torch import Tensor
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.data.chat import OBJECTIVES, parse_answer
 from emo_lightning.data.conversations import ConversationDataModule
-from emo_lightning.data.images import masked
 from emo_lightning.data.rollouts import RolloutDataModule
-from emo_lightning.metrics.rewards import Answers
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone, load_frozen
 from emo_lightning.models.policies import Policy
 from emo_lightning.models.policy_loss import Loss, policy_loss
@@ -33,10 +29,9 @@ from emo_lightning.tasks import grpo as grpo_module
 from emo_lightning.tasks.base import TrainingError
 from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
-from emo_lightning.tasks.grpo_rewards import counterfactual, emotion_probabilities
+from emo_lightning.tasks.grpo_rewards import emotion_probabilities
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
-from tests.made import make_record
 from tests.ranks import run_ranks
 from tests.tasks.test_sft import trainer
 from tests.worded import worded_qwen  # noqa: F401 - fixture
@@ -306,39 +301,6 @@ def test_two_ranks_equal_one(speaking: Path, world_tars: Path, tmp_path: Path) -
         assert torch.allclose(value, two[name], atol=1e-6), name
     for name in ("val/accuracy", "elsewhere/accuracy", "elsewhere/gain"):
         assert said[name] == heard[name]
-
-
-# Rewards that look again
-
-
-def test_covering_what_does_not_matter_is_worth_nothing(speaking: Path, world_tars: Path) -> None:
-    """A policy that says the same whatever it sees earns nothing by it, and a picture in which nothing is hidden neither."""
-    policy = load_frozen(BackboneConfig(str(speaking)))
-    from emo_lightning.data.tar_index import TarIndex
-
-    index = TarIndex.open(tars(world_tars, "train"))
-    picture = index.image(0)
-    plain = Image.new("RGB", picture.size, (90, 90, 90))
-    box = [5, 5, picture.width // 2, picture.height // 2]
-    said = {"bbox_2d": [box], "emotion": "awe", "intensity": 5}
-    texts = [json.dumps(said), json.dumps(said | {"bbox_2d": []}), json.dumps(said | {"emotion": "joy"}), json.dumps(said)]
-    codec = policy.family.codec
-    read = [parse_answer(text, id="a", original=picture.size, resized=picture.size, codec=codec) for text in texts]
-    answers = Answers(read, [make_record("a", emotion="awe")] * 4, OBJECTIVES["explain"].keys)
-    found = counterfactual(answers, policy, [picture, picture, picture, plain])
-    covered = masked(picture, (box[0], box[1], box[2], box[3]), "mean")
-    p = emotion_probabilities(policy, [picture, covered])[:, EMOTIONS.index("awe")]
-    share = (box[2] - box[0]) * (box[3] - box[1]) / (picture.width * picture.height)
-    assert found[0] == pytest.approx((p[0] - p[1]) * (1 - share), abs=1e-6)
-    assert found[0] != 0
-    assert found[1:3].tolist() == [0, 0]
-    assert found[3] == pytest.approx(0, abs=1e-6)
-
-
-def test_the_pictures_are_there_for_a_reward_that_looks_again(speaking: Path, world_tars: Path, tmp_path: Path) -> None:
-    task = task_of(speaking, rewards=Rewards(emotion=1.0, counterfactual=0.1), sampling=Sampling(replies=2, max_new_tokens=16))
-    seen, _ = fit(task, data(world_tars, objective="explain", limit=4), tmp_path, max_steps=1)
-    assert -1 <= seen.logged[0]["reward/counterfactual"] <= 1
 
 
 # What is refused

@@ -43,7 +43,8 @@ def paired_page(paired: Result) -> Page:
     page = Page(
         "Table 6: differences between arms",
         "Second arm minus first on the same images, in points. The interval over images holds for these trained networks; the one over seeds "
-        "and images says what another training may bring, and few seeds make it too narrow rather than too wide.",
+        "and images says what another training may bring, and few seeds make it too narrow rather than too wide. Images are taken one by one: "
+        "where many show the same thing, as those of one held-out combination do, other such things would differ by more.",
     )
     if "skipped" in paired:
         page.notes.append(f"Table 6: no paired test, as {paired['skipped']}")
