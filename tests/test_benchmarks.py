@@ -12,11 +12,28 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["explain", "features", "index", "loader", "remote", "serve"])
+@pytest.mark.parametrize("name", ["explain", "features", "index", "loader", "published_replies", "remote", "serve"])
 def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json", str(tmp_path / "found.json")])
     importlib.import_module(f"benchmarks.{name}").main()
     assert json.loads((tmp_path / "found.json").read_text())["ratio"] > 0
+
+
+def test_released_replies_give_the_figures_that_were_printed(tmp_path: Path) -> None:
+    """In the authors' layout: a question that they call invalid is in no figure; what cannot be read, or has no figures, is named."""
+    ours = importlib.import_module("benchmarks.published_replies")
+    (tmp_path / "m").mkdir()
+    tables = ours.make(tmp_path / "m")
+    (tmp_path / "EEmo-Bench(gpt-4o-pair).json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "EEmo-Bench(nobody-pair).json").write_text("[]")
+    found = ours.compare(tmp_path, {**tables, "GPT-4o": {"pair-yes-no": 64.41}})
+    assert (found["ratio"], found["figures"], found["largest_difference"]) == (1, 3, 0)
+    assert set(found["agreement"]["made up"].values()) == {100.0}
+    assert len(found["not_read"]) == 2
+    assert "EEmo-Bench(gpt-4o-pair).json" in found["not_read"][0]
+    assert found["not_read"][1] == "nobody: no figures are published"
+    tables["made up"]["pair-yes-no"] += 0.02
+    assert ours.compare(tmp_path, tables)["ratio"] == 2 / 3
 
 
 def test_goals_of_runs_are_measured_one_by_one(

@@ -256,7 +256,7 @@ def _page(args: argparse.Namespace) -> int:
         msg = f"--out {args.out}: expected a file that ends in .html; tables go beside it"
         raise InputError(msg)
     from emo_lightning.analysis.suites.benchmark import benchmark
-    from emo_lightning.analysis.suites.submissions import check, image_sums, read_submission
+    from emo_lightning.analysis.suites.submissions import check, image_marks, read_submission
     from emo_lightning.report.leaderboard import Board, write_leaderboard
 
     data, images = _of_suites("--data", args.data), _of_suites("--images", args.images)
@@ -271,8 +271,8 @@ def _page(args: argparse.Namespace) -> int:
             raise InputError(msg)
         if not here:
             continue
-        sums = image_sums(asked, images[suite][0] if suite in images else None)
-        checks = {one.name: check(one, here, asked, sums) for one in here}
+        marks = image_marks(asked, images[suite][0] if suite in images else None)
+        checks = {one.name: check(one, here, asked, marks) for one in here}
         bases = {one.name: one.base for one in here if one.base is not None}
         result = benchmark(suite, asked, {one.name: one.replies for one in here}, bases, seed=args.seed)
         boards.append(Board(result, names, checks))

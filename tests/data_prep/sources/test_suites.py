@@ -154,7 +154,7 @@ def test_ratings_reach_the_record(tmp_path: Path) -> None:
 def test_what_a_suite_says_or_asks_leaves_the_store(tmp_path: Path) -> None:
     """Statements without a label, emotions without an equal among the eight, and a polarity alone: none is left out of an export."""
     lines = [vecbench_line("FI/a.jpg", "FI-2", ["positive", "negative"], "positive"), LINES[5]]
-    trees = {
+    trees: dict[str, dict[str, object]] = {
         "mvei": {"Std-MVEI.json": {"1": mvei()}, "MVEI/images/a.jpg": 1},
         "unbiasedemo": {"joy/dog/1.jpg": 2, "love/dog/2.jpg": 3, "surprise/dog/3.jpg": 4},
         "vecbench": {"test_8k.jsonl": "".join(lines), "images/FI/a.jpg": 5, "images/UnbiasedEmo/d.jpg": 6},
