@@ -21,14 +21,19 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from emo_lightning.analysis.probe_predictions import evaluated_images
 from emo_lightning.analysis.table6 import Summary, summary, table6
 from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
+from emo_lightning.core.records import SchemaError
 from emo_lightning.metrics.power import ALPHA, smallest_effect
 
 ARMS = ("base", "ces", "attribute")
 """In the paper's order, the worst first."""
+
+SLOTS = ("{arm}", "{base}", "{images}", "{seed}")
+"""Parts of the name of a probe's folder."""
 
 PRIMARY = ("ces", "attribute")
 PAIRS = (PRIMARY, ("base", "ces"), ("base", "attribute"))
@@ -83,9 +88,9 @@ class Guidance(TypedDict):
     """Change of attribute minus CES from share 0 to share 1; None with one base."""
     seen: float | None
     """The difference that the primary test of one base finds with a probability of 80 %, Holm's strictest level, by the largest `sd`
-    found; None where there is no spread."""
-    level: int
-    """Percent of the intervals."""
+    found; None where there is no spread, or fewer than three worlds."""
+    confidence_level: float
+    """Of the intervals, as a share."""
 
 
 def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequence[int], seeds: Sequence[int]) -> Guidance:
@@ -98,16 +103,14 @@ def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequenc
         seeds: of the worlds of each number.
 
     Raises:
-        InputError: the pattern lacks a part, or nothing is named.
-        MissingFileError: a probe of the grid is missing.
-        SchemaError: a probe has no accuracy on held-out combinations.
+        InputError: the pattern lacks a part; nothing is named, or something twice; a share is no number from 0 to 1.
+        MissingFileError: a file of a probe is missing.
+        SchemaError: a probe has no accuracy on held-out combinations, or two of a world were evaluated on different images.
     """
-    if lacking := [slot for slot in ("{arm}", "{base}", "{images}", "{seed}") if slot not in probes]:
-        msg = f"probes: {probes!r} lacks {lacking[0]}; the folder of a probe is named by arm, base, images and seed"
-        raise InputError(msg)
-    if not (shares and images and seeds):
-        msg = f"bases, images and seeds: found {list(shares)}, {list(images)}, {list(seeds)}; expected at least one of each"
-        raise InputError(msg)
+    _check_grid(probes, shares, images, seeds)
+    for size in images:
+        for seed in seeds:
+            _check_alike([_folder(probes, arm, base, size, seed) for base in shares for arm in ARMS])
     found = {
         (base, size): {arm: _accuracies(probes, arm, base, size, seeds) for arm in ARMS} for base in shares for size in images
     }
@@ -137,22 +140,58 @@ def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequenc
             for ((base, size), values), contrast in zip(found.items(), cell_contrasts, strict=True)
         ],
         "trend": _trend(over, shares),
-        "seen": smallest_effect(spread, worlds, alpha=ALPHA / len(shares)) if spread > 0 else None,
-        "level": round(100 * LEVEL),
+        "seen": smallest_effect(spread, worlds, alpha=ALPHA / len(shares)) if spread > 0 and worlds > 2 else None,
+        "confidence_level": CONFIDENCE_LEVEL,
     }
 
 
+def _check_grid(probes: str, shares: Mapping[str, float], images: Sequence[int], seeds: Sequence[int]) -> None:
+    if lacking := [slot for slot in SLOTS if slot not in probes]:
+        msg = f"probes: {probes!r} lacks {lacking[0]}; the folder of a probe is named by arm, base, images and seed"
+        raise InputError(msg)
+    if not (shares and images and seeds):
+        msg = f"bases, images and seeds: found {list(shares)}, {list(images)}, {list(seeds)}; expected at least one of each"
+        raise InputError(msg)
+    for name, values in (("images", images), ("seeds", seeds)):
+        if len(set(values)) < len(values):
+            msg = f"{name}: found {list(values)}; expected each once, as a world that is counted twice is not two worlds"
+            raise InputError(msg)
+    for base, share in shares.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            msg = f"shares: found {share!r} for base {base!r}; expected a number from 0 to 1"
+            raise InputError(msg)
+
+
+def _check_alike(folders: Sequence[Path]) -> None:
+    """Refuse a world whose probes were evaluated on different images."""
+    first, *others = folders
+    images = evaluated_images(first, SET)
+    for folder in others:
+        if evaluated_images(folder, SET) != images:
+            msg = (
+                f"{folder} and {first} were evaluated on different images of {SET!r}, or with different emotions; "
+                "all bases and arms of a world must meet the same"
+            )
+            raise SchemaError(msg)
+
+
+def _folder(probes: str, arm: str, base: str, size: int, seed: int) -> Path:
+    # Not by `format`: a path may have other braces in it.
+    for slot, value in zip(SLOTS, (arm, base, size, seed), strict=True):
+        probes = probes.replace(slot, str(value))
+    return Path(probes)
+
+
 def _accuracies(probes: str, arm: str, base: str, size: int, seeds: Sequence[int]) -> Array:
-    folders = [Path(probes.format(arm=arm, base=base, images=size, seed=seed)) for seed in seeds]
+    folders = [_folder(probes, arm, base, size, seed) for seed in seeds]
     return np.array(table6({arm: folders}, needed=SET)["arms"][arm][SET]["accuracy"]["values"])
 
 
 def _contrasts(differences: Sequence[Array]) -> list[Contrast]:
-    """Of several families' worth of worlds, with Holm over them."""
+    """One family, with Holm over all of it: what cannot be tested counts as p = 1, so that the others are not judged more mildly."""
     found = [_contrast(values) for values in differences]
-    tested = [one for one in found if one["p"] is not None]
-    for one, adjusted in zip(tested, holm([one["p"] or 0.0 for one in tested]), strict=True):
-        one["p_holm"] = adjusted
+    for one, adjusted in zip(found, holm([1.0 if one["p"] is None else one["p"] for one in found]), strict=True):
+        one["p_holm"] = None if one["p"] is None else adjusted
     return found
 
 
@@ -161,10 +200,13 @@ def _contrast(values: Array) -> Contrast:
 
     mean, worlds = float(values.mean()), len(values)
     sd = float(values.std(ddof=1)) if worlds > 1 else None
+    # Differences of two numbers in percent are exact to about 1e-14: what is below is not spread.
+    if sd is not None and sd < 1e-9:
+        sd = 0.0
     if not sd:
         return {"mean": mean, "low": None, "high": None, "sd": sd, "worlds": worlds, "p": None, "p_holm": None}
     error = sd / math.sqrt(worlds)
-    half = float(t.ppf((1 + LEVEL) / 2, worlds - 1)) * error
+    half = float(t.ppf((1 + CONFIDENCE_LEVEL) / 2, worlds - 1)) * error
     p = 2 * float(t.sf(abs(mean) / error, worlds - 1))
     return {"mean": mean, "low": mean - half, "high": mean + half, "sd": sd, "worlds": worlds, "p": p, "p_holm": None}
 

@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from emo_lightning.analysis.label_spaces import SPACES, LabelSpace, SpaceName
 from emo_lightning.analysis.references import check_distinct, require
 from emo_lightning.analysis.scored import probabilities
-from emo_lightning.core.intervals import LEVEL, wilson
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL, wilson
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array, Flags
 from emo_lightning.metrics.bootstrap import FEWEST, RESAMPLES, Difference, Estimate, difference, draws, interval
@@ -230,7 +230,7 @@ def mean_gain(gains: Sequence[Difference], gaps: Sequence[Array], fewest: int) -
 
 def _surely_below(gain: Difference) -> bool:
     """The whole interval lies below zero, and p says so too."""
-    return bool(gain["interval"] and gain["interval"][1] < 0 and gain["p"] is not None and gain["p"] < 1 - LEVEL)
+    return bool(gain["interval"] and gain["interval"][1] < 0 and gain["p"] is not None and gain["p"] < 1 - CONFIDENCE_LEVEL)
 
 
 def _alike(predictions: Mapping[str, Mapping[str, Prediction]]) -> list[list[str]]:

@@ -64,6 +64,27 @@ def read_arm(folders: Sequence[Path]) -> dict[str, ArmPredictions]:
     return arm
 
 
+def evaluated_images(folder: Path, name: str) -> dict[str, int]:
+    """Id -> class index, order of `EMOTIONS`, of the images of a set that a probe was evaluated on.
+
+    Args:
+        folder: a probe stage, with `des.parquet`.
+        name: of the set.
+
+    Raises:
+        MissingFileError: no such file.
+        SchemaError: it has no image of that set.
+    """
+    path = folder / EMBEDDINGS
+    if not path.is_file():
+        msg = f"{path}: no such file; it names the images that the probe was evaluated on"
+        raise MissingFileError(msg)
+    if not (found := _read_truth(path).get(name)):
+        msg = f"{path}: no image of the set {name!r}"
+        raise SchemaError(msg)
+    return found
+
+
 def _read_folder(folder: Path) -> dict[str, _OneSeed]:
     for name in (EMBEDDINGS, PREDICTIONS, METRICS):
         if not (folder / name).is_file():

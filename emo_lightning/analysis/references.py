@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from emo_lightning.data.tar_index import TarIndex
 
 
+UNKNOWN_SPLIT = "unknown"
+"""Split of a record that names none."""
+
+
 class References:
     """What is true of images with unique ids, in file order, and the images where they come from tars.
 
@@ -90,7 +94,12 @@ class References:
     @property
     def splits(self) -> str:
         """The splits that occur, joined by commas."""
-        return ", ".join(sorted({record.split or "unknown" for record in self.records}))
+        return ", ".join(self.by_split)
+
+    @property
+    def by_split(self) -> dict[str, int]:
+        """Split, sorted -> how many images."""
+        return dict(sorted(Counter(record.split or UNKNOWN_SPLIT for record in self.records).items()))
 
     def image(self, i: int) -> Image:
         """The i-th image, RGB.

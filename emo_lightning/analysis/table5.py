@@ -15,18 +15,19 @@ from torch import Tensor
 
 from emo_lightning.analysis import baselines
 from emo_lightning.analysis.affect import has_ratings
-from emo_lightning.analysis.references import References, require
+from emo_lightning.analysis.references import UNKNOWN_SPLIT, References, require
 from emo_lightning.analysis.table5_differences import Replicates, ahead, over_blind, paired
 from emo_lightning.analysis.table5_result import (
     BaselineColumn,
     ByEmotion,
     Column,
     ScoredColumn,
+    SplitScores,
     Table5Result,
     Values,
 )
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError, Triplet
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
@@ -197,6 +198,8 @@ def table5(
     _check_references(references, train)
     unseeing, omitted = baselines.all_baselines(references.records, train.records if train else None, seed)
     columns = {name: Table5(scorer, resamples, seed) for name in (*arms, *unseeing)}
+    splits = references.by_split
+    apart = {split: {name: Table5(None, resamples, seed) for name in columns} for split in (splits if len(splits) > 1 else ())}
     size = batch_size or (32 if scorer is not None and references.has_images else 1024)
     for start in range(0, len(references), size):
         records = references.records[start : start + size]
@@ -204,25 +207,41 @@ def table5(
         if scorer is not None and references.has_images:
             features = scorer.images([references.image(start + i) for i in range(len(records))])
         draws = bootstrap.draws([r.id for r in records], resamples, seed)
-        for name, predictions in arms.items():
-            columns[name].update([predictions.get(r.id) for r in records], records, features, draws)
-        for name, baseline in unseeing.items():
-            columns[name].update(baseline.answers(records), records, features, draws)
+        said = {name: [predictions.get(r.id) for r in records] for name, predictions in arms.items()}
+        said |= {name: list(baseline.answers(records)) for name, baseline in unseeing.items()}
+        for name, answers in said.items():
+            columns[name].update(answers, records, features, draws)
+        for split, parts in apart.items():
+            rows = [i for i, record in enumerate(records) if (record.split or UNKNOWN_SPLIT) == split]
+            for name, answers in said.items() if rows else ():
+                parts[name].update([answers[i] for i in rows], [records[i] for i in rows], None, draws[rows])
     found = {name: column.with_replicates() for name, column in columns.items()}
+    by_split: dict[str, SplitScores] = {
+        split: {
+            "references": splits[split],
+            "arms": {name: _scored(parts[name].compute()) for name in arms},
+            "baselines": {
+                name: _scored(_baseline_column(parts[name].compute(), baseline)) for name, baseline in unseeing.items()
+            },
+        }
+        for split, parts in apart.items()
+    }
     own = {name: found[name] for name in arms}
     floors = {
         name: (_baseline_column(found[name][0], baseline), found[name][1])
         for name, baseline in unseeing.items()
         if name not in baselines.UPPER_READINGS
     }
-    return {
+    result: Table5Result = {
         "arms": {name: column for name, (column, _) in own.items()},
         "baselines": {name: _baseline_column(found[name][0], baseline) for name, baseline in unseeing.items()},
         "omitted": omitted,
         "paired": None if against is None else paired(own, against),
         "over_blind": {name: {mode: over_blind(one, floors, mode) for mode in MODES} for name, one in own.items()},
         "ahead": {mode: ahead(own, mode) for mode in MODES} if resamples and len(own) > 1 else None,
-        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL, "unit": "image"} if resamples else None,
+        "bootstrap": {"resamples": resamples, "seed": seed, "confidence_level": CONFIDENCE_LEVEL, "unit": "image"}
+        if resamples
+        else None,
         "baseline_source": f"{len(train)} records of the training set" if train else "the references themselves",
         "split": references.splits,
         "references": len(references),
@@ -230,6 +249,9 @@ def table5(
         "clip_truncated": scorer.truncated if scorer else None,
         "definition": definition(),
     }
+    if by_split:
+        result["by_split"] = by_split
+    return result
 
 
 LABELS = ("description", *PARTS, "emotion", "intensity", "objects")
@@ -257,8 +279,17 @@ def in_modes(result: Table5Result, modes: Sequence[Mode]) -> dict[str, object]:
 
     # An arm may be called like a mode: names of arms are not looked at.
     paired, ahead = result["paired"], result["ahead"]
+    by_split = {
+        split: {
+            "references": one["references"],
+            "arms": {name: kept(column) for name, column in one["arms"].items()},
+            "baselines": {name: kept(column) for name, column in one["baselines"].items()},
+        }
+        for split, one in result.get("by_split", {}).items()
+    }
     return {
         **result,
+        **({"by_split": by_split} if by_split else {}),
         "over_blind": {name: kept(rows) for name, rows in result["over_blind"].items()},
         "ahead": ahead and kept(ahead),
         "arms": {name: kept(column) for name, column in result["arms"].items()},
@@ -287,6 +318,19 @@ def _baseline_column(column: Column, baseline: baselines.Baseline) -> BaselineCo
             mode: rows | {row: None for row in none if row in rows} for mode, rows in column["intervals"].items()
         }
     return {**scored, "answer": baseline.describe(), "inapplicable": list(baseline.inapplicable)}
+
+
+def _scored(column: ScoredColumn) -> ScoredColumn:
+    """What all columns have."""
+    scored: ScoredColumn = {
+        "paper": column["paper"],
+        "strict": column["strict"],
+        "counts": column["counts"],
+        "support": column["support"],
+    }
+    if "intervals" in column:
+        scored["intervals"] = column["intervals"]
+    return scored
 
 
 def _by_emotion(confusion: Classes, values: Replicates, emotion: int) -> ByEmotion:

@@ -84,8 +84,17 @@ class Resamples(TypedDict):
 
     resamples: int
     seed: int
-    level: float
+    confidence_level: float
+    """Of the intervals, as a share."""
     unit: str
+
+
+class SplitScores(TypedDict):
+    """The images of one split alone; rows of CLIP are None."""
+
+    references: int
+    arms: dict[str, ScoredColumn]
+    baselines: dict[str, ScoredColumn]
 
 
 class Table5Result(TypedDict):
@@ -103,6 +112,8 @@ class Table5Result(TypedDict):
     bootstrap: Resamples | None
     baseline_source: str
     split: str
+    by_split: NotRequired[dict[str, SplitScores]]
+    """Split -> its images alone; absent where the references are of one split."""
     references: int
     clip: bool
     """Whether the rows of CLIP were computed."""

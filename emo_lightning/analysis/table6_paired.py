@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from emo_lightning.analysis.probe_predictions import ArmPredictions, read_arm
 from emo_lightning.analysis.table6 import SETS
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS, SchemaError
 
 CLASSES = len(EMOTIONS)
@@ -75,8 +75,8 @@ class PairedTests(TypedDict):
 
     resamples: int
     flips: int
-    level: int
-    """Percent of the intervals."""
+    confidence_level: float
+    """Of the intervals, as a share."""
     seed: int
     sets: dict[str, PairedSet]
 
@@ -123,7 +123,7 @@ def paired_tests(runs: Mapping[str, Sequence[Path]], *, resamples: int = 2000, s
                 {"a": a, "b": b, **found, "p_holm": p} for (a, b, found), p in zip(compared, adjusted, strict=True)
             ]
             sets[name] = {"images": images, "pairs": pairs}
-    return {"resamples": resamples, "flips": FLIPS, "level": round(100 * LEVEL), "seed": seed, "sets": sets}
+    return {"resamples": resamples, "flips": FLIPS, "confidence_level": CONFIDENCE_LEVEL, "seed": seed, "sets": sets}
 
 
 def _check_alike(name: str, arms: Mapping[str, Mapping[str, ArmPredictions]]) -> None:
@@ -232,7 +232,7 @@ def _macro_f1(tables: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _interval(values: NDArray[np.float64]) -> list[float]:
-    tail = (100 - 100 * LEVEL) / 2
+    tail = (100 - 100 * CONFIDENCE_LEVEL) / 2
     return [100 * float(v) for v in np.percentile(values, (tail, 100 - tail))]
 
 

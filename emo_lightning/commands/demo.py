@@ -40,14 +40,16 @@ def main(argv: list[str]) -> int:
     experiment = "demo_fast" if fast else "demo"
     words = [str(ROOT / "experiments" / f"{experiment}.yaml"), *(word for word in argv if word not in _FLAGS)]
     given = run.parse(words)
+    whole = not given.print_config and given.only is None
     if scratch:
-        status = run.main([str(ROOT / "experiments/tiny_base.yaml"), "--runs", str(given.runs)])
+        # What only looks, or runs one stage, does not train for an hour first.
+        status = 0 if not whole else run.main([str(ROOT / "experiments/tiny_base.yaml"), "--runs", str(given.runs)])
         if status != 0:
             return status
         words += ["--vars.base", str(Path(given.runs) / "tiny-base/card/model")]
     status = run.main(words)
     folder = Path(given.runs) / (given.name or NAMES[experiment])
-    if status == 0 and not given.print_config and given.only is None:
+    if status == 0 and whole:
         say("\n".join(["", "What next:", *next_steps(folder, fast=fast)]))
     return status
 
@@ -61,7 +63,7 @@ def next_steps(folder: Path, *, fast: bool) -> list[str]:
     """
     emo = "emo" if shutil.which("emo") else sys.argv[0]
     model, pictures, world = folder / "model", folder / "panel" / "panel", folder / "world"
-    own = ["--name", "mine", "--vars.tars", world / "tars", "--vars.reference", world / "reference"]
+    own = ["--runs", folder.parent, "--name", "mine", "--vars.tars", world / "tars", "--vars.reference", world / "reference"]
     commands = {
         "ask it in the browser": ["serve", model],
         "a picture of its world": ["explain", pictures / "00.jpg", "--text", "--model", model],

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+from typing import TYPE_CHECKING
 
 from emo_lightning.core.errors import InputError
 
-__all__ = ["DeviceError", "check_device_name", "peak_flops", "usable_device"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["DeviceError", "check_device_name", "peak_flops", "peak_memory", "usable_device"]
 
 _NAME = re.compile(r"cpu|mps|(?:cuda|xpu)(?::[0-9]{1,4})?", re.ASCII)
 _NAMES = "cpu, cuda, cuda:1 (the second GPU), mps, xpu"
@@ -66,6 +71,20 @@ def usable_device(name: str | None = None) -> str:
         here = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
         msg = f"device {name!r} cannot be used: {str(error).splitlines()[0][:200]}; this machine has {', '.join(here)}"
         raise DeviceError(msg) from None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes at most: allocated on a GPU since its count was last set back, else resident of this process; None where no one counts."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def peak_flops(name: str) -> float | None:

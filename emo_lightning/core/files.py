@@ -193,7 +193,7 @@ def parse_yaml(
         text: of a file or of an option.
         where: file or option, for the message.
         error: what is raised.
-        loader: of PyYAML; None is its own safe one.
+        loader: of PyYAML; None is `WordLoader`, to which `off` is a word.
 
     Raises:
         UserError: of the type `error`: it is not YAML, holds a date that there is not, is nested too deep, or its aliases make more of
@@ -201,11 +201,13 @@ def parse_yaml(
     """
     import yaml
 
+    from emo_lightning.core.yaml_words import WordLoader
+
     if len(text) > MAX_YAML_CHARACTERS:
         msg = f"{where}: {len(text):,} characters of YAML; at most {MAX_YAML_CHARACTERS:,} are read"
         raise error(msg)
     try:
-        loading = (loader or yaml.SafeLoader)(text)
+        loading = (loader or WordLoader)(text)
         _bound_nesting(loading)
         node = loading.get_single_node()
         if node is None:
@@ -290,7 +292,7 @@ def read_yaml(
     Args:
         path: the file.
         error: what is raised.
-        loader: of PyYAML; None is its own safe one.
+        loader: of PyYAML; None is `WordLoader`, to which `off` is a word.
         near: files that are there, for the message where this one is not.
 
     Raises:

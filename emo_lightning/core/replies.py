@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal, get_args
 
@@ -198,6 +198,34 @@ def asked_values(
         return {}
     found = ", ".join(sorted(last))[:100] if isinstance(last, dict) else type(last).__name__
     raise UnreadableReplyError(reason="other keys", message=f"none of the keys that were asked for; found {found}")
+
+
+def values_said(text: str, key: str) -> list[object]:
+    """Every value that a reply gives to a key, of all its objects at any depth; `AMBIGUOUS` where one of them has two.
+
+    Of a draft and an answer `asked_values` takes the answer: this tells that there was a draft, and what it said.
+
+    Args:
+        text: of the reply.
+        key: that was asked for.
+    """
+    try:
+        values = json_values(text, "mark")
+    except UnreadableReplyError:
+        return []
+    return list(_values_of(_plain(key), values))
+
+
+def _values_of(name: str, value: object) -> Iterator[object]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _values_of(name, one)
+    elif isinstance(value, dict):
+        own = [inner for key, inner in value.items() if _plain(key) == name]
+        yield from own
+        if not own:
+            # Where the key stands its value is; what lies deeper is no other one.
+            yield from _values_of(name, list(value.values()))
 
 
 def _fields(value: object, names: Mapping[str, str], ambiguous_keys: AmbiguousKeys, *, deeper: bool) -> dict[str, object]:

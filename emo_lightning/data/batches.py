@@ -34,6 +34,8 @@ class ChatBatch(TypedDict):
     """(B, T) int64: 1 at real tokens, 0 at padding; none where samples are packed."""
     lengths: NotRequired[list[int]]
     """B numbers of tokens, where samples are packed."""
+    room: NotRequired[int]
+    """Tokens that the row of a plan has room for (`data.max_tokens`); T of them are there."""
     branches: NotRequired[list[list[int]]]
     """Packed, where images are asked several questions: of each image the tokens up to the end of its picture, and those of each
     question, with its answer, after it."""

@@ -90,6 +90,7 @@ class Collator:
         max_length: tokens; a longer sample is an error, never cut (a cut run of image tokens misaligns the image).
         padding_side: None takes the side described above.
         packed: no padding: all samples stand in one row, and `lengths` says where each ends (`Family.packed_states`).
+        max_tokens: that a row of the plan has room for (packed alone); a longer one is an error. None: whatever is given goes into it.
         distributions: with `answers`, also say where each answer names its emotion, and the annotated distribution over the eight.
     """
 
@@ -100,6 +101,7 @@ class Collator:
     padding_side: str | None = None
     distributions: bool = False
     packed: bool = False
+    max_tokens: int | None = None
     _prompt_ids: Callable[[tuple[str, ...]], list[int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +124,7 @@ class Collator:
         """One batch; with answers it has `labels`, with `distributions` also `emotion_at`, `_first` and `_target`.
 
         Raises:
-            CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
+            CollateError: a sample is longer than `max_length`, a row than `max_tokens`, or a sample has no answer token to learn from.
         """
         vision = self._vision([q.image for q in questions])
         if not self.packed and any(question.more for question in questions):
@@ -135,6 +137,8 @@ class Collator:
         rows = [[ids for ids, _ in of_image] for of_image in samples]
         labels = [[targets for _, targets in of_image] for of_image in samples]
         images = [branches_of(each, self._shared(each[0], n)) for each, n in zip(rows, vision.tokens, strict=True)]
+        if self.max_tokens is not None:
+            self._check_room(questions, images, self.max_tokens)
         inputs = self._packed(rows, images, vision) if self.packed else self._padded([row for (row,) in rows], vision)
         batch = {
             **inputs,
@@ -144,6 +148,8 @@ class Collator:
             "filler": torch.tensor([q.filler for q in questions]),
             **vision.tensors,
         }
+        if self.max_tokens is not None:
+            batch["room"] = self.max_tokens
         if faults := faults_in(questions):
             batch["faults"] = faults
         if self.answers:
@@ -178,6 +184,17 @@ class Collator:
             )
             raise CollateError(msg)
         return asked + target, [IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target)
+
+    def _check_room(self, questions: Sequence[Question], images: Sequence[Branches], most: int) -> None:
+        """Refuse a row that is longer than was planned: it would take memory that was never asked for."""
+        lengths = [sum(image.pieces) for image in images]
+        if sum(lengths) > most:
+            each = ", ".join(f"{question.key!r} ({length})" for question, length in zip(questions, lengths, strict=True))
+            msg = (
+                f"a row has {sum(lengths)} tokens: {each}; it was planned for data.max_tokens={most}. Their records are other than the "
+                "lengths that were counted: delete the folder `lengths` in $EMO_CACHE (~/.cache/emo-lightning), and begin again"
+            )
+            raise CollateError(msg)
 
     def _shared(self, ids: list[int], image_tokens: int) -> int:
         return ids.index(self.image_token) + image_tokens

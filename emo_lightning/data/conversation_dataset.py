@@ -17,6 +17,9 @@ from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 
+_NAMED = 3
+"""Samples that a message names."""
+
 
 class ConversationDataset(PictureDataset[Question]):
     """One question per image; which objective it serves is a pure function of (seed, epoch, row).
@@ -84,12 +87,44 @@ class ConversationDataset(PictureDataset[Question]):
 
         return lru_cache(maxsize=2)(in_epoch)
 
+    def check_lengths(self, collate: Collator, name: str, max_tokens: int | None) -> None:
+        """Refuse what is too long for a question, or for a row, before the first step.
+
+        Args:
+            collate: which would refuse it when it is met.
+            name: of the set, for the message.
+            max_tokens: of a row; None where rows are not planned.
+
+        Raises:
+            InputError: names the setting, how many samples are too long, and the longest of them.
+        """
+        self._check_longest(self._asked_at_all(collate).max(1), "data.max_length", collate.max_length, name)
+        if max_tokens is not None:
+            self._check_longest(self.longest(collate)(0), "data.max_tokens", max_tokens, name)
+
+    def _check_longest(self, lengths: NDArray[np.int64], setting: str, most: int, name: str) -> None:
+        over = np.flatnonzero(lengths > most)
+        if not len(over):
+            return
+        order = over[np.argsort(-lengths[over], kind="stable")]
+        named = ", ".join(f"{self.index.id(row)!r} ({lengths[row]} tokens)" for row in order[:_NAMED].tolist())
+        more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
+        msg = (
+            f"{setting}: found {most}; {len(over)} of the {len(lengths)} samples of data.{name} {'is' if len(over) == 1 else 'are'} longer: "
+            f"{named}{more}; allowed is {lengths.max()} or more (or lower the backbone's max_pixels)"
+        )
+        raise InputError(msg)
+
+    def _asked_at_all(self, collate: Collator) -> NDArray[np.int64]:
+        """Tokens of each image with each of the questions that may be asked, (N, questions)."""
+        asked = [one for one, share in zip(self.objectives, self.weights, strict=True) if share > 0]
+        return sample_lengths(self.index, asked, collate)
+
     def longest(self, collate: Collator) -> Lengths:
         """Tokens of the longest that may be asked about each image: what a plan for all epochs has to make room for."""
         if self.all_questions:
             return self.lengths(collate)
-        asked = [one for one, share in zip(self.objectives, self.weights, strict=True) if share > 0]
-        table = sample_lengths(self.index, asked, collate).max(1)
+        table = self._asked_at_all(collate).max(1)
         return lambda _epoch: table
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         all_questions: ask all objectives of each image, which is read once for them; an answer counts by its objective's weight, so that
             the loss is the mean of what would be drawn. Needs `max_tokens`.
         num_workers: processes that read ahead (`workers.count`).
-        max_length: tokens; a longer sample is an error.
+        max_length: tokens of a question with its picture and answer; a longer one is an error.
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
@@ -194,13 +195,16 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         """Shuffled, sized, resumable."""
         if self.max_tokens is None:
             return super().train_dataloader()
-        return self.loader_of(self.source("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
+        collate = self._collator(packed=True)
+        self._check_validation(collate)
+        return self.loader_of(self.source("train"), self._rows(self.world_size, self.rank), self._planned(collate))
 
     def val_dataloader(self) -> ResumableLoader[ChatBatch]:
         """In order; planned rows have room for the longest that any epoch asks, so that they are the same in all."""
         if self.max_tokens is None or self.val_batch_size is not None:
             return super().val_dataloader()
         dataset, collate = self.source("val"), self._collator(packed=True)
+        dataset.check_lengths(collate, "val", self.max_tokens)
         rows = PackedRows(
             dataset.longest(collate),
             self.max_tokens,
@@ -210,7 +214,17 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             world_size=self.world_size,
             shuffle=False,
         )
-        return self.loader_of(dataset, rows, collate)
+        return self.loader_of(dataset, rows, self._planned(collate))
+
+    def _planned(self, collate: Collator) -> Collator:
+        """The same for rows of a plan, which have at most `max_tokens`."""
+        return replace(collate, max_tokens=self.max_tokens)
+
+    def _check_validation(self, collate: Collator) -> None:
+        """Validation may begin after hours of training: what it cannot take is refused now."""
+        if self.trainer is None or self.trainer.limit_val_batches:
+            planned = self.max_tokens if self.val_batch_size is None else None
+            self.dataset("val").check_lengths(collate, "val", planned)
 
     def source(self, name: str) -> ConversationDataset:
         """See `FitDataModule.source`."""
@@ -244,7 +258,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             msg = "rows are planned where data.max_tokens is set"
             raise RuntimeError(msg)
         if (world_size, rank) not in self._plans:
-            lengths = self._lengths = self._lengths or self.dataset("train").lengths(self._collator(packed=True))
+            if self._lengths is None:
+                collate = self._collator(packed=True)
+                self.dataset("train").check_lengths(collate, "train", self.max_tokens)
+                self._lengths = self.dataset("train").lengths(collate)
+            lengths = self._lengths
             together = self.global_tokens // self.max_tokens if self.global_tokens else world_size * self.accumulated("train")
             self._plans[world_size, rank] = PackedRows(
                 lengths,

@@ -24,8 +24,8 @@ from emo_lightning.data.collate import Collator
 from emo_lightning.data.tar_index import TarIndex
 
 _AT_ONCE = 1024
-_VERSION = 1
-"""Of how a sample is made of a record; another one counts anew."""
+_VERSION = 2
+"""Of how a sample is made of a record, and of what a name is made of; another one counts anew."""
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +78,17 @@ def _identity(index: TarIndex, objectives: Sequence[Objective], collate: Collato
     if backend is None or not len(index):
         return None
     record = index.record(0)
-    size = (record.width, record.height)
-    resized = collate.family.resized_size(collate.processor, size)
+    resized = collate.family.resized_size(collate.processor, (record.width, record.height))
+    sizes = index.sizes()
     known = [
         _VERSION,
         index.records_hash,
+        # A record of ours holds its picture's size; a label in its place does not.
+        hashlib.sha256(sizes.astype("<i8").tobytes()).hexdigest(),
         hashlib.sha256(backend.to_str().encode()).hexdigest(),
         collate.model_type,
         [[one.name, one.keys, collate.prompt_ids(one.keys)] for one in objectives],
-        [list(row) for row in _image_tokens(np.unique(index.sizes(), axis=0), collate)],
+        [list(row) for row in _image_tokens(np.unique(sizes, axis=0), collate)],
         # How an answer is written, boxes among it.
         [answer(one.available(record), record, collate.codec, resized) for one in objectives],
     ]

@@ -13,7 +13,7 @@ from emo_lightning.experiment.argument_errors import explain_arguments, type_hin
 from emo_lightning.experiment.classes import dotted_keys, named_classes, parsed_classes, set_policy
 from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.kinds import KINDS, FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.saving import SaveEvery, split_config
 from emo_lightning.experiment.stage import Stage
 
@@ -110,7 +110,7 @@ def problems(stage: Stage) -> list[str]:
 def _text_as_other(given: object, found: object, at: str = "") -> Iterator[str]:
     """Texts that jsonargparse has read as a number, true, false or null: "5" is no 5 here, as in no other file of ours."""
     if isinstance(given, dict):
-        inside = dict(found.items()) if isinstance(found, Mapping) else vars(found) if hasattr(found, "__dict__") else {}
+        inside = _inside(found)
         for key, value in given.items():
             if key in inside:
                 yield from _text_as_other(value, inside[key], f"{at}.{key}" if at else str(key))
@@ -129,6 +129,48 @@ def _not_finite(settings: object) -> Iterator[str]:
     for key, value in leaves(settings):
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{key}: found {value}; allowed: a finite number"
+
+
+def with_truths(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which `on`, `off`, `yes` and `no` are true and false wherever the kind takes these.
+
+    YAML 1.1 reads these words so, and experiments have been written and run that rely on it: they mean what they did, with the same digest.
+
+    Args:
+        kind: of the stage.
+        settings: its arguments, resolved.
+
+    Returns:
+        The same where there are none, or where they cannot be parsed: `problems` says why.
+    """
+    if not any(_is_truth(value) for _, value in leaves(settings)) or kind not in KINDS:
+        return settings
+    if any((*named_classes(settings), *unresolved(settings), *secrets(settings))):
+        return settings
+    set_policy()
+    try:
+        inside = _inside(parser_of(kind).parse_object(copy.deepcopy(settings)))
+    except Exception:  # whatever it raises, `problems` will meet it again
+        return settings
+    return {key: _truths(value, inside[key]) if key in inside else value for key, value in settings.items()}
+
+
+def _is_truth(value: object) -> bool:
+    return isinstance(value, str) and value.lower() in ("on", "off", "yes", "no")
+
+
+def _truths(given: object, found: object) -> object:
+    if isinstance(given, dict):
+        inside = _inside(found)
+        return {key: _truths(value, inside[key]) if key in inside else value for key, value in given.items()}
+    if isinstance(given, list) and isinstance(found, list | tuple) and len(given) == len(found):
+        return [_truths(value, inner) for value, inner in zip(given, found, strict=True)]
+    return found if _is_truth(given) and isinstance(found, bool) else given
+
+
+def _inside(found: object) -> dict[str, object]:
+    """What a mapping was parsed to."""
+    return dict(found.items()) if isinstance(found, Mapping) else dict(vars(found)) if hasattr(found, "__dict__") else {}
 
 
 def check(stage: Stage) -> None:

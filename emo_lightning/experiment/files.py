@@ -15,13 +15,14 @@ from emo_lightning.core import files
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.names import begins_on_disk
 from emo_lightning.core.shipped import ROOT as ROOT
+from emo_lightning.core.yaml_words import WordLoader
 
 
 class ExperimentError(InputError):
     """The experiment cannot run as asked; the message names the file, stage or key and what is allowed."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(WordLoader):
     """Refuses a key that stands twice in one mapping, of which YAML would keep the last without a word; 1e-4 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

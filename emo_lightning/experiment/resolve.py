@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emo_lightning.core.names import begins_on_disk
-from emo_lightning.experiment.arguments import has_argument
+from emo_lightning.experiment.arguments import has_argument, with_truths
 from emo_lightning.experiment.environment import guarded_resolvers, secrets
 from emo_lightning.experiment.files import (
     ROOT,
@@ -296,6 +296,7 @@ def _resolve(
     for held in secrets({"args": plain["args"], "vars": plain["vars"], "title": plain["_title"]}):
         msg = f"{path}: stage {stage!r}: {held.removeprefix('args.')}"
         raise ExperimentError(msg)
-    named = {key: with_present_names(value) for key, value in plain["args"].items()}
+    kind = str(body["run"])
+    named = with_truths(kind, {key: with_present_names(value) for key, value in plain["args"].items()})
     values = {str(key): str(value) for key, value in each.items()}
-    return Stage(stage, str(body["run"]), plain["_title"], named, Path(run["out"]), values), plain["vars"]
+    return Stage(stage, kind, plain["_title"], named, Path(run["out"]), values), plain["vars"]

@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.metrics.arrays import Array
 
 RESAMPLES = 1000
@@ -68,7 +68,7 @@ def draws(ids: Sequence[str], resamples: int, seed: int) -> Array:
 
 
 def interval(replicates: Array, images: int) -> list[float] | None:
-    """Percentile interval at `LEVEL`, `[low, high]`.
+    """Percentile interval at `CONFIDENCE_LEVEL`, `[low, high]`.
 
     Args:
         replicates: (resamples,), NaN where a resample holds nothing to score.
@@ -80,7 +80,7 @@ def interval(replicates: Array, images: int) -> list[float] | None:
     finite = replicates[np.isfinite(replicates)]
     if images < FEWEST or not len(finite):
         return None
-    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(finite, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
     return [float(low), float(high)]
 
 

@@ -15,7 +15,7 @@ from typing import Literal, TypedDict
 import numpy as np
 from scipy.stats import binomtest
 
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.metrics.arrays import Array, Classes, Flags
 
@@ -110,7 +110,7 @@ def measured(sets: Flags, truth: Classes) -> Coverage:
         msg = "no labelled image to measure coverage on"
         raise ValueError(msg)
     hit = sets[np.arange(len(truth)), truth]
-    interval = binomtest(int(hit.sum()), len(hit)).proportion_ci(LEVEL)
+    interval = binomtest(int(hit.sum()), len(hit)).proportion_ci(CONFIDENCE_LEVEL)
     size = sets.sum(1)
     emotions: dict[str, EmotionCoverage] = {}
     for emotion in EMOTIONS:

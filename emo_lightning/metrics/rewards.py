@@ -1,7 +1,7 @@
 """What a reply is worth: parts from 0 to 1, each a function of what was said and what was annotated.
 
 What is right is decided by the very functions that `emo eval` scores by: a reward that reads a reply otherwise than the scorer teaches to
-please the reward.
+please the reward. In one thing a reward is stricter: a reply that names no emotion, or several (`Answers.decided`), is worth nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emo_lightning.core.emotions import named_emotion
 from emo_lightning.core.records import EMOTIONS, Prediction, Record
-from emo_lightning.core.replies import AMBIGUOUS, UnreadableReplyError, asked_values, json_values
+from emo_lightning.core.replies import AMBIGUOUS, UnreadableReplyError, asked_values, json_values, values_said
 from emo_lightning.metrics.accumulators import Batch
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.emotion_space import Lexicon
@@ -47,8 +48,26 @@ class Answers:
     @cached_property
     def said(self) -> list[int | None]:
         """Which of the eight each names; None for none of them, or several."""
-        named = (named_emotion(one.emotion) for one in self.predictions)
-        return [None if emotion is None else emotion.position for emotion in named]
+        named = [named_emotion(one.emotion) for one in self.predictions]
+        alone = [_is_alone(one) for one in self.predictions]
+        return [emotion.position if emotion is not None and one else None for emotion, one in zip(named, alone, strict=True)]
+
+    @cached_property
+    def decided(self) -> NDArray[np.bool_]:
+        """(N,): whether each names one of the eight and no other, where it was asked for the emotion.
+
+        A reply that does not is worth nothing, whatever else it says: else what is beside the emotion would pay for leaving it open.
+        """
+        asked = "emotion" in self.keys
+        return np.array([said is not None or not asked for said in self.said], dtype=bool)
+
+
+def _is_alone(prediction: Prediction) -> bool:
+    """Whether the emotion that was read is the only one that stands in the reply: the scorer takes the last of several answers."""
+    text = prediction.provenance.get("reply")
+    values = values_said(text, "emotion") if isinstance(text, str) else []
+    said = {value.strip().casefold() if isinstance(value, str) else None for value in values}
+    return len(said) < 2
 
 
 def right_emotion(answers: Answers) -> Array:

@@ -80,6 +80,9 @@ class BackboneConfig:
         if not self.vision_cache.strip():
             msg = "backbone.vision_cache: found an empty text; allowed: auto, a folder, off"
             raise BackboneError(msg)
+        if self.vision_cache.lower() in ("auto", "off"):
+            # As a word of YAML, it may be written Off or OFF.
+            self.vision_cache = self.vision_cache.lower()
         for name, value in (("min_pixels", self.min_pixels), ("max_pixels", self.max_pixels)):
             if value is not None and value < 1:
                 msg = f"backbone.{name}: found {value}; expected at least 1"

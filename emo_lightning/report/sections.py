@@ -26,6 +26,9 @@ from emo_lightning.report.tables.training import speed_row, speed_table, trainin
 TRAINING = "training.json"
 """Of every stage that trained (`stages.execute`)."""
 
+CURVES = 40
+"""Trainings whose losses are drawn; a drawing has 20 KB."""
+
 CONFIG_LIMIT = 20_000
 """Characters of a stage's config.yaml that are shown."""
 
@@ -231,14 +234,18 @@ class RunSections:
             self.run.note(f"stage {stage.name!r}: {len(unreadable)} images could not be read and were left out: {named}")
 
     def _losses(self, section: Section) -> None:
-        for stage in self.run.stages:
-            for path in sorted(stage.path.rglob("metrics.csv")):
-                curves = self.run.attempt(path, partial(self._curves, path))
-                if curves:
-                    drawing = Markup(loss_svg(curves, stage.name))
-                    section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))
-                elif curves is not None:
-                    self.run.note(f"{self.run.shown(path)} holds no loss")
+        found = [(stage, path) for stage in self.run.stages for path in sorted(stage.path.rglob("metrics.csv"))]
+        if len(found) > CURVES:
+            self.run.note(
+                f"the losses of {CURVES} of {len(found)} trainings are drawn, the first ones; those of the others are in their metrics.csv"
+            )
+        for stage, path in found[:CURVES]:
+            curves = self.run.attempt(path, partial(self._curves, path))
+            if curves:
+                drawing = Markup(loss_svg(curves, stage.name))
+                section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))
+            elif curves is not None:
+                self.run.note(f"{self.run.shown(path)} holds no loss")
 
 
 def _all_of(builder: Callable[[Result], Iterator[Table]], found: Result) -> list[Table]:

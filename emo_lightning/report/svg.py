@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
+from emo_lightning.core.intervals import confidence_level
 from emo_lightning.core.logged import logged_rows
 from emo_lightning.core.records import EMOTIONS, SchemaError
 from emo_lightning.report.table import Result
@@ -157,7 +158,8 @@ def guidance_svg(result: Result) -> str:
         for place, arm in enumerate(bases[0]["accuracy"]):
             means = [one["accuracy"][arm]["mean"] for one in bases]
             worlds = [len(one["accuracy"][arm]["values"]) for one in bases]
-            errors = [(one["accuracy"][arm]["std"] or 0) / np.sqrt(n) for one, n in zip(bases, worlds, strict=True)]
+            deviations = [one["accuracy"][arm]["std"] for one in bases]
+            errors = [np.nan if std is None else std / np.sqrt(n) for std, n in zip(deviations, worlds, strict=True)]
             left.errorbar(shares, means, errors, color=ARM_COLOURS[place], marker="o", ms=4, lw=1.5, capsize=3, label=arm)
         left.set_ylabel("accuracy of the probe (%)")
         left.legend(frameon=False, fontsize="small")
@@ -168,12 +170,13 @@ def guidance_svg(result: Result) -> str:
             right.plot(shares, gains, color=_INK, lw=0.8, alpha=0.6, ls=(":", "--", "-.")[place % 3], label=f"{size:,} images")
         contrasts = [one["contrasts"]["attribute-ces"] for one in bases]
         middle = [one["mean"] for one in contrasts]
-        half = [(one["high"] - one["low"]) / 2 if one["low"] is not None else 0 for one in contrasts]
+        # NaN draws no bar: without an interval nothing is said of how exact a point is.
+        half = [np.nan if one["low"] is None else (one["high"] - one["low"]) / 2 for one in contrasts]
         right.errorbar(shares, middle, half, color=ARM_COLOURS[3], marker="o", ms=5, lw=1.8, capsize=4, label="all sizes")
         right.axhline(0, color=_INK, lw=0.8)
         right.set_ylabel("attribute − CES (points)")
         right.legend(frameon=False, fontsize="small")
-        right.set_title(f"what guidance adds, {result['level']} % intervals", fontsize="medium")
+        right.set_title(f"what guidance adds, {100 * confidence_level(result):g} % intervals", fontsize="medium")
         for panel in (left, right):
             panel.set_xticks(shares)
             panel.grid(alpha=0.15, color=_INK)

@@ -23,7 +23,7 @@ def attribute_guidance_stage(
         seeds: of the worlds of each number.
 
     Raises:
-        SchemaError: no share is given for a base; and as `attribute_guidance.attribute_guidance`.
+        SchemaError: no share is given for a base, or a base is named twice; and as `attribute_guidance.attribute_guidance`.
     """
     from emo_lightning.analysis.attribute_guidance import attribute_guidance
     from emo_lightning.core.files import write_bytes, write_json
@@ -32,6 +32,9 @@ def attribute_guidance_stage(
     from emo_lightning.report.tables.attribute_guidance import guidance_page
     from emo_lightning.report.terminal import show_page
 
+    if len(set(bases)) < len(bases):
+        msg = f"bases: found {bases}; expected each once"
+        raise SchemaError(msg)
     if without := [base for base in bases if base not in shares]:
         msg = f"shares: none of base {without[0]!r}; given: {', '.join(shares)}"
         raise SchemaError(msg)

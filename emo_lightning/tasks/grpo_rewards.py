@@ -49,7 +49,7 @@ class Judge:
         return "counterfactual" in self.weights
 
     def parts(self, answers: Answers, policy: Backbone, asked: Asked, images: Sequence[int]) -> dict[str, Array]:
-        """Part -> (N,), NaN where it could not be judged.
+        """Part -> (N,), NaN where it could not be judged; 0 of a reply that leaves the emotion open (`Answers.decided`).
 
         Args:
             answers: N replies.
@@ -57,7 +57,8 @@ class Judge:
             asked: annotations and pictures of the batch.
             images: of each reply, the number of its image in the batch.
         """
-        return {part: self._part(part, answers, policy, asked, images) for part in self.weights}
+        found = {part: self._part(part, answers, policy, asked, images) for part in self.weights}
+        return {part: np.where(answers.decided, values, 0.0) for part, values in found.items()}
 
     def total(self, parts: dict[str, Array]) -> Array:
         """(N,): the weighted sum; NaN where a part is."""

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from emo_lightning.core.devices import peak_flops
+from emo_lightning.core.devices import peak_flops, peak_memory
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.models.backbone import Backbone
 
@@ -24,9 +24,9 @@ class Passed:
     waited: float = 0.0
     """Of these, for batches."""
     tokens: int = 0
-    """Of samples; padding is none."""
+    """Of samples; padding is none, and fillers have none."""
     places: int = 0
-    """Tokens and padding."""
+    """That there was room for: tokens, fillers and padding, and what is left free in a planned row."""
     images: int = 0
     """Pictures; fillers are none."""
     flops: float = 0.0
@@ -39,9 +39,10 @@ class Passed:
     def see(self, backbone: Backbone, batch: ChatBatch) -> None:
         """Count a batch; it is on the CPU."""
         lengths = batch["lengths"] if "lengths" in batch else batch["attention_mask"].sum(1).tolist()
-        self.tokens += sum(lengths)
-        self.places += batch["input_ids"].numel()
-        self.images += int((~batch["filler"]).sum())
+        real = (~batch["filler"]).tolist()
+        self.tokens += sum(length for length, counts in zip(lengths, real, strict=True) if counts)
+        self.places += batch.get("room", batch["input_ids"].numel())
+        self.images += sum(real)
         self.flops += backbone.step_flops(batch, lengths)
 
     def rates(self, device: torch.device, ranks: int = 1) -> dict[str, float]:
@@ -59,10 +60,10 @@ class Passed:
             "data_wait": min(1.0, self.waited / self.seconds),
             "fill": self.tokens / self.places,
         }
-        if device.type == "cuda":
-            found["memory"] = torch.cuda.max_memory_allocated(device) / 2**30
-            if peak := peak_flops(torch.cuda.get_device_name(device)):
-                found["mfu"] = self.flops / self.seconds / peak
+        if (memory := peak_memory(device)) is not None:
+            found["memory"] = memory / 2**30
+        if device.type == "cuda" and (peak := peak_flops(torch.cuda.get_device_name(device))):
+            found["mfu"] = self.flops / self.seconds / peak
         return found
 
 
@@ -70,8 +71,9 @@ class Throughput(Callback):
     """Logs `perf/…` with the other metrics of training, over the steps since it did so last.
 
     `tokens_per_s` and `images_per_s` are of all ranks together, taken as this one times their number. `mfu` is the share of the
-    device's peak, where that is known (`peak_flops`). `data_wait` is a share of the time, `fill` a share of the places in batches, `memory`
-    the most GiB that were allocated on a GPU.
+    device's peak, where that is known (`peak_flops`). `data_wait` is a share of the time, `fill` the share of the places in batches, free ones
+    of planned rows among them, that samples take, `memory` the most GiB that were allocated on the GPU; on a CPU the most that this
+    process had.
     """
 
     def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from emo_lightning.analysis.attribute_guidance import ARMS, attribute_guidance
 from emo_lightning.analysis.table6 import METRICS
 from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.records import SchemaError
+from emo_lightning.core.records import EMOTIONS, SchemaError
+from emo_lightning.data.embeddings import EmbeddingTable
+from emo_lightning.report.tables.attribute_guidance import guidance_page
 from emo_lightning.stages.attribute_guidance import attribute_guidance_stage
 
 SHARES = {"none": 0.0, "half": 0.5, "all": 1.0}
@@ -43,8 +46,15 @@ def grid(tmp_path: Path) -> Path:
     for (arm, base, size, seed), value in accuracies().items():
         folder = tmp_path / PATTERN.format(arm=arm, base=base, images=size, seed=seed)
         folder.mkdir()
-        (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": value for name in METRICS}))
+        write_probe(folder, value, [f"{size}-{seed}-{n}" for n in range(4)])
     return tmp_path
+
+
+def write_probe(folder: Path, accuracy: float, ids: list[str]) -> None:
+    """Of what a probe stage writes, what the study reads."""
+    (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": accuracy for name in METRICS}))
+    emotions: list[str | None] = [str(emotion) for emotion in EMOTIONS[: len(ids)]]
+    EmbeddingTable(ids, emotions, ["heldout"] * len(ids), np.zeros((len(ids), 2), np.float32)).write(folder / "des.parquet")
 
 
 def worlds(arm: str, base: str) -> np.ndarray:
@@ -96,7 +106,13 @@ def test_the_stage_writes_tables_and_a_figure(grid: Path, tmp_path: Path) -> Non
     assert [row[0] for row in page["tables"][0]["rows"]] == ["0 %", "100 %"]
     assert "points" in page["notes"][0]
     assert "attribute − CES" in (out / "attribute_guidance.svg").read_text()
-    assert len(json.loads((out / "attribute_guidance.json").read_text())["bases"]) == 2
+    result = json.loads((out / "attribute_guidance.json").read_text())
+    assert len(result["bases"]) == 2
+    assert result["confidence_level"] == 0.95
+    del result["confidence_level"]
+    before = guidance_page(result | {"level": 95})
+    assert before.text == page["text"]
+    assert "Intervals hold 95 %." in before.text
 
 
 def test_what_is_missing_is_named(grid: Path, tmp_path: Path) -> None:
@@ -111,3 +127,55 @@ def test_what_is_missing_is_named(grid: Path, tmp_path: Path) -> None:
     (grid / "probe-ces-all-400-0" / "metrics.json").write_text('{"train/accuracy": 50}')
     with pytest.raises(SchemaError, match="key 'heldout/accuracy': found None"):
         attribute_guidance(f"{grid}/{PATTERN}", SHARES, IMAGES, SEEDS)
+
+
+def test_what_cannot_be_tested_counts_as_one_in_holm(grid: Path) -> None:
+    """A base with no spread has no p; the others are judged as strictly as with it. What is left by rounding is no spread."""
+    for size in IMAGES:
+        for seed in SEEDS:
+            for arm, value in (("ces", 40 + seed / 10), ("attribute", 42.3 + seed / 10)):
+                folder = grid / PATTERN.format(arm=arm, base="all", images=size, seed=seed)
+                (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": value for name in METRICS}))
+    none, _, whole = (
+        one["contrasts"]["attribute-ces"] for one in attribute_guidance(f"{grid}/{PATTERN}", SHARES, IMAGES, SEEDS)["bases"]
+    )
+    assert (whole["sd"], whole["p"], whole["p_holm"]) == (0.0, None, None)
+    assert whole["mean"] == pytest.approx(2.3)
+    p = float(ttest_rel(worlds("attribute", "none"), worlds("ces", "none")).pvalue)
+    assert none["p_holm"] == pytest.approx(3 * p)
+
+
+def test_probes_of_a_world_have_the_same_images(grid: Path) -> None:
+    folder = grid / PATTERN.format(arm="ces", base="half", images=1600, seed=1)
+    write_probe(folder, 50, ["1600-1-0", "1600-1-1", "1600-1-2", "elsewhere"])
+    with pytest.raises(
+        SchemaError, match=r"probe-ces-half-1600-1 and .*probe-base-none-1600-1 were evaluated on different images"
+    ):
+        attribute_guidance(f"{grid}/{PATTERN}", SHARES, IMAGES, SEEDS)
+    EmbeddingTable(["a"], ["fear"], ["test"], np.zeros((1, 2), np.float32)).write(folder / "des.parquet")
+    with pytest.raises(SchemaError, match="no image of the set 'heldout'"):
+        attribute_guidance(f"{grid}/{PATTERN}", SHARES, IMAGES, SEEDS)
+    (folder / "des.parquet").unlink()
+    with pytest.raises(MissingFileError, match=r"probe-ces-half-1600-1/des\.parquet"):
+        attribute_guidance(f"{grid}/{PATTERN}", SHARES, IMAGES, SEEDS)
+
+
+@pytest.mark.parametrize("share", [150, -0.1, float("nan"), "half", None, True])
+def test_a_share_is_a_number_from_0_to_1(grid: Path, share: object) -> None:
+    shares = cast("dict[str, float]", {"none": 0.0, "all": share})
+    with pytest.raises(InputError, match=r"shares: found .* for base 'all'; expected a number from 0 to 1"):
+        attribute_guidance(f"{grid}/{PATTERN}", shares, IMAGES, SEEDS)
+
+
+def test_nothing_is_counted_twice(grid: Path) -> None:
+    with pytest.raises(InputError, match=r"images: found \[400, 400\]; expected each once"):
+        attribute_guidance(f"{grid}/{PATTERN}", SHARES, [400, 400], SEEDS)
+    with pytest.raises(InputError, match=r"seeds: found \[0, 1, 1\]"):
+        attribute_guidance(f"{grid}/{PATTERN}", SHARES, IMAGES, [0, 1, 1])
+    with pytest.raises(SchemaError, match=r"bases: found \['none', 'none'\]"):
+        attribute_guidance_stage(grid, f"{grid}/{PATTERN}", ["none", "none"], SHARES, IMAGES, SEEDS)
+
+
+def test_other_braces_of_a_path_are_its_own(grid: Path) -> None:
+    moved = grid.rename(grid.parent / "a {run} of {0}")
+    assert len(attribute_guidance(f"{moved}/{PATTERN}", SHARES, IMAGES, SEEDS)["bases"]) == 3

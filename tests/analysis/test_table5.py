@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from emo_lightning.analysis.baselines import MEAN_BOX, MEDIAN_BOX, ConstantAnswer
 from emo_lightning.analysis.references import References, load_predictions
-from emo_lightning.analysis.table5 import Table5, table5
+from emo_lightning.analysis.table5 import Table5, in_modes, table5
 from emo_lightning.analysis.table5_rows import MODES, ROWS, definition
 from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl
 from emo_lightning.metrics.clip import ClipScorer
@@ -233,3 +233,32 @@ def test_wrong_files(tmp_path: Path) -> None:
         References.load("nowhere.jsonl")
     with pytest.raises(SchemaError, match="give the tars instead"):
         references.image(0)
+
+
+def test_every_split_alone_is_scored_as_if_it_were_all() -> None:
+    """With the same training records behind the baselines, and the same resamples."""
+    rng = np.random.default_rng(0)
+    emotions = ["awe", "fear", "anger"]
+    records = [
+        make_record(f"i{n:03}", [BOX], emotion=emotions[n % 3], intensity=5, split="heldout" if n % 3 == 1 else "test")
+        for n in range(90)
+    ]
+    said = {
+        r.id: make_prediction(r.id, [HALF], emotion=str(rng.choice(emotions)), intensity=int(rng.integers(1, 11)))
+        for r in records
+    }
+    train = References([make_record(f"t{n}", [BOX], emotion=emotions[n % 2], intensity=n % 9 + 1) for n in range(30)])
+    found = as_json(table5({"a": said, "b": {}}, References(records), train, resamples=50))
+    assert found["split"] == "heldout, test"
+    for split, one in found["by_split"].items():
+        own = [record for record in records if record.split == split]
+        alone = as_json(table5({"a": said, "b": {}}, References(own), train, resamples=50))
+        assert one["references"] == len(own)
+        assert "by_split" not in alone
+        for side in ("arms", "baselines"):
+            for name, column in one[side].items():
+                assert column == {
+                    key: alone[side][name][key] for key in ("paper", "strict", "counts", "support", "intervals")
+                }, name
+    strict = in_modes(table5({"a": said}, References(records), train, resamples=0), ["strict"])
+    assert set(as_json(strict)["by_split"]["test"]["arms"]["a"]) == {"strict", "counts", "support"}

@@ -115,6 +115,7 @@ def test_stage_writes_tables_and_page(tmp_path: Path, capsys: pytest.CaptureFixt
     probes = {arm: [probe_folder(tmp_path / f"{arm}{n}", seed=10 * i + n) for n in range(2)] for i, arm in enumerate("ab")}
     stages.table6_stage(tmp_path / "out", probes, resamples=200)
     result = json.loads((tmp_path / "out/table6.json").read_text())
+    assert result["paired"]["confidence_level"] == 0.95
     pair = result["paired"]["sets"]["heldout"]["pairs"][0]
     means = {arm: result["arms"][arm]["heldout"]["accuracy"]["mean"] for arm in "ab"}
     assert pair["accuracy"]["difference"] == pytest.approx(means["b"] - means["a"])

@@ -27,7 +27,7 @@ def test_four_lines_with_a_command_each(tmp_path: Path, capsys: pytest.CaptureFi
     assert serve[2] == str(tmp_path / "runs" / "a demo" / "model")
     assert explained[3:] == ["--text", "--model", serve[2]]
     given = run.parse([w for w in ["x.yaml", *trained[2:]] if w != "--fast"])
-    assert given.name == "mine"
+    assert (given.name, given.runs) == ("mine", str(tmp_path / "runs"))
     assert dict(given.overrides)["vars.tars"].endswith("world/tars")
     # A folder with the panel's pictures is imported as a folder of photographs is.
     from PIL import Image
@@ -65,3 +65,9 @@ def test_from_scratch_makes_the_base_first_and_starts_from_it(tmp_path: Path, mo
     # Without a base there is no demo.
     assert demo.main(given) == 2
     assert len(told) == 3
+    # What only looks does not train for an hour first.
+    ends = iter([0, 0])
+    for words in (["--print_config"], ["--only", "table5"]):
+        assert demo.main([*given, *words]) == 0
+        assert Path(run.parse(told[-1]).experiment) == ROOT / "experiments/demo_fast.yaml"
+    assert len(told) == 5

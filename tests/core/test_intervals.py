@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from emo_lightning.core.intervals import LEVEL, wilson
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL, confidence_level, wilson
 
 
 def by_formula(right: int, n: int) -> tuple[float, float]:
@@ -20,7 +20,7 @@ def by_formula(right: int, n: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 9), (333, 1000), (1, 100_000)])
 def test_it_is_wilsons_formula(right: int, n: int) -> None:
-    assert LEVEL == 0.95
+    assert CONFIDENCE_LEVEL == 0.95
     low, high = wilson(right, n)
     assert (low, high) == pytest.approx(by_formula(right, n), abs=1e-12)
     assert 0 <= low <= right / n <= high <= 1
@@ -29,6 +29,12 @@ def test_it_is_wilsons_formula(right: int, n: int) -> None:
 def test_known_value_and_no_trial() -> None:
     assert wilson(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
     assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_results_made_before_call_it_level_as_a_share_or_in_percent() -> None:
+    """`table5.json` had 0.95 and `table6.json` 95, under one name that is also an intensity's."""
+    assert [confidence_level(found) for found in ({"confidence_level": 0.9}, {"level": 0.9}, {"level": 90})] == [0.9] * 3
+    assert confidence_level({}) == CONFIDENCE_LEVEL
 
 
 def test_scipy_is_loaded_only_when_it_is_asked() -> None:

@@ -13,7 +13,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data import chat, packing
 from emo_lightning.data import lengths as lengths_module
 from emo_lightning.data.chat import Objective, objective
-from emo_lightning.data.collate import Collator
+from emo_lightning.data.collate import CollateError, Collator
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.packing import Lengths, PackedRows
@@ -209,6 +209,22 @@ def test_answers_are_tokenised_once(
         path.write_bytes(path.read_bytes()[:-30])
     assert sample_lengths(index, asked, collate).tolist() == first.tolist()
     assert "counted anew" in caplog.text
+
+
+def test_a_row_that_is_longer_than_was_planned_is_refused(world_tars: Path, tiny_qwen: Path) -> None:
+    """Its records are not those whose tokens were counted: the row would take memory that nobody has planned."""
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True, max_tokens=640)
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    dataset = ConversationDataset(index, {"attributes": 1}, 3)
+    lengths = dataset.lengths(collate)(0)
+    fitting = int((lengths.cumsum() <= 640).sum())
+    batch = collate([dataset[Slot(row, False)] for row in range(fitting)])
+    assert batch["input_ids"].shape[1] == lengths[:fitting].sum()
+    with pytest.raises(
+        CollateError, match=rf"a row has {lengths[: fitting + 1].sum()} tokens: '{index.id(0)}' \({lengths[0]}\), .*=640"
+    ):
+        collate([dataset[Slot(row, False)] for row in range(fitting + 1)])
 
 
 def test_an_image_with_all_its_questions_is_one_sample(world_tars: Path, tiny_qwen: Path) -> None:

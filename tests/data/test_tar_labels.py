@@ -16,13 +16,16 @@ from emo_lightning.core.emotions import Emotion
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.images import encoded
 from emo_lightning.core.tar_labels import TarLabels
+from emo_lightning.data.chat import objective
+from emo_lightning.data.collate import Collator
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledDataModule
+from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.data.tar_index import ShardError, TarIndex
-from emo_lightning.models.backbone import BackboneConfig, LoRA
+from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.tasks.des import DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.optim import OptimConfig
@@ -86,6 +89,25 @@ def test_identity_is_content_and_what_labels_mean(tmp_path: Path) -> None:
     assert data_hash([moved]) == first
     write(moved, 6, seed=1)
     assert data_hash([moved]) != first
+
+
+def test_lengths_are_of_each_picture_in_its_place(tmp_path: Path, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tars with the same labels, and with pictures of the same sizes in another order: the labels alone do not tell them apart."""
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path / "cache"))
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen", min_pixels=28**2, max_pixels=336**2))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    sides = [112, 336]
+    indices = []
+    for name, order in (("a", sides), ("b", sides[::-1])):
+        with webdataset.TarWriter(str(tmp_path / f"{name}.tar")) as writer:
+            for number, side in enumerate(order):
+                image = encoded(Image.new("RGB", (side, side), (90, 20, 60)), "JPEG")
+                writer.write({"__key__": str(number), "jpg": image, "cls": 1})
+        indices.append(TarIndex.open(tmp_path / f"{name}.tar", labels=NUMBERS))
+    one, two = (sample_lengths(index, [objective("emotion")], collate)[:, 0].tolist() for index in indices)
+    assert indices[0].records_hash == indices[1].records_hash
+    assert one[0] < one[1]
+    assert two == one[::-1]
 
 
 def test_our_records_are_read_by_themselves(world_tars: Path) -> None:

@@ -136,3 +136,16 @@ def test_what_was_trained_is_said(run: Path) -> None:
     read(report.html)
     (run / "sft" / "training.json").write_text('{"steps": 1}')
     assert any("sft/training.json could not be shown" in note for note in build_report(run, run / "report.html").notes)
+
+
+def test_losses_of_many_trainings_are_counted_and_not_all_drawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    csv = next(run.rglob("metrics.csv"))
+    for n in range(3):
+        (csv.parent / f"{n}").mkdir()
+        shutil.copy(csv, csv.parent / f"{n}" / csv.name)
+    drawn = len(next(section for section in RunSections(run).sections if section.key == "training").figures)
+    assert drawn >= 4
+    monkeypatch.setattr("emo_lightning.report.sections.CURVES", 2)
+    sections = RunSections(run)
+    assert len(next(section for section in sections.sections if section.key == "training").figures) == 2
+    assert any(f"the losses of 2 of {drawn} trainings are drawn" in note for note in sections.notes)

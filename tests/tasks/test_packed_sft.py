@@ -12,7 +12,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.models.backbone import BackboneConfig, LoRA
+from emo_lightning.data.chat import objective
+from emo_lightning.data.collate import Collator
+from emo_lightning.data.lengths import sample_lengths
+from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 from tests.ranks import run_ranks
@@ -125,7 +128,16 @@ def test_qlora_learns_in_rows(world_tars: Path, tiny_qwen: Path, tmp_path: Path)
             {"accumulate_grad_batches": 3},
             "accumulate_grad_batches: found 3;.* means 2",
         ),
-        ({"max_tokens": 100}, {}, r"data\.max_tokens: found 100; the longest of 24 samples has"),
+        (
+            {"max_tokens": 100},
+            {},
+            r"data\.max_tokens: found 100; 7 of the 24 samples of data\.train are longer: '[^']+' \(\d+ tokens\), .* and 4 more",
+        ),
+        (
+            {"max_tokens": ROW, "max_length": 50, "limit": 1},
+            {},
+            r"data\.max_length: found 50; 1 of the 1 samples of data\.train is",
+        ),
     ],
 )
 def test_what_cannot_be_packed_is_refused(
@@ -135,6 +147,34 @@ def test_what_cannot_be_packed_is_refused(
         trainer(tmp_path, max_steps=1, limit_val_batches=0, **options).fit(
             lora_task(tiny_qwen), datamodule=data(world_tars, **changes)
         )
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("setting", ["max_tokens", "max_length"])
+def test_a_sample_that_is_too_long_is_named_before_the_first_step(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, split: str, setting: str
+) -> None:
+    """Validation would meet its own only after an epoch."""
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    source = data(world_tars, max_tokens=ROW)
+    index = source.dataset(split).index
+    asked = [objective(name) for name in source.objectives]
+    lengths = sample_lengths(index, asked, collate).max(1)
+    limit = int(lengths.max()) - 1
+    key = index.id(int(lengths.argmax()))
+    given: dict[str, Any] = {"max_tokens": 4 * ROW, setting: limit}
+    if split == "val":
+        first = source.dataset("train").index.take([0])
+        assert int(sample_lengths(first, asked, collate).max()) <= limit
+        given["limit"] = 1
+    recorder = Recorder()
+    run = trainer(tmp_path, max_epochs=4, check_val_every_n_epoch=2, callbacks=[recorder])
+    with pytest.raises(
+        InputError, match=rf"data\.{setting}: found {limit}; .* of data\.{split} .*{key!r} \({limit + 1} tokens\)"
+    ):
+        run.fit(lora_task(tiny_qwen), datamodule=data(world_tars, **given))
+    assert not recorder.losses
 
 
 def test_all_questions_of_an_image_weigh_as_if_they_were_drawn(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.sampler import Slot
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.tasks.throughput import Passed
 from tests.tasks.test_sft import data, lora_task, trainer
 
 
@@ -23,18 +25,38 @@ def test_rates_are_logged_and_summed_up(world_tars: Path, tiny_qwen: Path, tmp_p
     run.fit(task, datamodule=source)
     found = task.throughput.summary()["perf"]
     assert isinstance(found, dict)
-    assert set(found) == {"tokens_per_s", "images_per_s", "data_wait", "fill"}
+    assert set(found) == {"tokens_per_s", "images_per_s", "data_wait", "fill", "memory"}
     assert 0 <= found["data_wait"] <= 1
     lengths = source.dataset("train").lengths(Collator(task.net.processor, task.net.model_type, answers=True))
     seen = task.throughput._all
     assert seen.tokens == sum(int(lengths(epoch).sum()) for epoch in range(2))
     assert seen.images == 2 * 24
-    assert found["fill"] == pytest.approx(1.0) if "max_tokens" in rows else found["fill"] < 1
+    assert 0.1 < found["memory"] < 64
+    if "max_tokens" in rows:
+        # Of each row's 640 places, those of samples.
+        places = 2 * source.train_batches(1) * 640
+        assert seen.places == places
+        assert found["fill"] == pytest.approx(seen.tokens / places, rel=1e-3)
+    assert found["fill"] < 1
     assert found["images_per_s"] * seen.seconds == pytest.approx(48, rel=1e-3)
     with open(next(tmp_path.rglob("metrics.csv")), encoding="utf-8") as file:
         logged = [row["perf/tokens_per_s"] for row in csv.DictReader(file) if row["perf/tokens_per_s"]]
     assert len(logged) == run.global_step // 2
     assert all(float(value) > 0 for value in logged)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_fillers_and_unreadable_images_are_no_tokens(world_tars: Path, tiny_qwen: Path, packed: bool) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=packed)
+    dataset = data(world_tars).dataset("train")
+    good, repeated, grey = (dataset[Slot(row, row == 1)] for row in range(3))
+    grey = replace(grey, filler=True, fault="damaged")
+    alone, seen = Passed(), Passed()
+    alone.see(backbone, collate([good]))
+    seen.see(backbone, collate([good, repeated, grey]))
+    assert (seen.tokens, seen.images) == (alone.tokens, 1)
+    assert seen.places > 2 * alone.tokens
 
 
 def test_operations_of_a_step_follow_what_learns(world_tars: Path, tiny_qwen: Path) -> None:

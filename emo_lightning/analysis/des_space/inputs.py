@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.analysis.references import References
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS, Reference, SchemaError
 from emo_lightning.metrics.neighbours import exact_index
 from emo_lightning.search.schema import IMAGES
@@ -224,7 +224,7 @@ def mean_interval(values: NDArray[np.float64], seed: int, resamples: int = 2000)
         values[rng.integers(len(values), size=(min(step, resamples - start), len(values)))].mean(axis=1)
         for start in range(0, resamples, step)
     ]
-    tail = (100 - 100 * LEVEL) / 2
+    tail = (100 - 100 * CONFIDENCE_LEVEL) / 2
     low, high = np.percentile(np.concatenate(means), (tail, 100 - tail))
     return MeanInterval(float(values.mean()), float(low), float(high))
 

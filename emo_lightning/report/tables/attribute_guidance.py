@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.intervals import confidence_level
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Spread, Table, columns
 
@@ -21,7 +22,7 @@ def guidance_page(result: Guidance) -> Page:
     page = Page(
         "When attribute guidance helps",
         "Accuracy of a linear probe on frozen DES, on combinations never trained on, in percent; differences in points. Each world has images, "
-        f"held-out combinations and trainings of its own, and meets every base. Intervals hold {result['level']} %.",
+        f"held-out combinations and trainings of its own, and meets every base. Intervals hold {100 * confidence_level(result):g} %.",
     )
     page.tables = [_by_base(result), _other_pairs(result), _by_size(result)]
     if trend := result["trend"]:

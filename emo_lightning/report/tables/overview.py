@@ -23,6 +23,9 @@ METRICS = {
 BLIND, CEILING, AHEAD, NOBODY = "without looking", "from the true triplet", "ahead of all others", "no arm"
 """Titles of the last rows, and what stands where intervals leave no arm ahead."""
 
+SPLITS = "overview-table5-splits"
+"""Key of the table of emotions by set."""
+
 _NOTE = (
     "Times 100, {images} images; in brackets: 95 % intervals. Emotion, subject, triplet (background, attribute and subject): share of images in "
     "which it is named rightly. Intensity: agreement on the scale of 1 to 10 (quadratic kappa; chance is 0). Box: overlap with the true box "
@@ -73,6 +76,38 @@ def overview_tables(found: Result) -> Iterator[Table]:
         row_keys=names,
         best=best,
         name="overview",
+    )
+    yield from _by_split(found)
+
+
+def _by_split(found: Result) -> Iterator[Table]:
+    """Emotions on every set alone: what an arm has learned of what it was trained on is not what it makes of the rest."""
+    key = "emotion_acc"
+    splits = found.get("by_split") or {}
+    if not any(column["strict"].get(key) is not None for one in splits.values() for column in one["arms"].values()):
+        return
+    rows: list[list[Cell]] = [[arm, *(scored(one["arms"][arm], key) for one in splits.values())] for arm in found["arms"]]
+    names = list(found["arms"])
+    best = {(n, 1 + m) for m in range(len(splits)) for n in best_of([row[1 + m] for row in rows])}
+    floors = [best_blind(one, key) for one in splits.values()]
+    if any(floor is not None for floor in floors):
+        rows.append([BLIND, *floors])
+        names.append("blind")
+    readings = [one["baselines"].get(TRIPLET_ONLY) for one in splits.values()]
+    if any(readings):
+        rows.append([CEILING, *(None if reading is None else scored(reading, key) for reading in readings)])
+        names.append("ceiling")
+    known = [name for name in SET_TITLES if name in splits]
+    yield Table(
+        SPLITS,
+        "Emotions that are said rightly, by set",
+        columns(("arm", "Arm"), *((split, f"{split} ({one['references']:,} images)") for split, one in splits.items())),
+        rows,
+        " ".join(["Times 100; in brackets: 95 % intervals.", *([_sets(known)] if known else [])]),
+        digits=0,
+        row_keys=names,
+        best=best,
+        name="overview-splits",
     )
 
 

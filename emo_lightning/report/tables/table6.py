@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emo_lightning.analysis.table6 import METRICS, SETS
+from emo_lightning.core.intervals import confidence_level
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, best_of, columns
 
@@ -42,7 +43,8 @@ def paired_page(paired: Result) -> Page:
     page = Page(
         "Table 6: differences between arms",
         "Second arm minus first on the same images, in points. The interval over images holds for these trained networks; the one over seeds "
-        "and images says what another training may bring, and few seeds make it too narrow rather than too wide.",
+        "and images says what another training may bring, and few seeds make it too narrow rather than too wide. Images are taken one by one: "
+        "where many show the same thing, as those of one held-out combination do, other such things would differ by more.",
     )
     if "skipped" in paired:
         page.notes.append(f"Table 6: no paired test, as {paired['skipped']}")
@@ -70,8 +72,8 @@ def paired_page(paired: Result) -> Page:
                     ("p_holm", "p (Holm)"),
                 ),
                 rows,
-                f"{paired['level']} % percentile intervals of {paired['resamples']} bootstrap resamples. p: of the accuracy, {test}; "
-                f"Holm over the pairs. Better, worse: images that the second arm's seeds get right more, less often.",
+                f"{100 * confidence_level(paired):g} % percentile intervals of {paired['resamples']} bootstrap resamples. p: of the "
+                f"accuracy, {test}; Holm over the pairs. Better, worse: images that the second arm's seeds get right more, less often.",
             )
         )
     if not paired["sets"]:

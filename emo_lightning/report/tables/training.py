@@ -78,11 +78,12 @@ def speed_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Table:
             ("mfu", "MFU %"),
             ("fill", "Fill %"),
             ("wait", "Waiting for data %"),
-            ("memory", "GPU memory GiB"),
+            ("memory", "Memory GiB"),
         ),
         rows,
         "Tokens of samples, without padding, over all devices; validation is left out. MFU: floating-point operations that were needed, as "
-        "a share of the device's peak. Fill: tokens of samples among the places in batches.",
+        "a share of the device's peak. Fill: tokens of samples among the places that batches have room for. Memory: allocated on a GPU at "
+        "most; on a CPU, of the whole process.",
         digits=1,
         name="training_speed",
         sources=list(sources),
