@@ -116,13 +116,13 @@ def measure(quick: bool, rounds: int) -> Iterator[tuple[str, Found]]:
             seconds: dict[str, list[float]] = {side: [] for side in sides}
             # The first round brings the pages into memory.
             for number in range(1 + rounds):
-                sums = []
+                totals = []
                 for side, epoch in sides.items():
                     began = time.process_time()
-                    sums.append(epoch(number))
+                    totals.append(epoch(number))
                     if number:
                         seconds[side].append(time.process_time() - began)
-                assert abs(sums[0] - sums[1]) < 1e-3
+                assert abs(totals[0] - totals[1]) < 1e-3
             count = shape.vectors * shape.samples
             rates = {side: count / statistics.median(times) for side, times in seconds.items()}
             yield (

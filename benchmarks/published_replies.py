@@ -1,14 +1,14 @@
-"""Replies that others have released with their verdicts, scored anew: our figures beside those that their authors print.
+"""Replies that others have released with their verdicts, scored anew: our values beside those that their authors print.
 
 EEmo-Bench's authors released, for each of their models, the reply to every question with their verdict, as `leaderboards/<model>/
-EEmo-Bench(<model>-{single,pair}).json` of github.com/workerred/EEmo-Bench; a folder with any of these files is given. For every figure of
+EEmo-Bench(<model>-{single,pair}).json` of github.com/workerred/EEmo-Bench; a folder with any of these files is given. For every value of
 their table that follows from the files: what they print, what our scorer of the same name gives, and what EmObserver's and our own reading of
-the same replies give; and in how many questions these two readings agree with their verdict. `ratio` is the share of their figures that
-are met within 0.01, which is what rounding leaves of a mean of two rounded figures.
+the same replies give; and in how many questions these two readings agree with their verdict. `ratio` is the share of their values that
+are met within 0.01, which is what rounding leaves of a mean of two rounded values.
 
     python benchmarks/published_replies.py FOLDER [--quick] [--json FILE]
 
-`--quick` without a folder makes a small file in that layout, with figures that are known.
+`--quick` without a folder makes a small file in that layout, with values that are known.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ _MADE = "made up"
 
 
 class Line(TypedDict):
-    """One figure of one model, in percent."""
+    """One metric of one model, in percent."""
 
     model: str
-    figure: str
+    metric: str
     published: float
     again: float
     """By the authors' verdicts."""
@@ -78,7 +78,7 @@ class Found(TypedDict):
     """What is written to --json."""
 
     ratio: float
-    figures: int
+    values: int
     largest_difference: float
     lines: list[Line]
     agreement: dict[str, dict[str, float]]
@@ -87,15 +87,15 @@ class Found(TypedDict):
 
 
 def score(files: list[Path], model: str, expected: Mapping[str, float]) -> tuple[list[Line], dict[str, float]]:
-    """All figures of a model's files that are published too, and the agreement of both readings with its verdicts."""
+    """All metrics of a model's files that are published too, and the agreement of both readings with its verdicts."""
     questions = read_questions("eemo_bench", files)
     replies = {name: reply for file in files for name, reply in read_replies("eemo_bench", file, questions).items()}
     arm = benchmark("eemo_bench", questions, {model: replies}, resamples=2)["arms"][model]["scorers"]
-    given = {name: {key: one["value"] for key, one in found["figures"].items()} for name, found in arm.items()}
+    given = {name: {key: one["value"] for key, one in found["metrics"].items()} for name, found in arm.items()}
     lines: list[Line] = [
         {
             "model": model,
-            "figure": key,
+            "metric": key,
             "published": expected[key],
             "again": value,
             "readings": {name: given[name].get(key) for name in READINGS},
@@ -114,7 +114,7 @@ def score(files: list[Path], model: str, expected: Mapping[str, float]) -> tuple
 
 
 def compare(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> Found:
-    """Every model of which the folder has files, beside its published figures."""
+    """Every model of which the folder has files, beside its published values."""
     files: defaultdict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*.json")):
         if (name := _FILE.fullmatch(path.name)) is not None:
@@ -124,7 +124,7 @@ def compare(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> Found:
     not_read: list[str] = []
     for model, paths in files.items():
         if model not in tables:
-            not_read.append(f"{model}: no figures are published")
+            not_read.append(f"{model}: no values are published")
             continue
         try:
             more, agreement[model] = score(paths, model, tables[model])
@@ -137,7 +137,7 @@ def compare(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> Found:
     met = [gap <= WITHIN + 1e-9 for gap in gaps]
     return {
         "ratio": sum(met) / len(met) if met else 0.0,
-        "figures": len(lines),
+        "values": len(lines),
         "largest_difference": max(gaps, default=0.0),
         "lines": lines,
         "agreement": agreement,
@@ -146,7 +146,7 @@ def compare(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> Found:
 
 
 def make(folder: Path) -> dict[str, dict[str, float]]:
-    """A file of 24 questions on pairs in the authors' layout; returns the figures that it has."""
+    """A file of 24 questions on pairs in the authors' layout; returns the values that it has."""
     rows = []
     for n in range(24):
         kind, options = ("Yes-or-No", "{'A': 'Yes', 'B': 'No'}") if n % 2 else ("What/How", "{'A': 'Joy', 'B': 'Fear'}")
@@ -155,7 +155,7 @@ def make(folder: Path) -> dict[str, dict[str, float]]:
             {
                 **{"id": n, "image1_url": f"{n}.jpg", "image2_url": f"{n + 1}.jpg", "question": "Which?", "options": options},
                 **{"correct_answer": "B", "question_type": kind, f"response({_MADE})": "It is B." if right else "A: Joy"},
-                # Of one question they say that it is invalid; it is in no figure of theirs.
+                # Of one question they say that it is invalid; it is in no value of theirs.
                 **{f"eval_result({_MADE})": int(right), f"if_invalid({_MADE})": int(n == 7)},
             }
         )
@@ -165,16 +165,16 @@ def make(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def show(found: Found) -> None:
-    """Print a line a figure."""
+    """Print a line a metric."""
     for line in found["lines"]:
         others = "  ".join(f"{name} {'–' if value is None else f'{value:.2f}'}" for name, value in line["readings"].items())
-        print(f"{line['model']:20} {line['figure']:18} published {line['published']:.2f}  again {line['again']:.2f}  {others}")
+        print(f"{line['model']:20} {line['metric']:18} published {line['published']:.2f}  again {line['again']:.2f}  {others}")
     for model, shares in found["agreement"].items():
         print(f"{model:20} verdicts shared:   " + "  ".join(f"{name}: {share:.1f} %" for name, share in shares.items()))
     for reason in found["not_read"]:
         print(f"not read: {reason}")
     print(
-        f"{found['ratio']:.3f} of {found['figures']} published figures are met within {WITHIN}; largest difference {found['largest_difference']:.4f}"
+        f"{found['ratio']:.3f} of {found['values']} published values are met within {WITHIN}; largest difference {found['largest_difference']:.4f}"
     )
 
 
@@ -192,12 +192,12 @@ def main() -> None:
             found = compare(Path(place), make(Path(place)))
     else:
         (table,) = published("eemo_bench")
-        found = compare(given.folder, {model.model: model.figures for model in table.models})
+        found = compare(given.folder, {model.model: model.values for model in table.models})
     show(found)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if not found["lines"]:
-        parser.exit(1, "no figure was compared\n")
+        parser.exit(1, "nothing was compared\n")
 
 
 if __name__ == "__main__":

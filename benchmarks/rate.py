@@ -30,15 +30,15 @@ WARM_UP = 15.0
 """Seconds."""
 
 
-def configuration(folder: Path, rate: float, told: str) -> Path:
+def configuration(folder: Path, rate: float, retry_after: str) -> Path:
     """One annotator behind a token bucket of one second's burst, and nothing else that goes wrong."""
     config = yaml.safe_load((CONFIGS / "world.yaml").read_text())
     config["prices"] = str(CONFIGS / "prices.yaml")
     config["annotators"][0]["concurrency"] = 64
     model = config["simulation"]["models"]["sim-gpt"]
-    model |= {"requests_per_second": rate, "burst": rate, "retry_after": told, "latency": 0.2}
+    model |= {"requests_per_second": rate, "burst": rate, "retry_after": retry_after, "latency": 0.2}
     model |= {"invalid_json": 0.0, "too_many_requests": 0.0}
-    path = folder / f"{told}.yaml"
+    path = folder / f"{retry_after}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
 
@@ -75,16 +75,16 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     rate = float(sys.argv[2]) if len(sys.argv) > 2 else 25.0
     sample = next(iter(World(seed=0).samples("train", 1)))
-    for told in ("milliseconds", "seconds", "date", "none"):
+    for retry_after in ("milliseconds", "seconds", "date", "none"):
         with tempfile.TemporaryDirectory() as name:
-            path = configuration(Path(name), rate, told)
+            path = configuration(Path(name), rate, retry_after)
             with simulated_annotators([sample], path) as server, Store(Path(name) / "store", write=True) as store:
                 config = DemoConfig.load(path).at(server.base_url, KEY_VARIABLE)
                 picture = Picture(sample.truth.sha256, sample.extension, lambda: sample.image)
                 replies, refused, elapsed = asyncio.run(ask(store, config, picture, seconds, server))
                 early = server.bill()["sim-gpt"]["early"]
         print(
-            f"Retry-After in {told}: {replies / (rate * elapsed):.1%} of {rate:g}/s over {elapsed:.0f} s, "
+            f"Retry-After in {retry_after}: {replies / (rate * elapsed):.1%} of {rate:g}/s over {elapsed:.0f} s, "
             f"{refused / (replies + refused):.2%} refused, {early} requests before a Retry-After was over",
             flush=True,
         )

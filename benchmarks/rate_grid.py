@@ -4,7 +4,7 @@ Peer: requests paced evenly, which wait where Retry-After says so, at the best o
 bucket that we miss. It knows what we have to find out, so where it stays below 95 % too, nobody without headers can do much better. One
 line for each bucket in which we miss 95 % or 1 %, after a warm-up of a minute and twice the burst.
 
-.venv/bin/python benchmarks/rate_grid.py [--told milliseconds seconds none] [--rates 5 25 60 200] [--headers]
+.venv/bin/python benchmarks/rate_grid.py [--retry-after milliseconds seconds none] [--rates 5 25 60 200] [--headers]
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ def paced(model: SimulatedModel, permitted: float, run: dict[str, Any]) -> Traff
 def main() -> None:
     """All buckets."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--told", nargs="+", default=["milliseconds", "seconds", "none"])
+    parser.add_argument("--retry-after", nargs="+", default=["milliseconds", "seconds", "none"])
     parser.add_argument("--rates", nargs="+", type=float, default=[5.0, 25.0, 60.0, 200.0])
     parser.add_argument("--headers", action="store_true", help="answers carry x-ratelimit-* headers")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     args = parser.parse_args()
     cells = missed = 0
-    grid = itertools.product(args.told, args.rates, ROUND_TRIPS, BURSTS, ("requests", "tokens"), args.seeds)
-    for told, rate, round_trip, burst, kind, seed in grid:
+    grid = itertools.product(args.retry_after, args.rates, ROUND_TRIPS, BURSTS, ("requests", "tokens"), args.seeds)
+    for retry_after, rate, round_trip, burst, kind, seed in grid:
         limits = {"requests_per_second": rate, "burst": max(1.0, rate * burst)}
         if kind == "tokens":
             limits = {"tokens_per_second": 1000 * rate, "token_burst": max(2 * TOKENS[1], 1000 * rate * burst)}
-        model = SimulatedModel(role="full", retry_after=told, rate_headers=args.headers, **limits)
+        model = SimulatedModel(role="full", retry_after=retry_after, rate_headers=args.headers, **limits)
         warm_up = 60 + 2 * burst
         run: dict[str, Any] = {
             "clients": max(64, int(2 * rate * round_trip)),
@@ -64,7 +64,7 @@ def main() -> None:
             missed += 1
             peer = paced(model, rate, run)
             print(
-                f"{kind}, {rate:g}/s, {round_trip:g} s round trip, burst of {burst:g} s, Retry-After in {told}: {ours.share:.1%}, "
+                f"{kind}, {rate:g}/s, {round_trip:g} s round trip, burst of {burst:g} s, Retry-After in {retry_after}: {ours.share:.1%}, "
                 f"{ours.refused:.2%} refused; paced {peer.share:.1%}, {peer.refused:.2%}",
                 flush=True,
             )

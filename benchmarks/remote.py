@@ -119,16 +119,16 @@ class Ranges(BaseHTTPRequestHandler):
         pass
 
 
-def serve(folder: Path, rate: float, latency: float, faults: float, told: Connection, parent: int) -> None:
+def serve(folder: Path, rate: float, latency: float, faults: float, parent_end: Connection, parent: int) -> None:
     """Until this process is ended; says its port, and, whenever it is asked, how many bytes it has sent."""
     die_with_parent(parent=parent)
     link, draw = Link(rate * 1e6), random.Random(0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, folder, link, latency, faults, draw))
-    told.send(server.server_port)
+    parent_end.send(server.server_port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     while True:
-        told.recv()
-        told.send(link.sent)
+        parent_end.recv()
+        parent_end.send(link.sent)
 
 
 class Pictures(PictureDataset[tuple[str, int, torch.Tensor]]):
@@ -193,19 +193,19 @@ def measure(samples: int, rounds: int, rate: float, latency: float, faults: floa
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "tars"
         tars = write(folder, samples)
-        hear, told = multiprocessing.Pipe()
+        server_end, parent_end = multiprocessing.Pipe()
         server = multiprocessing.get_context("fork").Process(
-            target=serve, args=(folder, rate, latency, faults, told, os.getpid()), daemon=True
+            target=serve, args=(folder, rate, latency, faults, parent_end, os.getpid()), daemon=True
         )
         server.start()
 
         def sent() -> int:
-            hear.send(None)
-            return int(hear.recv())
+            server_end.send(None)
+            return int(server_end.recv())
 
         # What speaks HTTP is imported before anything is measured.
         fsspec.filesystem("http")
-        urls = [f"http://127.0.0.1:{port}/{Path(tar).name}" for port in [hear.recv()] for tar in tars]
+        urls = [f"http://127.0.0.1:{port}/{Path(tar).name}" for port in [server_end.recv()] for tar in tars]
         size = sum(path.stat().st_size for path in folder.glob("*.tar"))
         needed = size + sum(path.stat().st_size for path in folder.glob("*.npz"))
         wanted = sorted(epoch(tars, 0)[1])

@@ -247,14 +247,14 @@ def ledger(store: Path, query: str) -> list[tuple[Any, ...]]:
 def books(store: Path, url: str) -> tuple[list[Any], Counter[str], dict[str, int], list[str]]:
     """The endpoint's bill and faults; of the ledger, replies (nano-dollars by id) and what the unknown calls say."""
     with urllib.request.urlopen(url) as answer:
-        told = json.load(answer)
+        said = json.load(answer)
     replies: dict[str, int] = {}
     for raw, cost in ledger(store, "SELECT raw, cost_nano FROM calls WHERE state = 'reply'"):
         name = raw.partition(b'"id": "')[2].partition(b'"')[0].decode()
         assert name not in replies, f"{name} stands twice in the ledger"
         replies[name] = cost
     unknown = [error for (error,) in ledger(store, "SELECT error FROM calls WHERE state IN ('unknown', 'intent')")]
-    return told["billed"], Counter(told["faults"]), replies, unknown
+    return said["billed"], Counter(said["faults"]), replies, unknown
 
 
 def compare(store: Path, url: str, resent: int) -> str:

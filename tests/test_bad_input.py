@@ -126,7 +126,7 @@ def test_an_error_in_a_worker_is_one_line_too(capsys: pytest.CaptureFixture[str]
     """A DataLoader wraps what its worker raised in the worker's whole traceback."""
     from torch.utils.data import DataLoader
 
-    from emo_lightning.core.errors import explain_error
+    from emo_lightning.core.errors import print_error
     from emo_lightning.data.tar_index import ShardError, TarIndex
     from tests.tasks.test_sft import data
 
@@ -139,7 +139,7 @@ def test_an_error_in_a_worker_is_one_line_too(capsys: pytest.CaptureFixture[str]
     with pytest.raises(ShardError) as caught:
         list(loader)
     assert "Traceback" in str(caught.value)
-    assert explain_error(caught.value, ["emo"], "stage 'x': ") == 2
+    assert print_error(caught.value, ["emo"], "stage 'x': ") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"error: stage 'x': {shard}:")

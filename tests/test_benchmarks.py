@@ -19,19 +19,19 @@ def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: py
     assert json.loads((tmp_path / "found.json").read_text())["ratio"] > 0
 
 
-def test_released_replies_give_the_figures_that_were_printed(tmp_path: Path) -> None:
-    """In the authors' layout: a question that they call invalid is in no figure; what cannot be read, or has no figures, is named."""
+def test_released_replies_give_the_values_that_were_printed(tmp_path: Path) -> None:
+    """In the authors' layout: a question that they call invalid is in no value; what cannot be read, or has nothing to be held against, is named."""
     ours = importlib.import_module("benchmarks.published_replies")
     (tmp_path / "m").mkdir()
     tables = ours.make(tmp_path / "m")
     (tmp_path / "EEmo-Bench(gpt-4o-pair).json").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "EEmo-Bench(nobody-pair).json").write_text("[]")
     found = ours.compare(tmp_path, {**tables, "GPT-4o": {"pair-yes-no": 64.41}})
-    assert (found["ratio"], found["figures"], found["largest_difference"]) == (1, 3, 0)
+    assert (found["ratio"], found["values"], found["largest_difference"]) == (1, 3, 0)
     assert set(found["agreement"]["made up"].values()) == {100.0}
     assert len(found["not_read"]) == 2
     assert "EEmo-Bench(gpt-4o-pair).json" in found["not_read"][0]
-    assert found["not_read"][1] == "nobody: no figures are published"
+    assert found["not_read"][1] == "nobody: no values are published"
     tables["made up"]["pair-yes-no"] += 0.02
     assert ours.compare(tmp_path, tables)["ratio"] == 2 / 3
 

@@ -19,8 +19,9 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from benchmarks.run_goals.lines import Given, Line, Tested, tested
 from emo_lightning.core.checkpoints import CheckpointFileError
 from emo_lightning.experiment.cut_short import watch
+from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.processes import make_temporary_folder
-from emo_lightning.experiment.saving import PREVIOUS, SaveEvery, newest_checkpoint
+from emo_lightning.experiment.saving import PREVIOUS, SaveEvery
 from emo_lightning.experiment.stage import Stage
 from tests.ranks import start_each
 
@@ -49,7 +50,7 @@ def train(out: Path) -> None:
         max_steps=100_000,
     )
     watch(trainer, stage_in(out), SaveEvery(steps=1))
-    trainer.fit(Larger(), ckpt_path=newest_checkpoint(out, stage_in(out).digest, []), weights_only=True)
+    trainer.fit(Larger(), ckpt_path=newest_checkpoint(Checkpoints.of(stage_in(out))), weights_only=True)
 
 
 def stage_in(out: Path) -> Stage:
@@ -112,7 +113,7 @@ def kills(out: Path, count: int, given: Given, linked: bool) -> tuple[list[str],
             half = {path for place in places for path in place.glob("**/*") if place.name == ".tmp" or path.suffix == ".tmp"}
             left = max(left, sum(path.is_file() for path in half))
             try:
-                found = newest_checkpoint(out, stage_in(out).digest, [])
+                found = newest_checkpoint(Checkpoints.of(stage_in(out)))
                 step = max(step, int(torch.load(found, weights_only=True)["global_step"]) if found else 0)
             except CheckpointFileError as error:
                 torn.append(str(error))
@@ -137,7 +138,7 @@ def damaged(out: Path, given: Given) -> int:
         flipped = whole[:at] + bytes([whole[at] ^ (1 << number % 8)]) + whole[at + 1 :]
         last.write_bytes(flipped if number < 14 else whole[:at] if number < 18 else b"")
         try:
-            newest_checkpoint(out, stage_in(out).digest, [])
+            newest_checkpoint(Checkpoints.of(stage_in(out)))
         except CheckpointFileError as error:
             named += str(error).startswith(f"{last}: ") and f"go on from {older} (step " in str(error)
     last.write_bytes(whole)

@@ -1,6 +1,6 @@
 """The pass over a store: annotate, cross-verify, criticise, revise (paper sections 3.1.2 and 3.2).
 
-`pipeline.annotate` goes through the items; `item.ItemPass` brings one of them to its outcome:
+`pipeline.annotate` goes through the items; `item.ItemPipeline` brings one of them to its outcome:
 
 1. Every annotator is asked (`annotators`, with the texts of `prompts`); a full one describes, names the triplet and votes, another
    one only votes. What they must answer are the models of `replies`.

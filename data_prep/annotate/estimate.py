@@ -40,7 +40,7 @@ _IMAGES = 1000
 _PER_ITEM = {"full": 1.25, "emotion": 1.02, "critic": 1.3}
 """Typical requests for an image, revisions and replies off the schema included (the demo world's)."""
 _OUTPUT = {"full": 150, "emotion": 20, "critic": 260}
-"""Typical tokens of a reply. A model that thinks writes more: its own figures are known after the first images."""
+"""Typical tokens of a reply. A model that thinks writes more: its own numbers are known after the first images."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Estimate:
 
 
 def price_source(path: Path) -> str:
-    """The price table and the day that it says it is of: figures of last year would make every estimate and budget wrong."""
+    """The price table and the day that it says it is of: prices of last year would make every estimate and budget wrong."""
     as_of = read_yaml(path).get("as_of")
     return f"prices: {path.name}, " + (f"as of {as_of}" if as_of else "of no date (key `as_of`)")
 

@@ -78,7 +78,7 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class ItemPass:
+class ItemPipeline:
     """One item through annotate → cross-verify → critic → revise."""
 
     def __init__(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from data_prep.annotate.item import ItemPass, ItemPendingError, pass_digest
+from data_prep.annotate.item import ItemPendingError, ItemPipeline, pass_digest
 from data_prep.config import PrepConfig
 from data_prep.emovit.votes import LocalVotes
 from data_prep.engine import LOCAL, Engine
@@ -153,7 +153,7 @@ class _Run:
         self._local = LocalVotes(store.ledger, config)
         self._digest = pass_digest(config, self._local.digest())
         self._errors: list[BaseException] = []
-        self._held: list[tuple[ItemPass, Outcome]] = []
+        self._held: list[tuple[ItemPipeline, Outcome]] = []
         """Decided, and not written yet."""
         self._todo: list[Item] = []
         before = store.ledger.outcome_configs()
@@ -197,7 +197,7 @@ class _Run:
                 return
             try:
                 read = partial(self.store.image, item.sha256, item.extension)
-                decision = ItemPass(self.config, self._digest, caller, item, read, self._local.of(item), report.health)
+                decision = ItemPipeline(self.config, self._digest, caller, item, read, self._local.of(item), report.health)
                 outcome = await decision.run()
                 self._held.append((decision, outcome))
                 await self.write(in_doubt=False)

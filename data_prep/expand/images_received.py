@@ -85,8 +85,8 @@ def images_of(raw: bytes) -> list[ImageEntry]:
 def billed_images(raw: bytes, body: Body) -> int:
     """How many images were billed: those that are there, and one where nobody can tell."""
     images = len(images_of(raw))
-    told = not isinstance(body, Unusable) or body.why.startswith(_UNBILLED)
-    return images or (0 if told else 1)
+    nothing_billed = not isinstance(body, Unusable) or body.why.startswith(_UNBILLED)
+    return images or (0 if nothing_billed else 1)
 
 
 def image_usage(usage: object) -> Usage | None:

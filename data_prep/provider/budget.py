@@ -59,7 +59,7 @@ class Budget:
         self.in_flight = 0
         """Requests that hold a part of the budget and will give some of it back."""
         self._factor: dict[str, float] = {}
-        # Loaded when used: `emo prep status` wants the figures of this module alone, at once.
+        # Loaded when used: `emo prep status` wants the numbers of this module alone, at once.
         import asyncio
 
         self._changed = asyncio.Event()

@@ -203,16 +203,16 @@ def said_by_people(item: Item) -> dict[str, Rating | Votes]:
     return found
 
 
-_TOLD = ("emotion_scores_raw", "intensity_level", "valence_level", "arousal_level", "questions")
+_OTHER_LABELS = ("emotion_scores_raw", "intensity_level", "valence_level", "arousal_level", "questions")
 """Labels with which an image may be compared in another space than the eight, or asked about."""
 
 
-def _is_told_of(item: Item) -> bool:
+def _says_something(item: Item) -> bool:
     """Whether people, or a suite, say something of what an image evokes."""
     labels = item.labels
     # FI's word is the one that people were asked about: where they did not agree nobody has said it.
     own_word = labels.get("emotion_raw") if item.source != "fi" else None
-    return bool(is_labelled(labels) or own_word or any(labels.get(key) for key in _TOLD) or said_by_people(item))
+    return bool(is_labelled(labels) or own_word or any(labels.get(key) for key in _OTHER_LABELS) or said_by_people(item))
 
 
 def source_record(item: Item) -> Record | None:
@@ -228,7 +228,7 @@ def source_record(item: Item) -> Record | None:
         compared in a label space of its own (`emo_lightning.analysis.label_spaces`).
     """
     labels = item.labels
-    if not _is_told_of(item):
+    if not _says_something(item):
         return None
     keys = ("description", "background", "attribute", "subject", "emotion", "emotion_scores", "intensity_level", "des")
     provenance = {

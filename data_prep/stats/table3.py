@@ -21,7 +21,7 @@ from functools import partial
 from typing import TypedDict, TypeVar
 
 from data_prep.annotate.critic import critic_prompt, judge
-from data_prep.annotate.item import ItemPass, ItemPendingError, pass_digest
+from data_prep.annotate.item import ItemPendingError, ItemPipeline, pass_digest
 from data_prep.annotate.prompts import BOX_CRITIC
 from data_prep.annotate.replies import BoxReply, CriticReply
 from data_prep.config import PrepConfig
@@ -252,7 +252,7 @@ class _Run:
     async def _without_cross_verification(self, case: _Case, reference: Reference) -> None:
         item = case.item
         try:
-            outcome = await ItemPass(
+            outcome = await ItemPipeline(
                 self.alone, "", self.caller, item, partial(self.store.image, item.sha256, item.extension)
             ).run()
         except ItemPendingError as pending:

@@ -1,4 +1,4 @@
-"""Intervals of one arm's figures in Table 6: Wilson's for the accuracy, the bootstrap over images for what is macro-averaged."""
+"""Intervals of one arm's values in Table 6: Wilson's for the accuracy, the bootstrap over images for what is macro-averaged."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Called(TypedDict):
     """Percent."""
 
 
-class UnlikeFigures(TypedDict):
+class UnlikeRates(TypedDict):
     """JSON-ready."""
 
     train_images: int
@@ -40,7 +40,7 @@ class UnlikeFigures(TypedDict):
     """That set."""
 
 
-def measure_unlike(spread: Spread, scores: Mapping[str, Array], others: Array | None = None, seed: int = 0) -> UnlikeFigures:
+def measure_unlike(spread: Spread, scores: Mapping[str, Array], others: Array | None = None, seed: int = 0) -> UnlikeRates:
     """Measure a spread.
 
     Args:

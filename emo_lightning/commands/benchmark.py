@@ -241,7 +241,7 @@ def _ask(args: argparse.Namespace) -> int:
     before, now = ask_suite(args.verb, questions, model, args.images, args.out, args.max_new_tokens, args.batch_size)
     silent = len(questions) - len(asked)
     say(
-        f"{args.out}: {before + now:,} replies, {now:,} of them new, greedy (published figures are mostly sampled at temperature 0.7)"
+        f"{args.out}: {before + now:,} replies, {now:,} of them new, greedy (published values are mostly sampled at temperature 0.7)"
     )
     if silent:
         say(

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from emo_lightning.inference.bundle import Bundle
     from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.models.spread import Spread
-    from emo_lightning.report.model_figures import ModelFigures
+    from emo_lightning.report.model_results import ModelResults
     from emo_lightning.report.run_folder import RunFolder, StageFolder
 
 ABOUT = """\
 Write a trained model into one folder that needs nothing else: backbone with the adapter merged in, DES head, probe with its temperature
-and conformal sets, the spread of the training images, processor, and a model card with the run's own figures. It may be moved or
+and conformal sets, the spread of the training images, processor, and a model card with the run's own results. It may be moved or
 published; EmotionModel, transformers, vLLM and sentence-transformers open it. Of an ADAPTER alone, --merge writes the plain model."""
 
 EXAMPLES = """\
@@ -113,10 +113,10 @@ def _whole(args: argparse.Namespace) -> int:
     from emo_lightning.inference.folder import base_id, write_folder
     from emo_lightning.models import DESHead
     from emo_lightning.report.model_card import model_card
-    from emo_lightning.report.model_figures import model_figures, published_base
+    from emo_lightning.report.model_results import model_results, published_base
     from emo_lightning.report.run_folder import RunFolder
 
-    # The folder of a `model` stage stands in its run, which has its figures; any other folder has what it brings.
+    # The folder of a `model` stage stands in its run, which has its results; any other folder has what it brings.
     of_stage = (args.source / BUNDLE_FILE).is_file()
     if of_stage and not (args.source / "stage.json").is_file():
         if args.stage or args.licence or args.name or args.unlike:
@@ -136,12 +136,12 @@ def _whole(args: argparse.Namespace) -> int:
     run = RunFolder(args.source.resolve().parent if of_stage else args.source, {BUNDLE_FILE})
     stage = _stage(run.path, [s for s in run.stages if s.kind == "bundle"], args.source.name if of_stage else args.stage)
     bundle = read_bundle(stage.path)
-    figures = model_figures(run, stage)
-    spread = _spread(run, stage, bundle, figures, args.unlike)
+    results = model_results(run, stage)
+    spread = _spread(run, stage, bundle, results, args.unlike)
     base_model = published_base(run, str(stage.settings.get("backbone") or "")) or base_id(bundle.backbone)
     card = model_card(
         args.name or args.out.resolve().name,
-        figures,
+        results,
         base_model=base_model,
         merged=not args.keep_adapter,
         des_dim=DESHead.from_pretrained(bundle.head).des_dim,
@@ -152,13 +152,13 @@ def _whole(args: argparse.Namespace) -> int:
         args.out,
         merge=not args.keep_adapter,
         dtype=args.dtype,
-        calibration=_fitted(figures) or ProbeCalibration.of(stage.path, bundle.probe),
+        calibration=_fitted(results) or ProbeCalibration.of(stage.path, bundle.probe),
         spread=spread,
-        figures=figures,
+        results=results,
         card=card,
         base_model=base_model,
     )
-    for note in figures["notes"]:
+    for note in results["notes"]:
         say(f"note: {note}")
     say(f"model: {args.out}")
     return 0
@@ -180,12 +180,12 @@ def _stage(run: Path, stages: list[StageFolder], name: str | None) -> StageFolde
     return found
 
 
-def _fitted(figures: ModelFigures) -> ProbeCalibration | None:
+def _fitted(results: ModelResults) -> ProbeCalibration | None:
     """What the run's validation images give."""
     from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.metrics.conformal import Conformal
 
-    found = figures["calibration"]
+    found = results["calibration"]
     if found is None or (fit := found["fit"]) is None:
         return None
     threshold = float("inf") if fit["threshold"] is None else fit["threshold"]
@@ -193,13 +193,13 @@ def _fitted(figures: ModelFigures) -> ProbeCalibration | None:
 
 
 def _spread(
-    run: RunFolder, stage: StageFolder, bundle: Bundle, figures: ModelFigures, pictures: Sequence[str] | None
+    run: RunFolder, stage: StageFolder, bundle: Bundle, results: ModelResults, pictures: Sequence[str] | None
 ) -> Spread | None:
-    """The spread of the training pictures, the stage's or fitted on the run's tars; what it is worth goes to `figures`."""
+    """The spread of the training pictures, the stage's or fitted on the run's tars; what it is worth goes to `results`."""
     from emo_lightning.analysis.unlike import measure_unlike
     from emo_lightning.inference.fitting import distances, fit
     from emo_lightning.inference.model import EmotionModel
-    from emo_lightning.report.model_figures import pictures_of
+    from emo_lightning.report.model_results import pictures_of
 
     sets = pictures_of(run, stage)
     train, val = (sets.pop(name, None) for name in ("train", "val"))
@@ -215,12 +215,12 @@ def _spread(
     except (UserError, OSError) as error:
         # Tars may be gone by now; the model is as good as before.
         why = str(error)
-        figures["notes"].append(f"how many pictures are unlike those of the training: {why}")
+        results["notes"].append(f"how many pictures are unlike those of the training: {why}")
     if model is None or model.spread is None:
         if pictures:
             msg = f"--unlike: this model cannot tell which pictures are unlike those of its training: {why}"
             raise InputError(msg)
-        figures["notes"].append(f"which pictures are unlike those of the training is not known: {why}")
+        results["notes"].append(f"which pictures are unlike those of the training is not known: {why}")
         return None
-    figures["unlike"] = measure_unlike(model.spread, scores, None if pictures is None else distances(model, pictures))
+    results["unlike"] = measure_unlike(model.spread, scores, None if pictures is None else distances(model, pictures))
     return model.spread.cpu()

@@ -157,8 +157,8 @@ class BlockCache:
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):
-                        told = entry.stat()
-                        found.append((told.st_mtime, told.st_size, Path(entry.path)))
+                        status = entry.stat()
+                        found.append((status.st_mtime, status.st_size, Path(entry.path)))
         total = sum(size for _, size, _ in found)
         for seen, size, path in sorted(found):
             if total + min(more, self.limit // 2) <= self.limit:

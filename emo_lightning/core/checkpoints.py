@@ -19,13 +19,13 @@ from emo_lightning.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["START_ANEW", "CheckpointFileError", "check_content", "read_checkpoint"]
+__all__ = ["MAX_PICKLE", "START_ANEW", "CheckpointFileError", "check_content", "pickle_of", "read_checkpoint"]
 
 _KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
 """What Lightning reads of a checkpoint, and of which type it has to be."""
 
 
-_MAX_PICKLE = 5_000_000
+MAX_PICKLE = 5_000_000
 """Bytes of what a checkpoint holds beside its tensors: of ten thousand of them it is 2 MB. Each may become a hundred in memory."""
 
 
@@ -79,6 +79,9 @@ def check_content(path: Path) -> None:
     Raises:
         CheckpointFileError: a bit has changed since.
     """
+    if not path.is_file():
+        msg = f"{path}: no such file"
+        raise CheckpointFileError(msg)
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
@@ -90,6 +93,23 @@ def check_content(path: Path) -> None:
         raise CheckpointFileError(msg)
 
 
+def pickle_of(path: Path) -> bytes | None:
+    """What a checkpoint holds beside its tensors, as it was written; None of a file that is no archive, as its end is missing.
+
+    Raises:
+        CheckpointFileError: it has changed since it was written.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    _check_archive(path, START_ANEW)
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(archive.read(member) for member in archive.infolist() if _is_pickle(member))
+
+
+def _is_pickle(member: zipfile.ZipInfo) -> bool:
+    return member.filename.endswith("data.pkl")
+
+
 def _check_archive(path: Path, mend: str) -> None:
     """Refuse what torch would unpack to more than the file holds; torch itself writes without compression."""
     try:
@@ -98,15 +118,21 @@ def _check_archive(path: Path, mend: str) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         msg = f"{path}: cut off, or no checkpoint of torch: {error}; {mend}"
         raise CheckpointFileError(msg) from None
-    if large := next(
-        (member for member in members if member.filename.endswith("data.pkl") and member.file_size > _MAX_PICKLE), None
-    ):
-        msg = f"{path}: {large.filename} has {large.file_size:,} bytes; at most {_MAX_PICKLE:,} are read; {mend}"
+    if large := next((member for member in members if _is_pickle(member) and member.file_size > MAX_PICKLE), None):
+        msg = f"{path}: {large.filename} has {large.file_size:,} bytes; at most {MAX_PICKLE:,} are read; {mend}"
         raise CheckpointFileError(msg)
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
         msg = f"{path}: packed; a checkpoint of torch is not; {mend}"
         raise CheckpointFileError(msg)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch holds nothing against the checksums; of tensors, see `check_content`.
+            for member in filter(_is_pickle, members):
+                archive.read(member)
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
+        msg = f"{path}: damaged: {error}; {mend}"
+        raise CheckpointFileError(msg) from None
 
 
 def _tensors(value: object, kind: type[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -95,13 +95,13 @@ class Ending:
         """What this rank wants, one number a wish, to be summed over ranks."""
         return [*(float(self.asked is number) for number in ENDING_SIGNALS), float(self.save_wanted)]
 
-    def agree(self, sums: Sequence[float]) -> None:
+    def agree(self, totals: Sequence[float]) -> None:
         """Take what all ranks want.
 
         Args:
-            sums: of the `wishes` of all ranks.
+            totals: of the `wishes` of all ranks.
         """
-        *signals, save = sums
+        *signals, save = totals
         self.agreed = next((number for number, count in zip(ENDING_SIGNALS, signals, strict=True) if count), None)
         self.save_agreed = bool(save)
         if self.agreed is not None and self.asked is None and self._wake is not None:
@@ -174,13 +174,13 @@ class Ending:
             number = reader.recv(1)[0]
             if number == 0:
                 return
-        since, told = time.monotonic(), 0.0
+        since, last = time.monotonic(), 0.0
         with suppress(OSError):
             self._tell("asked", number)
         reader.settimeout(0.1)
         while (left := self._until(since) - time.monotonic()) > 0:
-            if left > told or told - left > 1:
-                told = left
+            if left > last or last - left > 1:
+                last = left
                 with suppress(OSError):
                     self._tell("wait", left)
             with suppress(TimeoutError):

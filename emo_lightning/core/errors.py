@@ -105,7 +105,7 @@ def run_guarded(body: Callable[[], int], command: Sequence[str], prefix: str = "
         say("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
         return end.exit_code if isinstance(end, InterruptedBySignal) else 130
     except Exception as error:
-        return explain_error(error, command, prefix)
+        return print_error(error, command, prefix)
 
 
 def _written(body: Callable[[], int]) -> int:
@@ -117,7 +117,7 @@ def _written(body: Callable[[], int]) -> int:
             sys.stdout.flush()
 
 
-def explain_error(error: BaseException, command: Sequence[str], prefix: str = "") -> int:
+def print_error(error: BaseException, command: Sequence[str], prefix: str = "") -> int:
     """Print an error as `run_guarded` does; returns the exit code.
 
     Args:

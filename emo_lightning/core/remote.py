@@ -139,13 +139,13 @@ class RemoteStore:
         self._last = -2
         self._all = False
         self._held = 0, b""
-        told = self._place.ask(lambda files, path: dict(files.info(path)))
-        if told.get("size") is None:
+        info = self._place.ask(lambda files, path: dict(files.info(path)))
+        if info.get("size") is None:
             msg = f"{url}: cannot be read: its size is not told"
             raise StoreError(msg)
-        self._size = int(told["size"])
+        self._size = int(info["size"])
         # Of HTTP fsspec takes every object for one that never changes.
-        self._told = {key: str(value) for key, value in sorted(told.items()) if key.lower() in _SAYS_VERSION}
+        self._version_headers = {key: str(value) for key, value in sorted(info.items()) if key.lower() in _SAYS_VERSION}
 
     @property
     def size(self) -> int:
@@ -284,7 +284,7 @@ class RemoteStore:
     @cached_property
     def name(self) -> str:
         """Of the object in the cache: its address and version, so that another object at the same address is another one."""
-        return hashlib.sha256(f"{self._url} {self._size} {self.version()} {self._told}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self._url} {self._size} {self.version()} {self._version_headers}".encode()).hexdigest()[:32]
 
     def _fetch(self, start: int, end: int) -> bytes:
         def once(files: AbstractFileSystem, path: str) -> bytes:

@@ -23,7 +23,7 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 _END = object()
-_TOLD_AHEAD = 256
+_LOOKAHEAD = 256
 """Samples that a process hears of beforehand: of photographs some tens of megabytes."""
 
 
@@ -48,7 +48,7 @@ class SlotDataset(Dataset[SampleT_co]):
 
     def __getitems__(self, slots: Sequence[Slot]) -> Sequence[SampleT_co]:
         """The samples of a batch: PyTorch asks for them at once."""
-        if isinstance(slots, ToldAhead):
+        if isinstance(slots, Lookahead):
             self.expect(slots.numbers)
         return [self[slot] for slot in slots]
 
@@ -75,7 +75,7 @@ def check_counts(**found: int | Literal["auto"] | None) -> None:
             raise InputError(msg)
 
 
-class ToldAhead(list[Slot]):
+class Lookahead(list[Slot]):
     """A batch for a process that hears what it will be asked next.
 
     Args:
@@ -88,7 +88,7 @@ class ToldAhead(list[Slot]):
         self.numbers = numbers
 
 
-def told_ahead(batches: Iterable[Sequence[Slot]], processes: int) -> Iterator[ToldAhead]:
+def with_lookahead(batches: Iterable[Sequence[Slot]], processes: int) -> Iterator[Lookahead]:
     """The same batches for processes that take them in turn.
 
     Args:
@@ -98,10 +98,10 @@ def told_ahead(batches: Iterable[Sequence[Slot]], processes: int) -> Iterator[To
     more = iter(batches)
     waiting = deque(islice(more, 1))
     # Batches in rows of tokens differ a little in the number of their samples.
-    known = processes * -(-_TOLD_AHEAD // len(waiting[0])) if waiting else 0
+    known = processes * -(-_LOOKAHEAD // len(waiting[0])) if waiting else 0
     while waiting:
         waiting.extend(islice(more, known + 1 - len(waiting)))
-        yield ToldAhead(waiting[0], [slot.index for batch in islice(waiting, 0, None, processes) for slot in batch])
+        yield Lookahead(waiting[0], [slot.index for batch in islice(waiting, 0, None, processes) for slot in batch])
         waiting.popleft()
 
 
@@ -110,17 +110,17 @@ class _StepBatches:
 
     Args:
         batches: plan of the epochs.
-        told: processes that hear what they will be asked next; None if nobody needs to.
+        processes: that hear what they will be asked next; None if nobody needs to.
     """
 
-    def __init__(self, batches: EpochPlan, told: int | None) -> None:
-        self.batches, self.told = batches, told
+    def __init__(self, batches: EpochPlan, processes: int | None) -> None:
+        self.batches, self.processes = batches, processes
         self.start = 0
 
     def __iter__(self) -> Iterator[list[Slot]]:
         batches = self.batches.from_step(self.start)
         # PyTorch hands on whatever it gets.
-        return cast(Iterator[list[Slot]], batches) if self.told is None else told_ahead(batches, self.told)
+        return cast(Iterator[list[Slot]], batches) if self.processes is None else with_lookahead(batches, self.processes)
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -134,8 +134,8 @@ def checked_tensor(path: Path, file: PartFile, kind: str, name: str, error: type
         PartError: of the type `error`: a byte is another one than was written.
     """
     tensor = named_tensor(path, file, name, error)
-    sums = _sums(path, file, kind, error)
-    if sums is not None and sums.get(name) != checksum(tensor):
+    checksums = _checksums(path, file, kind, error)
+    if checksums is not None and checksums.get(name) != checksum(tensor):
         msg = (
             f"{path}: damaged: the checksum of {name!r} is another one than when it was written; delete this file and run again"
         )
@@ -143,7 +143,7 @@ def checked_tensor(path: Path, file: PartFile, kind: str, name: str, error: type
     return tensor
 
 
-def _sums(path: Path, file: PartFile, kind: str, error: type[PartError]) -> dict[str, int] | None:
+def _checksums(path: Path, file: PartFile, kind: str, error: type[PartError]) -> dict[str, int] | None:
     where = f"{path}: header"
     header = object_of(decode_json(header_text(path, file, kind, error), where, error), where, error)
     if _CRC not in header:

@@ -27,7 +27,7 @@ class Skips:
         self.most = most
         self.met: dict[str, str] = {}
         """Id -> why, of those that this rank has met up to its place in the training, which a checkpoint brings back."""
-        self._told: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
         self._file: Path | None = None
 
     def keep_in(self, folder: Path, rank: int) -> None:
@@ -46,7 +46,7 @@ class Skips:
         known = self.of_all_ranks()
         if key not in known:
             say(f"skipped: {fault}")
-            self._told[key] = fault
+            self._reported[key] = fault
             if self._file is not None:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 with open(self._file, "a", encoding="utf-8") as file:
@@ -60,7 +60,7 @@ class Skips:
     def of_all_ranks(self) -> dict[str, str]:
         """Id -> why, by id; those of other ranks and earlier runs as far as they are in the folder."""
         found = dict(_read(self._file.parent)) if self._file is not None else {}
-        return dict(sorted((found | self._told).items()))
+        return dict(sorted((found | self._reported).items()))
 
 
 def _read(folder: Path) -> Iterator[tuple[str, str]]:

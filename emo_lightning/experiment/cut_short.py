@@ -5,6 +5,7 @@ Imported in the process of a stage alone, as it needs Lightning.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -19,11 +20,12 @@ from typing_extensions import override
 
 from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
-from emo_lightning.core.files import remove_left_behind
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
+from emo_lightning.experiment.found_checkpoints import Checkpoints, remove_half_written, remove_previous
+from emo_lightning.experiment.moved import follow_files
 from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, log_rows_first, note_place
-from emo_lightning.experiment.saving import LAST, PREVIOUS, STAGE_KEY, SaveEvery
+from emo_lightning.experiment.saving import LAST, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
 
@@ -32,8 +34,7 @@ class KeepWhenCut(Callback):
     """Saves a checkpoint at the step at which training is asked to stop, while the loop's counters still say where it stands.
 
     Args:
-        last: the checkpoint that the next start goes on from.
-        digest: of the stage, which every checkpoint of it names.
+        kept: the stage's checkpoints.
         every: how often to save besides.
         begun: the checkpoint that this start goes on from.
         accumulate: micro-batches of a step, as the Trainer is configured.
@@ -41,14 +42,14 @@ class KeepWhenCut(Callback):
 
     def __init__(
         self,
-        last: Path,
-        digest: str = "",
+        kept: Checkpoints,
         every: SaveEvery | None = None,
         begun: Path | None = None,
         accumulate: int = 1,
     ) -> None:
-        self.last = last
-        self.digest = digest
+        self.kept = kept
+        self.last = kept.out / "checkpoints" / LAST
+        """The checkpoint that the next start goes on from."""
         self.every = every or SaveEvery()
         self.cut: tuple[int, int] | None = None
         """(step, epoch from 1) at which it was asked to stop in mid-epoch or before its last epoch."""
@@ -76,13 +77,14 @@ class KeepWhenCut(Callback):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of every checkpoint, whoever asked for it."""
-        checkpoint[STAGE_KEY] = self.digest
+        checkpoint[STAGE_KEY] = self.kept.digest
         note_place(trainer, checkpoint, validating=self._validating)
         note_cut(trainer, checkpoint)
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Before the loops take their counters from it."""
+        """Before the loops take their counters from it, and the savers what they have saved."""
+        follow_files(checkpoint, _savers_of(trainer), self.kept.out)
         noted = noted_cut(checkpoint, self.accumulate)
         self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
         self._steps = checkpoint["global_step"]
@@ -187,10 +189,11 @@ class KeepWhenCut(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint that the next start goes on from."""
-        for callback in callbacks_of(trainer):
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath == str(self.last.parent):
+        folder = os.path.realpath(self.last.parent)
+        for saver in _savers_of(trainer):
+            if saver.dirpath is not None and os.path.realpath(saver.dirpath) == folder:
                 # It would take the file for another's, and leave it behind for a `last-v1.ckpt`.
-                callback.last_model_path = str(self.last)
+                saver.last_model_path = str(Path(saver.dirpath, self.last.name))
         trainer.save_checkpoint(self.last, weights_only=False)
         ENDING.save_wanted = ENDING.save_agreed = False
         self._saved = time.monotonic()
@@ -203,7 +206,7 @@ class KeepWhenCut(Callback):
         """
         self._check(trainer)
         if trainer.is_global_zero:
-            self.last.with_name(PREVIOUS).unlink(missing_ok=True)
+            remove_previous(self.kept)
 
     def _check(self, trainer: Trainer) -> None:
         """Whether it reached `max_epochs`, `max_steps` or a rule of its own (early stopping)."""
@@ -260,21 +263,19 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
-def saved_to(trainer: Trainer) -> list[Path]:
-    """Folders that the Trainer's callbacks write checkpoints to."""
-    return [Path(one.dirpath) for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint) and one.dirpath]
+def _savers_of(trainer: Trainer) -> list[ModelCheckpoint]:
+    return [one for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint)]
 
 
 def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun: Path | None = None) -> KeepWhenCut:
     """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
-    keeper = KeepWhenCut(stage.out / "checkpoints" / LAST, stage.digest, every, begun, trainer.accumulate_grad_batches)
+    keeper = KeepWhenCut(Checkpoints.of(stage), every, begun, trainer.accumulate_grad_batches)
     for callback in callbacks_of(trainer):
         if isinstance(callback, Timer):
             callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005
     callbacks_of(trainer).append(keeper)
     trainer.strategy.checkpoint_io = WholeCheckpoints()
-    for folder in (keeper.last.parent, *saved_to(trainer)):
-        remove_left_behind(folder, "*.ckpt.*.tmp")
+    remove_half_written(keeper.kept, first=trainer.is_global_zero)
     trainer.save_checkpoint = _with_time_to_save(trainer.save_checkpoint, log_rows_first(trainer))  # type: ignore[method-assign]
     answer_signals_alone(trainer)
     return keeper

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from emo_lightning.core.terminal import on_a_terminal
 from emo_lightning.experiment.advice import silence_advice
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
+from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
-from emo_lightning.experiment.saving import newest_checkpoint, split_config
+from emo_lightning.experiment.saving import split_config
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.tracking import log_curves
 
@@ -40,7 +41,7 @@ def execute(stage: Stage) -> None:
     if isinstance(kind, FunctionKind):
         kind.function()(out=stage.out, **parsed(stage))
         return
-    from emo_lightning.experiment.cut_short import answer_signals_alone, saved_to, watch
+    from emo_lightning.experiment.cut_short import answer_signals_alone, watch
 
     config, every = split_config(stage.config)
     cli = _lightning_cli(kind, stage.out, config)
@@ -49,7 +50,7 @@ def execute(stage: Stage) -> None:
         match verb:
             case "fit":
                 # A run folder may be somebody else's: its checkpoints have been read as plain data.
-                begun = newest_checkpoint(stage.out, stage.digest, saved_to(cli.trainer))
+                begun = newest_checkpoint(Checkpoints.of(stage))
                 keeper = watch(cli.trainer, stage, every, begun)
                 cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=begun, weights_only=True)
                 keeper.check(cli.trainer)

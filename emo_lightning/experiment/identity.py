@@ -8,6 +8,7 @@ remembers hashes by path, size, time of change and inode (`.content.json`, which
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -59,6 +60,14 @@ def settings_of(kind: str, config: Mapping[str, Any], run_dir: str) -> object:
     for key in find_kind(kind).reads:
         _without(settings, key.split("."))
     return settings
+
+
+def content_digest(stage: Stage) -> str:
+    """sha256 over what a stage computes and what its inputs hold, the same wherever its run and they lie."""
+    settings = settings_of(stage.kind, stage.config, str(stage.out.parent))
+    # A model of the hub has a hash only once it was downloaded, which the stage may do.
+    inputs = {key: " ".join(hashed.split()[:2]) if hashed else None for key, hashed in inputs_of(stage).items()}
+    return hashlib.sha256(json.dumps([stage.kind, settings, inputs], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _named(stage: Stage) -> Iterator[tuple[str, Role, object]]:

@@ -62,7 +62,7 @@ class Peers:
         self._number = 0
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
         """While this rank's command works; the others learn how it has ended."""
         if not self._seen:
             yield

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from emo_lightning.core.endings import ENDING, StoppedError, exit_code
-from emo_lightning.core.errors import UserError, debugging, explain_error, user_message
+from emo_lightning.core.errors import UserError, debugging, print_error, user_message
 from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.terminal import say, speak_to_any_terminal
@@ -274,7 +274,7 @@ def _run_stage(stage: Stage, command: list[str]) -> int:
     except Exception as error:
         asked = ENDING.asked or ENDING.agreed
         if asked is None or debugging() or user_message(error) is not None:
-            return explain_error(error, command, prefix)
+            return print_error(error, command, prefix)
         # Another rank or a worker has ended first.
         say(f"{prefix}ended by {asked.name} before it could save: {' '.join(str(error).split())[:200]}", file=sys.stderr)
         return exit_code(asked)

@@ -20,6 +20,7 @@ from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.found_checkpoints import Checkpoints, set_damaged_aside
 from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of
 from emo_lightning.experiment.peers import PeerLostError, Peers
 from emo_lightning.experiment.processes import (
@@ -30,7 +31,6 @@ from emo_lightning.experiment.processes import (
     runs_on_one_rank,
 )
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
-from emo_lightning.experiment.saving import set_damaged_aside
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import Status, check_not_stale, is_complete, write_config, write_status
 from emo_lightning.experiment.tracking import tracking_stages
@@ -61,7 +61,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
         if ranks.world_size == 1:
             check_process_count(stage)
     peers = Peers(experiment.dir, ranks)
-    with _locked(experiment.dir, ranks), peers.told():
+    with _locked(experiment.dir, ranks), peers.reporting():
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
         check_not_stale(chosen, done)
         if len(done) < len(chosen):
@@ -70,7 +70,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
         if go_back:
             for stage in chosen:
                 if stage.name not in done:
-                    set_damaged_aside(stage.out, stage.digest)
+                    set_damaged_aside(Checkpoints.of(stage))
         if ranks.rank == 0:
             write_text(experiment.dir / "experiment.yaml", experiment.as_yaml())
         # Nothing is logged of a run in which nothing is left to do.

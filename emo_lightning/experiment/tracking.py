@@ -1,4 +1,4 @@
-"""Stages in Weights & Biases: one run each, with its settings, its curves and its figures, finished on every way out.
+"""Stages in Weights & Biases: one run each, with its settings, its curves and its metrics, finished on every way out.
 
 The command holds W&B's own process, and its stages hand their records to it. What a stage had logged when it was killed is therefore
 kept, and its run is closed as failed when the command ends.
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.core.files import write_text
 from emo_lightning.core.wandb_defaults import wandb_project
-from emo_lightning.experiment.figures import stage_figures, usable
 from emo_lightning.experiment.resolve import Experiment
 from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.stage_metrics import stage_metrics, usable
 from emo_lightning.experiment.tracked import LONGEST_TAG, TrackedRun, Tracking
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def tracking_of(stage: Stage) -> Iterator[None]:
-    """The stage's run, while it is computed: begun with its settings, ended with its figures and how it went.
+    """The stage's run, while it is computed: begun with its settings, ended with its metrics and how it went.
 
     Raises:
         wandb.errors.Error: its server does not answer, or refuses the account.
@@ -166,7 +166,7 @@ def tracking_of(stage: Stage) -> Iterator[None]:
     finally:
         # A stage that failed may have left half of them.
         if code == 0:
-            run.summary.update({key: value for key, value in stage_figures(stage.out).items() if usable(value)})
+            run.summary.update({key: value for key, value in stage_metrics(stage.out).items() if usable(value)})
         run.finish(exit_code=code)
 
 

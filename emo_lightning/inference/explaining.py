@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from emo_lightning.models.label_scoring import LabelScoring
     from emo_lightning.models.spread import Seen, Spread
 
-Heard: TypeAlias = Callable[[Explanation], None]
+OnPartial: TypeAlias = Callable[[Explanation], None]
 """Is told what is known of an image so far."""
-_Written: TypeAlias = Callable[[list[list[int]], int], None]
+_OnAnswers: TypeAlias = Callable[[list[list[int]], int], None]
 """Is told the tokens of all answers that are being written, (questions × images) of them, and which question is the first of them."""
 
 
@@ -44,7 +44,7 @@ class _Read(NamedTuple):
     """Of each picture; None where it is not known."""
     polarity: Tensor | None
     """(N, 2), where it was asked for."""
-    answer: Callable[[_Written | None], list[list[str]]]
+    answer: Callable[[_OnAnswers | None], list[list[str]]]
     """Writes the answers, by question, one a picture."""
 
 
@@ -121,7 +121,7 @@ class Explaining:
         max_new_tokens: int,
         *,
         gated: bool = False,
-        heard: Mapping[int, Heard] | None = None,
+        on_partial: Mapping[int, OnPartial] | None = None,
     ) -> list[Explanation]:
         """All that the model says of one batch.
 
@@ -130,7 +130,7 @@ class Explaining:
             ids: of each.
             max_new_tokens: of one answer.
             gated: see `EmotionModel.explain`.
-            heard: see there, by number of a picture of this batch.
+            on_partial: see there, by number of a picture of this batch.
         """
         import torch
 
@@ -142,29 +142,29 @@ class Explaining:
             if read.scores is not None and read.polarity is not None:
                 read = read._replace(scores=label_scoring.gated(read.scores, read.polarity))
             put_together = _Together(self._model, read)
-            answers = read.answer(self._telling(put_together, ids, heard) if heard else None)
+            answers = read.answer(self._telling(put_together, ids, on_partial) if on_partial else None)
         return [put_together(n, self._words(read, n, name, [texts[n] for texts in answers])) for n, name in enumerate(ids)]
 
-    def _telling(self, put_together: _Together, ids: Sequence[str], heard: Mapping[int, Heard]) -> _Written:
+    def _telling(self, put_together: _Together, ids: Sequence[str], on_partial: Mapping[int, OnPartial]) -> _OnAnswers:
         """Tells every listener what is known of its picture; at once, as the pictures have been read by now."""
         from emo_lightning.inference.unfinished import unfinished
 
         tokenizer, questions = self._model.collate.tokenizer, self._model.bundle.questions
-        texts = {n: [""] * len(questions) for n in heard}
+        texts = {n: [""] * len(questions) for n in on_partial}
 
         def tell() -> None:
-            for n, listener in heard.items():
+            for n, listener in on_partial.items():
                 size = put_together.batch["original_size"][n]
                 listener(put_together(n, unfinished(texts[n], questions, ids[n], size)))
 
-        def written(tokens: list[list[int]], first: int) -> None:
+        def on_answers(tokens: list[list[int]], first: int) -> None:
             for n, found in texts.items():
                 for number, row in enumerate(range(n, len(tokens), len(ids)), first):
                     found[number] = str(tokenizer.decode(tokens[row], skip_special_tokens=True))
             tell()
 
         tell()
-        return written
+        return on_answers
 
     def _words(self, read: _Read, n: int, name: str, texts: Sequence[str]) -> Prediction:
         """The answers about one picture."""
@@ -219,9 +219,9 @@ class Explaining:
             polarity = backbone.word_scores(read.states[len(names) - 1 :: len(names)], self._polarity_words)[0]
         unlike = None if model.spread is None else model.unlike_of(model.seen(batch, des, tower))
 
-        def answer(written: _Written | None) -> list[list[str]]:
-            told = None if written is None else lambda tokens: written(tokens, 0)
-            return backbone.all_replies(read, range(len(questions)), max_new_tokens, told)
+        def answer(on_answers: _OnAnswers | None) -> list[list[str]]:
+            on_tokens = None if on_answers is None else lambda tokens: on_answers(tokens, 0)
+            return backbone.all_replies(read, range(len(questions)), max_new_tokens, on_tokens)
 
         return _Read(batch, des, scores, unlike, polarity, answer)
 
@@ -237,11 +237,11 @@ class Explaining:
         seen = None if model.spread is None else model.look(pictures)
         des = model.embed(list(pictures), len(pictures)) if seen is None else seen.des
 
-        def answer(written: _Written | None) -> list[list[str]]:
+        def answer(on_answers: _OnAnswers | None) -> list[list[str]]:
             found = []
             for first, batch in enumerate(batches):
-                told = None if written is None else (lambda tokens, first=first: written(tokens, first))
-                found.append(backbone.generate(batch, max_new_tokens, told))
+                on_tokens = None if on_answers is None else (lambda tokens, first=first: on_answers(tokens, first))
+                found.append(backbone.generate(batch, max_new_tokens, on_tokens))
             return found
 
         return _Read(batches[0], des, scores, None if seen is None else model.unlike_of(seen), polarity, answer)

@@ -7,7 +7,7 @@
     modules.json, sentence_emotion.py …                for sentence-transformers
     README.md                                          the model card
 
-Every path in it is relative, so it may be moved or published. `config.json` has a key `emo_lightning`: versions and measured figures.
+Every path in it is relative, so it may be moved or published. `config.json` has a key `emo_lightning`: versions and measured results.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write_folder(
     dtype: Dtype = "auto",
     calibration: ProbeCalibration | None = None,
     spread: Spread | None = None,
-    figures: Mapping[str, object] | None = None,
+    results: Mapping[str, object] | None = None,
     card: str | None = None,
     origin: Path | None = None,
     base_model: str | None = None,
@@ -61,7 +61,7 @@ def write_folder(
         dtype: of the merged weights; auto: as the base model has them.
         calibration: of the probe, where one was fitted.
         spread: of the training images; None takes the bundle's.
-        figures: measured, for `config.json`; None takes those of `origin`.
+        results: measured, for `config.json`; None takes those of `origin`.
         card: the model card; None takes that of `origin`.
         origin: folder that was loaded.
         base_model: hub id that the backbone was trained from; None takes what the backbone itself or `origin` says.
@@ -80,7 +80,7 @@ def write_folder(
             "format": 1,
             "versions": _versions(),
             "base_model": base_model or base_id(bundle.backbone) or known.get("base_model"),
-            **({} if figures is None else {"figures": dict(figures)}),
+            **({} if results is None else {"results": dict(results)}),
         }
         _say_about(temporary, about)
         placed = _small_parts(bundle, temporary, backbone, calibration, spread)
@@ -99,7 +99,13 @@ def read_about(folder: Path) -> dict[str, object]:
     """What `config.json` says under `emo_lightning`; empty in a folder that `emo export` has not written."""
     path = folder / CONFIG
     found = read_object(path).get(KEY) if path.is_file() else None
-    return dict(found) if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    about = dict(found)
+    if "figures" in about:
+        # As folders made before call what was measured.
+        about.setdefault("results", about.pop("figures"))
+    return about
 
 
 def base_id(backbone: str) -> str | None:

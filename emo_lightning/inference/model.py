@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from emo_lightning.core.records import Box, Mask
     from emo_lightning.data.batches import ChatBatch
-    from emo_lightning.inference.explaining import Heard
+    from emo_lightning.inference.explaining import OnPartial
     from emo_lightning.models.label_scoring import LabelScoring
     from emo_lightning.models.spread import Seen
 
@@ -262,7 +262,7 @@ class EmotionModel:
         batch_size: int = BATCH_SIZE,
         masks: Masks | None = None,
         label_scoring: LabelScoring = "plain",
-        heard: Mapping[int, Heard] | None = None,
+        on_partial: Mapping[int, OnPartial] | None = None,
     ) -> list[Explanation]:
         """Ask the model everything about each image; each is read once for all answers, the scores and the embedding.
 
@@ -275,7 +275,7 @@ class EmotionModel:
                 leaves them out.
             label_scoring: `gated` asks for the polarity besides, weighs the words' distribution by it, and takes its most probable emotion
                 for the one that is said (`models.label_scoring`).
-            heard: number of an image -> is told what is known of it so far, once it is read and after every token that is written
+            on_partial: number of an image -> is told what is known of it so far, once it is read and after every token that is written
                 (`inference.unfinished` marks what is not finished).
 
         Raises:
@@ -291,10 +291,10 @@ class EmotionModel:
         for start in range(0, len(given), batch_size):
             here = range(start, min(start + batch_size, len(given)))
             pictures = [as_picture(given[n], f"image {names[n]}") for n in here]
-            listeners = {n - start: one for n, one in (heard or {}).items() if n in here}
+            listeners = {n - start: one for n, one in (on_partial or {}).items() if n in here}
             called = [names[n] for n in here]
             explained = self.explaining.explain(
-                pictures, called, max_new_tokens, gated=label_scoring == "gated", heard=listeners
+                pictures, called, max_new_tokens, gated=label_scoring == "gated", on_partial=listeners
             )
             if masks is not None:
                 explained = [

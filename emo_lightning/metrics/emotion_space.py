@@ -120,16 +120,16 @@ def read_embeddings(path: str | Path) -> EmotionSpace:
     Raises:
         InputError: a column or an emotion is missing.
     """
-    sums: dict[str, Array] = {}
+    totals: dict[str, Array] = {}
     for row in parquet_rows(path, required=("emotion", "des"), rows=512):
         emotion, des = row["emotion"], row["des"]
         if row.get("split", "train") == "train" and isinstance(emotion, str) and isinstance(des, list):
             vector = np.asarray(des, dtype=np.float64)
-            sums[emotion] = sums.get(emotion, 0.0) + vector / max(float(np.linalg.norm(vector)), 1e-12)
-    if missing := [str(e) for e in EMOTIONS if str(e) not in sums]:
+            totals[emotion] = totals.get(emotion, 0.0) + vector / max(float(np.linalg.norm(vector)), 1e-12)
+    if missing := [str(e) for e in EMOTIONS if str(e) not in totals]:
         msg = f"{path}: no embedding of the split train is of {', '.join(missing)}; expected some of each emotion"
         raise InputError(msg)
-    rows = [sums[str(e)] / max(float(np.linalg.norm(sums[str(e)])), 1e-12) for e in EMOTIONS]
+    rows = [totals[str(e)] / max(float(np.linalg.norm(totals[str(e)])), 1e-12) for e in EMOTIONS]
     return _space(f"mean embeddings of {path}", [row.tolist() for row in rows], path)
 
 

@@ -24,11 +24,11 @@ from emo_lightning.models.adapters import attach, check_mergeable
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
-from emo_lightning.models.hearing import Heard, Hearing
 from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
 from emo_lightning.models.rows import states_apart
+from emo_lightning.models.token_stream import OnTokens, TokenStreamer
 from emo_lightning.models.weights import save_model
 
 if TYPE_CHECKING:
@@ -200,20 +200,20 @@ class Backbone(nn.Module):
             yield kept
 
     @torch.no_grad()
-    def answer_tokens(self, batch: Mapping[str, object], max_new_tokens: int, heard: Heard | None = None) -> Tensor:
+    def answer_tokens(self, batch: Mapping[str, object], max_new_tokens: int, on_tokens: OnTokens | None = None) -> Tensor:
         """Greedy answers (B, A), A at most `max_new_tokens`.
 
         Args:
             batch: packed, or padded on the left, and ending at the generation prompt.
             max_new_tokens: of an answer.
-            heard: told after every token.
+            on_tokens: told after every token.
         """
         if "lengths" in batch:
-            return self._reply_tokens(self.read(batch), [0], max_new_tokens, heard)
-        return self._generated(self.family.padded_inputs(self.base, self.family.model_inputs(batch)), max_new_tokens, heard)
+            return self._reply_tokens(self.read(batch), [0], max_new_tokens, on_tokens)
+        return self._generated(self.family.padded_inputs(self.base, self.family.model_inputs(batch)), max_new_tokens, on_tokens)
 
-    def _generated(self, inputs: Mapping[str, object], max_new_tokens: int, heard: Heard | None = None) -> Tensor:
-        more = {} if heard is None else {"streamer": Hearing(heard)}
+    def _generated(self, inputs: Mapping[str, object], max_new_tokens: int, on_tokens: OnTokens | None = None) -> Tensor:
+        more = {} if on_tokens is None else {"streamer": TokenStreamer(on_tokens)}
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, **more)
         return out[:, cast(Tensor, inputs["input_ids"]).shape[1] :]
 
@@ -226,9 +226,11 @@ class Backbone(nn.Module):
         """As `answer_tokens`, to one of the questions about each image that have been read."""
         return self._reply_tokens(read, [number], max_new_tokens)
 
-    def _reply_tokens(self, read: Read, numbers: Sequence[int], max_new_tokens: int, heard: Heard | None = None) -> Tensor:
+    def _reply_tokens(
+        self, read: Read, numbers: Sequence[int], max_new_tokens: int, on_tokens: OnTokens | None = None
+    ) -> Tensor:
         padding = self.processor.tokenizer.pad_token_id
-        return self._generated(continuing(self.base, self.family, padding, read, numbers), max_new_tokens, heard)
+        return self._generated(continuing(self.base, self.family, padding, read, numbers), max_new_tokens, on_tokens)
 
     def replies(self, read: Read, number: int, max_new_tokens: int) -> list[str]:
         """As texts, one an image; see `reply_tokens`."""
@@ -236,7 +238,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def all_replies(
-        self, read: Read, numbers: Sequence[int], max_new_tokens: int, heard: Heard | None = None
+        self, read: Read, numbers: Sequence[int], max_new_tokens: int, on_tokens: OnTokens | None = None
     ) -> list[list[str]]:
         """Answers to several questions about each image, written side by side: by question, one an image.
 
@@ -244,16 +246,16 @@ class Backbone(nn.Module):
             read: the questions.
             numbers: of those that are answered.
             max_new_tokens: of an answer.
-            heard: told after every token; the rows are all images' first question, then all images' second.
+            on_tokens: told after every token; the rows are all images' first question, then all images' second.
         """
-        tokens = self._reply_tokens(read, numbers, max_new_tokens, heard)
+        tokens = self._reply_tokens(read, numbers, max_new_tokens, on_tokens)
         texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
         images = len(texts) // len(numbers)
         return [texts[start : start + images] for start in range(0, len(texts), images)]
 
-    def generate(self, batch: Mapping[str, object], max_new_tokens: int, heard: Heard | None = None) -> list[str]:
+    def generate(self, batch: Mapping[str, object], max_new_tokens: int, on_tokens: OnTokens | None = None) -> list[str]:
         """Greedy answers as texts, one a row; see `answer_tokens`."""
-        return self.processor.batch_decode(self.answer_tokens(batch, max_new_tokens, heard), skip_special_tokens=True)
+        return self.processor.batch_decode(self.answer_tokens(batch, max_new_tokens, on_tokens), skip_special_tokens=True)
 
     def part_of(self, name: str) -> Part:
         """The part that a parameter belongs to, by its name."""

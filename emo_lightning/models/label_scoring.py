@@ -32,13 +32,17 @@ def check_label_scoring(found: str, where: str) -> None:
 def gated(scores: Tensor, polarity: Tensor) -> Tensor:
     """Distribution over the eight, weighed by that over the two polarities and scaled to sum 1.
 
+    Where the polarity leaves nothing of it (each is certain, and of the other side), the scores stand as they are.
+
     Args:
         scores: (B, 8), in the order of `EMOTIONS`.
         polarity: (B, 2), in the order of `POLARITIES`.
     """
     of = torch.tensor([POLARITIES.index(emotion.polarity) for emotion in EMOTIONS], device=scores.device)
-    weighed = scores * polarity[:, of]
-    return weighed / weighed.sum(-1, keepdim=True)
+    # In logarithms no product of two probabilities is lost.
+    apart = scores.log() + polarity.log()[:, of]
+    possible = apart.isfinite().any(-1, keepdim=True)
+    return torch.where(possible, apart, scores.log()).softmax(-1)
 
 
 def relabelled(prediction: Prediction, scores: list[float], positive: float) -> Prediction:

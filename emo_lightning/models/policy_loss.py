@@ -20,8 +20,11 @@ Mean = Literal["reply", "token", "constant"]
 
 EPSILON = 1e-6
 """Beside the deviation of a group's rewards, as in verl, EasyR1 and EMO-R3."""
-ALIKE = 1e-8
-"""A group whose rewards lie no further apart says nothing."""
+TOLERANCE = 1e-2
+"""A group whose rewards lie no further apart says nothing, in units of the reward. Parts that are never twice the same (the counterfactual's are
+probabilities) differ by chance, and divided by its own deviation chance has advantages of 1."""
+_ROUNDING = 1e-8
+"""By which sums of equal parts differ."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,31 @@ class Groups(NamedTuple):
     known: Tensor
     """(images, G) bool: whose reward is a number."""
     alike: Tensor
-    """(images,) bool: fewer than two known rewards, or all of them equal: the group teaches nothing."""
+    """(images,) bool: fewer than two known rewards, none further than the tolerance from another (the group teaches nothing), or, where that
+    is known, all right or all wrong (of what is right it teaches nothing)."""
 
 
-def advantages(rewards: Tensor, *, divide: bool) -> Groups:
+def advantages(rewards: Tensor, *, divide: bool, tolerance: float = TOLERANCE, right: Tensor | None = None) -> Groups:
     """How much better each reply is than the mean of its group.
 
     Args:
         rewards: (images, G) float; NaN where a judge failed: such a reply is out of the mean, and has no advantage.
         divide: by the group's standard deviation (of a sample), plus `EPSILON`.
+        tolerance: rewards of a group that are no further apart are the same.
+        right: (images, G) bool, which replies are right. DAPO leaves out a group of which all or none are (its equation 11), whatever else
+            its rewards are made of; the advantages that these give it stand.
     """
     known = rewards.isfinite()
     counts = known.sum(1, keepdim=True)
     values = rewards.nan_to_num(0.0, 0.0, 0.0).where(known, 0.0)
     apart = (values - values.sum(1, keepdim=True) / counts.clamp(min=1)).where(known, 0.0)
-    alike = (counts[:, 0] < 2) | (apart.abs().amax(1) <= ALIKE)
+    width = values.where(known, -torch.inf).amax(1) - values.where(known, torch.inf).amin(1)
+    same = (counts[:, 0] < 2) | (width <= tolerance + _ROUNDING)
     if divide:
         apart = apart / ((apart.square().sum(1, keepdim=True) / (counts - 1).clamp(min=1)).sqrt() + EPSILON)
     # Equal rewards differ in the last bit of their mean, which must not be blown up.
-    return Groups(apart.masked_fill(alike[:, None], 0.0).float(), known, alike)
+    alike = same if right is None else same | (right | ~known).all(1) | ~(right & known).any(1)
+    return Groups(apart.masked_fill(same[:, None], 0.0).float(), known, alike)
 
 
 def kl_to(reference: Tensor, log_p: Tensor) -> Tensor:

@@ -210,10 +210,10 @@ class _Draws(LogitsProcessor):
         self.wanted |= torch.isin(scores.argmax(-1), self.banned) & ~self._over
         log_p = allowed_log_probs(scores, self.banned, self.temperature)
         # In float64: the sum of 150,000 numbers decides.
-        sums = log_p.double().exp().cumsum(-1)
-        whole = sums[:, -1:]
+        cumulative = log_p.double().exp().cumsum(-1)
+        whole = cumulative[:, -1:]
         aim = torch.minimum(self.numbers[:, place, None] * whole, torch.nextafter(whole, torch.zeros_like(whole)))
         # The first whose sum is above: one of probability 0 is never that.
-        token = torch.searchsorted(sums, aim, right=True)
+        token = torch.searchsorted(cumulative, aim, right=True)
         self.log_p.append(log_p.gather(1, token)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)

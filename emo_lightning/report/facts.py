@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from emo_lightning.report.html import seconds
 from emo_lightning.report.run_folder import COMPLETE, StageFolder
 from emo_lightning.report.table import Cell, Spread, Table, cell_text, number_of, with_minus
-from emo_lightning.report.tables.overview import NOBODY, arms_of
+from emo_lightning.report.tables.overview import NOBODY, SPLITS, arms_of
 
 
 class Fact(NamedTuple):
@@ -21,7 +21,8 @@ class Fact(NamedTuple):
 
 def facts_of(tables: Sequence[Table], stages: Sequence[StageFolder]) -> list[Fact]:
     """The tiles of one run: of its tables, in their order, and how far its stages are."""
-    facts = [fact for table in tables if table.key in TILES for fact in TILES[table.key](table)]
+    by_key = {table.key: table for table in tables}
+    facts = [fact for table in tables if table.key in TILES for fact in TILES[table.key](table, by_key)]
     # The stage that writes this page is still running.
     counted = [stage for stage in stages if stage.kind != "report"]
     spent = sum(s for stage in counted if isinstance(s := stage.info.get("seconds"), int | float))
@@ -31,8 +32,8 @@ def facts_of(tables: Sequence[Table], stages: Sequence[StageFolder]) -> list[Fac
     return facts
 
 
-def _table5(table: Table) -> Iterator[Fact]:
-    """The best arm's number in two rows of Table 5, beside the best answer that is given without looking."""
+def _table5(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
+    """The best arm's number in two rows of Table 5, beside the best answer that is given without looking; emotions also by set."""
     for title, key in (("Emotion accuracy", "emotion_acc"), ("Box IoU", "bbox_iou")):
         if key not in table.column_keys:
             continue
@@ -44,6 +45,10 @@ def _table5(table: Table) -> Iterator[Fact]:
             top = number_of(table.cell("ceiling", key)) if "ceiling" in table.row_keys else None
             beside = "" if floor is None else f"; without looking: {floor:.1f}"
             beside += "" if top is None else f"; from the true triplet: {top:.1f}"
+            splits = others.get(SPLITS)
+            if splits and key == "emotion_acc" and best in splits.row_keys:
+                apart = [(name, number_of(splits.cell(best, name))) for name in splits.column_keys[1:]]
+                beside += "".join(f"; {name}: {of_set:.1f}" for name, of_set in apart if of_set is not None)
             yield Fact(title, f"{value:.1f} %", f"{_ahead(table, key)}{best}{_about(table.cell(best, key))}{beside}")
 
 
@@ -53,7 +58,8 @@ def _ahead(table: Table, key: str) -> str:
     return "" if leader is None else "no arm is ahead; best: " if leader == NOBODY else "ahead: "
 
 
-def _table6(table: Table) -> Iterator[Fact]:
+def _table6(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
+    """The best probe on the test set, beside what the true triplet tells of the same set."""
     key = "test-accuracy"
     known = [
         (value, arm)
@@ -62,10 +68,16 @@ def _table6(table: Table) -> Iterator[Fact]:
     ]
     if known:
         value, arm = max(known, key=lambda item: item[0])
-        yield Fact("Linear probe, accuracy", f"{value:.1f} %", f"{_ahead(table, key)}{arm}{_about(table.cell(arm, key))}")
+        beside, splits = "", others.get(SPLITS)
+        if splits and "ceiling" in splits.row_keys and "test" in splits.column_keys:
+            top = number_of(splits.cell("ceiling", "test"))
+            beside = "" if top is None else f"; from the true triplet: {top:.1f}"
+        yield Fact(
+            "Linear probe, accuracy", f"{value:.1f} %", f"{_ahead(table, key)}{arm}{_about(table.cell(arm, key))}{beside}"
+        )
 
 
-def _cross_dataset(table: Table) -> Iterator[Fact]:
+def _cross_dataset(table: Table, _others: Mapping[str, Table]) -> Iterator[Fact]:
     """The largest loss of any arm on any set out of its domain."""
     column = "worst" if "worst" in table.column_keys else "worst set"  # A `page.json` without keys, made before 0.2.0.
     if column not in table.column_keys:
@@ -84,10 +96,10 @@ def _about(cell: Cell) -> str:
     return f", {text[text.index(' ') + 1 :]}" if isinstance(cell, Spread) and " " in text else ""
 
 
-TILES: dict[str, Callable[[Table], Iterator[Fact]]] = {
+TILES: dict[str, Callable[[Table, Mapping[str, Table]], Iterator[Fact]]] = {
     "overview-table5": _table5,
     "overview-table6": _table6,
     "cross-dataset-accuracy": _cross_dataset,
     "accuracy": _cross_dataset,
 }
-"""Key of a table -> the tiles that are made of it."""
+"""Key of a table -> the tiles that are made of it; other tables, by key, stand beside."""

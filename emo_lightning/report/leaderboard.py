@@ -18,7 +18,7 @@ from emo_lightning.report.tables.benchmark import HEADS, arm_tables, models_tabl
 
 OURS = "ours"
 _ORDER = ("total", "overall", "pooled", "single-overall", "pair-overall", "ranking")
-"""Figures by which rows are ordered: the first that all submissions have."""
+"""Metrics by which rows are ordered: the first that all submissions have."""
 NOT_KNOWN = "not known"
 
 
@@ -49,16 +49,16 @@ class Board:
         return self.result["suite"].replace("_", "-")
 
     def _ordered(self) -> tuple[str | None, list[str]]:
-        """The figure that orders, and the names: the ranked first, the best first."""
+        """The metric that orders, and the names: the ranked first, the best first."""
         ours = {name: arm["scorers"].get(OURS) for name, arm in self.result["arms"].items()}
-        figures = {name: {} if found is None else found["figures"] for name, found in ours.items()}
-        by = next((key for key in _ORDER if all(key in found for found in figures.values())), None)
+        metrics = {name: {} if found is None else found["metrics"] for name, found in ours.items()}
+        by = next((key for key in _ORDER if all(key in found for found in metrics.values())), None)
 
         def place(name: str) -> tuple[bool, float, str]:
-            value = None if by is None else figures[name][by]["value"]
+            value = None if by is None else metrics[name][by]["value"]
             return not self.checks[name].ranked, -(value or 0.0), name
 
-        return by, sorted(figures, key=place)
+        return by, sorted(metrics, key=place)
 
     def _places(self) -> Table:
         by, names = self._ordered()

@@ -1,4 +1,4 @@
-"""The model card of an exported folder, by the conventions of the Hugging Face hub, out of the run's own figures."""
+"""The model card of an exported folder, by the conventions of the Hugging Face hub, out of the run's own results."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from emo_lightning.analysis.table6 import METRICS
 from emo_lightning.core.emotions import EMOTIONS
 from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.markdown import escaped
-from emo_lightning.report.model_figures import ModelFigures
+from emo_lightning.report.model_results import ModelResults
 
 MARK = "<!-- written by emo export -->"
 _SETS = {"test": "test images", "heldout": "combinations of background, attribute and subject that training never had"}
 
 
 def model_card(
-    name: str, figures: ModelFigures, *, base_model: str | None, merged: bool, des_dim: int, licence: str | None = None
+    name: str, results: ModelResults, *, base_model: str | None, merged: bool, des_dim: int, licence: str | None = None
 ) -> str:
     """README.md of a folder.
 
     Args:
         name: of the model.
-        figures: measured by its run.
+        results: measured by its run.
         base_model: hub id that it was trained from; None where it has none.
         merged: whether the folder itself is a plain model, or an adapter beside its base.
         des_dim: numbers of an embedding.
         licence: of the weights, as the hub spells it; None leaves it to whoever publishes.
 
     Returns:
-        Text that is the same for the same figures: no date, path or machine.
+        Text that is the same for the same results: no date, path or machine.
     """
     head = yaml.safe_dump(
-        _front_matter(name, figures, base_model, merged, licence), sort_keys=False, allow_unicode=True, width=120
+        _front_matter(name, results, base_model, merged, licence), sort_keys=False, allow_unicode=True, width=120
     )
     body = [
         *_use(name, merged, des_dim),
-        *_measured(figures),
-        *_calibrated(figures),
-        *_unlike(figures),
-        *_data(figures),
-        *_limits(figures),
+        *_measured(results),
+        *_calibrated(results),
+        *_unlike(results),
+        *_data(results),
+        *_limits(results),
     ]
     return "\n".join(["---", head + "---", MARK, "", *body]) + "\n"
 
 
 def _front_matter(
-    name: str, figures: ModelFigures, base_model: str | None, merged: bool, licence: str | None
+    name: str, results: ModelResults, base_model: str | None, merged: bool, licence: str | None
 ) -> dict[str, object]:
     base = {} if base_model is None else {"base_model": base_model, "base_model_relation": "finetune" if merged else "adapter"}
     return {
@@ -59,20 +59,20 @@ def _front_matter(
         **({} if licence is None else {"license": licence}),
         **base,
         "tags": ["visual-emotion-analysis", "emotion", "sentence-transformers", "image-feature-extraction", "interpretability"],
-        "model-index": [{"name": name, "results": list(_results(figures))}],
+        "model-index": [{"name": name, "results": list(_results(results))}],
     }
 
 
-def _results(figures: ModelFigures) -> Iterator[dict[str, object]]:
+def _results(results: ModelResults) -> Iterator[dict[str, object]]:
     """Entries of `model-index`: Table 5 by mode, Table 6 by set."""
     for mode in MODES:
-        rows = figures["table5"].get(mode) or {}
+        rows = results["table5"].get(mode) or {}
         metrics = [_metric(row.key, f"{row.title} ({mode})", rows[row.key]) for row in ROWS[mode] if row.key in rows]
         if metrics:
             yield _entry(
-                "image-text-to-text", "interpretable emotion analysis", figures["table5_split"], f"Table 5, {mode}", metrics
+                "image-text-to-text", "interpretable emotion analysis", results["table5_split"], f"Table 5, {mode}", metrics
             )
-    for name, found in figures["table6"].items():
+    for name, found in results["table6"].items():
         metrics = [_metric(key, title, found[key]) for key, title in METRICS.items() if key in found]
         yield _entry("image-classification", "evoked emotion, eight classes", name, "Table 6, linear probe on DES", metrics)
 
@@ -128,24 +128,24 @@ def _use(name: str, merged: bool, des_dim: int) -> list[str]:
     ]
 
 
-def _measured(figures: ModelFigures) -> Iterator[str]:
+def _measured(results: ModelResults) -> Iterator[str]:
     yield from ("## Measured", "", "With 95 % intervals; in percent, or x100.", "")
     for mode in MODES:
-        rows = figures["table5"].get(mode) or {}
+        rows = results["table5"].get(mode) or {}
         if rows:
-            yield from (f"Table 5, {mode}, {figures['table5_images']} images ({figures['table5_split']}):", "")
+            yield from (f"Table 5, {mode}, {results['table5_images']} images ({results['table5_split']}):", "")
             yield from _table(("", "value"), {row.title: _shown(rows[row.key]) for row in ROWS[mode] if row.key in rows})
-    for name, found in figures["table6"].items():
+    for name, found in results["table6"].items():
         about = _SETS.get(name, name)
-        yield from (f"Table 6, linear probe on frozen DES, {figures['table6_images'][name]} {about}:", "")
+        yield from (f"Table 6, linear probe on frozen DES, {results['table6_images'][name]} {about}:", "")
         yield from _table(("", "value"), {title: _shown(found[key]) for key, title in METRICS.items() if key in found})
-    if not figures["table5"] and not figures["table6"]:
+    if not results["table5"] and not results["table6"]:
         yield from ("Nothing: the run that it comes from has neither of the tables.", "")
 
 
-def _calibrated(figures: ModelFigures) -> Iterator[str]:
+def _calibrated(results: ModelResults) -> Iterator[str]:
     yield from ("## Calibration", "")
-    found = figures["calibration"]
+    found = results["calibration"]
     if found is None or found["fit"] is None:
         yield from ("Not calibrated: take the probe's probabilities for an order, not for frequencies.", "")
         return
@@ -174,9 +174,9 @@ def _calibration_rows(one: SetCalibration) -> dict[str, str]:
     return rows
 
 
-def _unlike(figures: ModelFigures) -> Iterator[str]:
+def _unlike(results: ModelResults) -> Iterator[str]:
     yield from ("## Pictures unlike its training images", "")
-    found = figures["unlike"]
+    found = results["unlike"]
     if found is None:
         yield from ("Not known: this folder cannot tell whether a picture is like anything that the model was trained on.", "")
         return
@@ -202,18 +202,18 @@ def _unlike(figures: ModelFigures) -> Iterator[str]:
         yield from ("How well it tells pictures that are unlike was not measured: `emo export --unlike PICTURES` does.", "")
 
 
-def _data(figures: ModelFigures) -> Iterator[str]:
+def _data(results: ModelResults) -> Iterator[str]:
     yield from ("## Data", "")
-    if not figures["data"]:
+    if not results["data"]:
         yield from ("What it was fine-tuned on is not known to this folder.", "")
-    for one in figures["data"]:
+    for one in results["data"]:
         images = ", ".join(f"{count:,} {split}" for split, count in one["counts"].items())
         yield from (f"{escaped(one['name'])}: {images}.", "")
         yield from _table(("licence", "images"), {escaped(key): f"{n:,}" for key, n in one["licences"].items()})
         yield from _table(("source", "images"), {escaped(key): f"{n:,}" for key, n in one["sources"].items()})
 
 
-def _limits(figures: ModelFigures) -> Iterator[str]:
+def _limits(results: ModelResults) -> Iterator[str]:
     yield from ("## What it is not for", "")
     yield (
         "- It estimates the emotion that a picture *evokes* in people who look at it. It does not say what a person in a picture feels, "
@@ -226,7 +226,7 @@ def _limits(figures: ModelFigures) -> Iterator[str]:
         "its words point, which is no proof of a cause; `emo faithfulness` measures that."
     )
     yield from ("", "## Out of its domain", "")
-    collapse = figures["collapse"]
+    collapse = results["collapse"]
     if collapse is None:
         yield (
             "Not measured: pictures unlike those that it was fine-tuned on may do worse than with its base model. "

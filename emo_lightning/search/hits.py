@@ -57,9 +57,9 @@ def as_hit(row: Mapping[str, object], distance: float | None = None) -> Hit:
         row: with the columns `schema.SHOWN`, and perhaps `_distance`.
         distance: where the row does not say it.
     """
-    told = row.get("_distance") if distance is None else distance
+    known = row.get("_distance") if distance is None else distance
     # Rounding may leave an image a hair nearer than itself.
-    far = max(0.0, float(told)) if isinstance(told, int | float) else 0.0
+    far = max(0.0, float(known)) if isinstance(known, int | float) else 0.0
     known = json.loads(str(row["record"]))
     intensity, emotion = known.get("intensity"), known.get("emotion")
     return Hit(

@@ -38,7 +38,7 @@ _NOISE = re.compile(r",? (location: Location|RetryErrorImpl|backtrace: ).*", re.
 
 
 @contextmanager
-def asking(place: object, done: str = "read", faults: tuple[type[Exception], ...] = _FAULTS) -> Iterator[None]:
+def index_errors(place: object, done: str = "read", faults: tuple[type[Exception], ...] = _FAULTS) -> Iterator[None]:
     """What LanceDB says of files that are damaged, forbidden or out of reach, as one line.
 
     Args:
@@ -107,7 +107,7 @@ class Tables:
         """
         import lancedb
 
-        with asking(self.place, faults=_AT_FIRST):
+        with index_errors(self.place, faults=_AT_FIRST):
             return lancedb.connect(self.place, storage_options=_storage_options(self.place))
 
     def names(self) -> set[str]:
@@ -119,7 +119,7 @@ class Tables:
         if not is_remote(self.place):
             # LanceDB makes the folder that it is asked for.
             return {path.name.removesuffix(".lance") for path in Path(self.place).glob("*.lance") if path.is_dir()}
-        with asking(self.place, faults=_AT_FIRST):
+        with index_errors(self.place, faults=_AT_FIRST):
             return set(self.database.table_names(limit=100))
 
     def open(self, name: str) -> Table:
@@ -132,20 +132,20 @@ class Tables:
         if name not in self.names():
             msg = f"{self.place}: no index there; emo index build makes one"
             raise MissingFileError(msg)
-        with asking(self.place, faults=_AT_FIRST):
+        with index_errors(self.place, faults=_AT_FIRST):
             return self.database.open_table(name)
 
     def rows(self, name: str) -> list[Row]:
         """All rows of a small one; none where it is not there."""
         if name not in self.names():
             return []
-        with asking(self.place):
+        with index_errors(self.place):
             found: list[Row] = self.open(name).to_arrow().to_pylist()
         return found
 
     def write(self, name: str, rows: pa.Table) -> None:
         """Put a small table in the place of the one that is there, in one step."""
-        with asking(self.place, "written"):
+        with index_errors(self.place, "written"):
             self.database.create_table(name, rows, mode="overwrite" if name in self.names() else "create")
 
 
@@ -173,7 +173,7 @@ class Images:
 
     def count(self, where: str | None = None) -> int:
         """How many images fulfil a condition."""
-        with asking(self.place):
+        with index_errors(self.place):
             return self._table.count_rows(where)
 
     def nearest(
@@ -197,7 +197,7 @@ class Images:
                 many, and all of them where those have fewer than k. None compares all images.
             refine: times k, how many are compared by their stored embeddings.
         """
-        with asking(self.place):
+        with index_errors(self.place):
             search = self._table.search(vector, vector_column_name="des", query_type="vector")
             query = cast("LanceVectorQueryBuilder", search).distance_type("cosine").limit(k).select([*columns, "_distance"])
             if probes is None:
@@ -216,7 +216,7 @@ class Images:
         self, text: str, field: str, most: int, where: str | None = None, columns: Sequence[str] = ("id",)
     ) -> list[Row]:
         """Images whose words match a text best (BM25 over stems), best first, with `_score`."""
-        with asking(self.place):
+        with index_errors(self.place):
             query = self._table.search(text, query_type="fts", fts_columns=field).limit(most).select([*columns, "_score"])
             if where is not None:
                 query = query.where(where, prefilter=True)
@@ -225,7 +225,7 @@ class Images:
 
     def where(self, condition: str | None, most: int | None = None, columns: Sequence[str] = SHOWN) -> list[Row]:
         """Images that fulfil a condition, in any order."""
-        with asking(self.place):
+        with index_errors(self.place):
             query = self._table.search().select(list(columns)).limit(most)
             if condition is not None:
                 query = query.where(condition)
@@ -234,7 +234,7 @@ class Images:
 
     def batches(self, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """Some columns of all images, a stretch at a time."""
-        with asking(self.place):
+        with index_errors(self.place):
             yield from self._table.search().select(list(columns)).limit(None).to_batches(rows)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from emo_lightning.search.table import Images, asking, vectors_of
+from emo_lightning.search.table import Images, index_errors, vectors_of
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -48,7 +48,7 @@ def make_approximate(images: Images, table: Table, count: int) -> dict[str, obje
 
     partitions = max(1, round(math.sqrt(count)))
     config = IvfSq(distance_type="cosine", num_partitions=partitions, sample_rate=64, max_iterations=20)
-    with asking(images.place, "written"):
+    with index_errors(images.place, "written"):
         table.create_index("des", config=config, replace=True)
     own = _sample(images, count)
     halfway: list[Vector] = [np.asarray((a + b) / 2, np.float32) for a, b in zip(own, [*own[1:], own[0]], strict=True)]

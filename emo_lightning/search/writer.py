@@ -15,7 +15,7 @@ from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.stores import is_remote
 from emo_lightning.search.rows import NewRow, as_table, fault_of
 from emo_lightning.search.schema import CENTROIDS, IMAGES, LEFT_OUT, TUNING, WORDS, Identity, images_schema
-from emo_lightning.search.table import Images, Tables, asking, vectors_of
+from emo_lightning.search.table import Images, Tables, index_errors, vectors_of
 from emo_lightning.search.tuning import make_approximate
 from emo_lightning.search.wishes import CentroidSums
 
@@ -134,7 +134,7 @@ class IndexWriter:
             return
         assert self._identity is not None
         rows, self._waiting = self._waiting, []
-        with asking(self.tables.place, "written"):
+        with index_errors(self.tables.place, "written"):
             if self._table is None:
                 self._table = self.tables.database.create_table(IMAGES, schema=images_schema(self._identity))
             found = as_table(rows, self._identity)
@@ -172,7 +172,7 @@ class IndexWriter:
         from lancedb.index import FTS, Bitmap, BTree
 
         place = self.tables.place
-        with asking(place, "written"), warnings.catch_warnings():
+        with index_errors(place, "written"), warnings.catch_warnings():
             # Nobody can have opened a version of an index that this command has begun: LanceDB warns of those who have.
             warnings.simplefilter("ignore", UserWarning)
             table.optimize(cleanup_older_than=timedelta(0) if self._begun_here else None)
@@ -182,12 +182,12 @@ class IndexWriter:
             for name in WORDS:
                 table.create_index(name, config=FTS(), replace=True)
         images = Images(place, table)
-        sums = CentroidSums()
+        centroids = CentroidSums()
         for batch in images.batches(("emotion", "intensity_level", "des")):
-            sums.add(batch["emotion"].to_pylist(), batch["intensity_level"].to_pylist(), vectors_of(batch["des"]))
+            centroids.add(batch["emotion"].to_pylist(), batch["intensity_level"].to_pylist(), vectors_of(batch["des"]))
         rows = [
             {"emotion": str(one.emotion), "level": one.level, "count": one.count, "mean": one.mean.tolist()}
-            for one in sums.centroids()
+            for one in centroids.centroids()
         ]
         kinds = {"emotion": pa.string(), "level": pa.string(), "count": pa.int64(), "mean": pa.list_(pa.float64())}
         self.tables.write(CENTROIDS, pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items()))))

@@ -23,8 +23,8 @@ def explained(found: Found, *, embedding: bool) -> dict[str, object]:
     """
     assert found.explanation is not None
     pieces = [asdict(piece) for piece in linked(found.explanation.said)]
-    told = found.explanation.as_json(des=embedding)
-    return {**told, "comparison": comparison(found.explanation), "sentence": pieces}
+    explained = found.explanation.as_json(des=embedding)
+    return {**explained, "comparison": comparison(found.explanation), "sentence": pieces}
 
 
 def embedded(number: int, found: Found, encoding: str) -> dict[str, object]:

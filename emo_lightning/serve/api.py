@@ -104,7 +104,7 @@ async def chat(request: Request, service: Served) -> Response:
     picture = await service.pictures.aside(asked.given)
     completion, limit = Completion(asked, service.about.id), service.limit(asked.limit)
     if asked.stream:
-        events = await stream(completion, lambda heard: service.look(request, [picture], None, limit, heard))
+        events = await stream(completion, lambda on_partial: service.look(request, [picture], None, limit, on_partial))
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
     (found,) = await service.look(request, [picture], None, limit)
     return JSONResponse(completion.whole(found))

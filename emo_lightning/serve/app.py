@@ -110,7 +110,7 @@ async def health(service: Served) -> Response:
 
 @router.get("/metrics")
 async def metrics(service: Served) -> Response:
-    """Figures for Prometheus."""
+    """Metrics for Prometheus."""
     return Response(service.measured.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

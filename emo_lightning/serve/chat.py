@@ -68,7 +68,7 @@ class Completion:
         """What has become known since the last event, as an event; empty where nothing has.
 
         Args:
-            so_far: see `EmotionModel.explain`, `heard`.
+            so_far: see `EmotionModel.explain`, `on_partial`.
         """
         text = settled(self.content(so_far))
         if len(text) <= len(self.sent) or not text.startswith(self.sent):
@@ -88,8 +88,8 @@ class Completion:
         assert found.explanation is not None
         text = self.content(found.explanation)
         rest = text[len(self.sent) :] if text.startswith(self.sent) else f"\n\n{text}"
-        told: dict[str, object] = {"explanation": explained(found, embedding=self.asked.embedding)}
-        events = [self._event({"content": rest}) if rest else "", self._event({}, _finish(found), told)]
+        extra: dict[str, object] = {"explanation": explained(found, embedding=self.asked.embedding)}
+        events = [self._event({"content": rest}) if rest else "", self._event({}, _finish(found), extra)]
         if self._counted:
             events.append(event_of({**self._head("chat.completion.chunk"), "choices": [], "usage": usage([found.tokens])}))
         return "".join([*events, DONE])

@@ -57,7 +57,7 @@ async def covered(request: Request, service: Service, asked: CoverRequest) -> di
             # Copies of it.
             held.take_pixels((asked.draws + 1) * min(image.width * image.height, _MOST_PIXELS))
             images = await service.pictures.aside(lambda: _images(image, asked))
-            return _told(await service.ask([Asked(one) for one in images]), asked)
+            return _as_json(await service.ask([Asked(one) for one in images]), asked)
 
         return await while_connected(request, work())
 
@@ -76,7 +76,7 @@ def _images(image: Image, asked: CoverRequest) -> list[Image]:
     return [small, *(masked(small, one, asked.cover) for one in (box, *others))]
 
 
-def _told(found: list[Found], asked: CoverRequest) -> dict[str, object]:
+def _as_json(found: list[Found], asked: CoverRequest) -> dict[str, object]:
     distributions = [one.probe.distribution for one in found if one.probe is not None]
     whole = found[0]
     fall = falls(np.array([[one[emotion] for emotion in EMOTIONS] for one in distributions]))

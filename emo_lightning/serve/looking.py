@@ -17,7 +17,7 @@ from emo_lightning.inference.results import Explanation, Probed, Unlike
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from emo_lightning.inference.explaining import Heard
+    from emo_lightning.inference.explaining import OnPartial
     from emo_lightning.inference.model import EmotionModel, Masks
 
 
@@ -31,7 +31,7 @@ class Asked:
     """The id of what is said of it."""
     max_new_tokens: int | None = None
     """Of one answer; None where its embedding alone is wanted."""
-    heard: Heard | None = None
+    on_partial: OnPartial | None = None
     """Told what is known while the answers are written; see `EmotionModel.explain`."""
 
 
@@ -104,7 +104,7 @@ class Looking:
             max_new_tokens=limit,
             batch_size=len(asked),
             masks=self._masks,
-            heard={n: one.heard for n, one in enumerate(asked) if one.heard is not None},
+            on_partial={n: one.on_partial for n, one in enumerate(asked) if one.on_partial is not None},
         )
         return [
             Found(said.des, said.probe, said.unlike, said, self._tokens(one, said, limit))

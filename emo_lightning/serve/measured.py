@@ -1,4 +1,4 @@
-"""Figures of a running server, as Prometheus reads them."""
+"""Metrics of a running server, as Prometheus reads them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Measured:
         self.work = Histogram("emo_batch_seconds", "Seconds of one call of the model", buckets=_SECONDS, registry=registry)
 
     def watch(self, name: str, about: str, value: Callable[[], float]) -> None:
-        """A number that is asked for whenever somebody reads the figures.
+        """A number that is asked for whenever somebody reads the metrics.
 
         Args:
-            name: of the figure.
+            name: of the metric.
             about: what it is.
             value: gives it.
         """
@@ -49,7 +49,7 @@ class Measured:
         """A request is done.
 
         Args:
-            route: its path as the routes have it; a stranger's paths make no figures.
+            route: its path as the routes have it; a stranger's paths make no metrics.
             status: of HTTP.
             seconds: that it took.
         """

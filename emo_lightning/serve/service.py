@@ -19,7 +19,7 @@ from emo_lightning.serve.places import Places
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from emo_lightning.inference.explaining import Heard
+    from emo_lightning.inference.explaining import OnPartial
     from emo_lightning.inference.model import EmotionModel, Masks
     from emo_lightning.serve.images import Images
     from emo_lightning.serve.settings import Limits
@@ -106,7 +106,7 @@ class Service:
         pictures: Sequence[Given],
         names: Sequence[str] | None = None,
         tokens: int | None = None,
-        heard: Heard | None = None,
+        on_partial: OnPartial | None = None,
     ) -> list[Found]:
         """What the model gives for the pictures of a request, while its client waits.
 
@@ -115,7 +115,7 @@ class Service:
             pictures: of it.
             names: of what is said of each.
             tokens: of one answer; None where embeddings alone are wanted.
-            heard: told, in the model's thread, what is known of a picture while its answers are written.
+            on_partial: told, in the model's thread, what is known of a picture while its answers are written.
 
         Raises:
             ApiError: 400, one is no picture; 503, there is no room.
@@ -129,7 +129,7 @@ class Service:
             async def work() -> list[Found]:
                 opened = await self.pictures.open(pictures, held)
                 called = names or ["image"] * len(opened)
-                return await self.ask([Asked(one, name, tokens, heard) for one, name in zip(opened, called, strict=True)])
+                return await self.ask([Asked(one, name, tokens, on_partial) for one, name in zip(opened, called, strict=True)])
 
             return await while_connected(request, work())
 

@@ -10,12 +10,12 @@ from emo_lightning.serve.chat import DONE, Completion, event_of
 from emo_lightning.serve.failures import ApiError, ClientGoneError
 
 if TYPE_CHECKING:
-    from emo_lightning.inference.explaining import Heard
+    from emo_lightning.inference.explaining import OnPartial
     from emo_lightning.inference.results import Explanation
     from emo_lightning.serve.looking import Found
 
 
-async def stream(completion: Completion, look: Callable[[Heard], Awaitable[list[Found]]]) -> AsyncIterator[str]:
+async def stream(completion: Completion, look: Callable[[OnPartial], Awaitable[list[Found]]]) -> AsyncIterator[str]:
     """The events of an answer, once the model has read the picture: what is wrong before that is no stream yet.
 
     Args:
@@ -29,12 +29,12 @@ async def stream(completion: Completion, look: Callable[[Heard], Awaitable[list[
     loop = asyncio.get_running_loop()
     news: asyncio.Queue[Explanation | None] = asyncio.Queue()
 
-    def heard(so_far: Explanation) -> None:
+    def on_partial(so_far: Explanation) -> None:
         # Of the thread that owns the model, which goes on where a server that was ended has left it.
         if not loop.is_closed():
             loop.call_soon_threadsafe(news.put_nowait, so_far)
 
-    task = asyncio.ensure_future(look(heard))
+    task = asyncio.ensure_future(look(on_partial))
     task.add_done_callback(lambda _: news.put_nowait(None))
     first = await news.get()
     if first is None:
@@ -62,13 +62,13 @@ async def _events(
         return
     except Exception as error:
         # The status has been sent: the error is an event, as OpenAI's clients read it. What is no request's fault has its traceback, too.
-        told = (
+        shown = (
             error
             if isinstance(error, ApiError)
             else ApiError(500, f"{type(error).__name__}: a bug of the server's", "internal_error")
         )
-        yield event_of(told.body) + DONE
-        if told is not error:
+        yield event_of(shown.body) + DONE
+        if shown is not error:
             raise
     finally:
         task.cancel()

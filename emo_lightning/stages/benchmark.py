@@ -19,8 +19,8 @@ from emo_lightning.core.files import read_object, write_json, write_text
 from emo_lightning.core.suites import find_image
 
 if TYPE_CHECKING:
-    from emo_lightning.inference.asking import FreeQuestion
     from emo_lightning.inference.bundle import Bundle
+    from emo_lightning.inference.free_questions import FreeQuestion
     from emo_lightning.inference.model import EmotionModel
 
 _PLACEHOLDER = re.compile(r"<image>\n?")
@@ -92,7 +92,7 @@ def ask_suite(
         InputError: an image is missing or is none; or what is there was answered by another model or otherwise.
     """
     from emo_lightning.core.progress import progress_bars
-    from emo_lightning.inference.asking import answers
+    from emo_lightning.inference.free_questions import answers
 
     files = askable(questions, images, [] if model.affect is None else model.affect.dimensions)
     part = out.with_suffix(".part.jsonl")
@@ -101,7 +101,7 @@ def ask_suite(
     done = _kept(suite, out, part)
     left = [one for one in questions if one.id in files and one.id not in done]
     with progress_bars("questions") as bars, open(part, "a", encoding="utf-8", errors="backslashreplace") as kept:
-        bar = bars.add_task("asking", total=len(left))
+        bar = bars.add_task("questions", total=len(left))
         for start in range(0, len(left), batch_size):
             here = left[start : start + batch_size]
             worded = [one for one in here if one.task not in ATTRIBUTES]
@@ -129,7 +129,7 @@ def _values(model: EmotionModel, questions: Sequence[Asked], files: Mapping[str,
 
 
 def _question(asked: Asked, files: Sequence[Path]) -> FreeQuestion:
-    from emo_lightning.inference.asking import FreeQuestion
+    from emo_lightning.inference.free_questions import FreeQuestion
     from emo_lightning.inference.pictures import as_picture
 
     return FreeQuestion([as_picture(file) for file in files], _PLACEHOLDER.sub("", asked.prompt).strip())
@@ -156,17 +156,17 @@ def _about(
 
 def _begin(out: Path, part: Path, about: dict[str, object]) -> None:
     """Say whose answers they are; refuse to go on with those of another."""
-    told = out.with_name(out.name.removesuffix(".jsonl") + ".about.json")
+    beside = out.with_name(out.name.removesuffix(".jsonl") + ".about.json")
     if out.exists() or part.exists():
-        old = read_object(told) if told.exists() else {}
+        old = read_object(beside) if beside.exists() else {}
         for key, value in about.items():
             if old.get(key) != value:
                 msg = (
                     f"{out}: was begun with {key} {str(old.get(key))[:40]!r}, now it is {str(value)[:40]!r}; choose another --out, or remove "
-                    f"{out}, {told.name} and {part.name}"
+                    f"{out}, {beside.name} and {part.name}"
                 )
                 raise InputError(msg)
-    write_json(told, about)
+    write_json(beside, about)
 
 
 def _kept(suite: SuiteName, out: Path, part: Path) -> dict[str, Reply]:

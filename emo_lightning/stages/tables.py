@@ -6,6 +6,7 @@ Heavy imports wait inside, so that an experiment can be checked before torch is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,8 @@ def table5_stage(
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed, anchors=anchors)
     result = {**scored, "remarks": remarks or [], "about": about or {}}
     write_json(out / "table5.json", result)
-    show(overview_tables(result), most=MOST)
+    # One table; what stands beside it is in the report.
+    show(islice(overview_tables(result), 1), most=MOST)
     for arm, what in (about or {}).items():
         say(f"{arm}: {what}")
 

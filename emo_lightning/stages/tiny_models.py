@@ -152,7 +152,7 @@ _CONSTANT = "constant, median box"
 
 
 def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: Path, about: str) -> None:
-    """Write the model that the package carries, with its card, to `OUT/model`; the figures are read from a Table 5.
+    """Write the model that the package carries, with its card, to `OUT/model`; the values are read from a Table 5.
 
     Args:
         out: the stage's directory.
@@ -163,18 +163,18 @@ def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: 
         about: one sentence about the images that it was trained on.
 
     Raises:
-        InputError: the table has no such arm, or lacks a figure of the card.
+        InputError: the table has no such arm, or lacks a value of the card.
     """
     table = cast("Table5Result", read_object(table5))
     try:
         column, constant = table["arms"][arm], table["baselines"][_CONSTANT]
-        figures = {row: _with_interval(column, row) for row in (*_NAMED, "bbox_iou")}
+        values = {row: _with_interval(column, row) for row in (*_NAMED, "bbox_iou")}
         box = _with_interval(constant, "bbox_iou")
     except KeyError as error:
         msg = f"{table5}: no {error} of arm {arm!r} or of the baseline {_CONSTANT!r}, which the card shows"
         raise InputError(msg) from None
     text = Template(CARD.read_text(encoding="utf-8")).substitute(
-        figures,
+        values,
         constant=box,
         data=about,
         images=table["references"],

@@ -20,7 +20,7 @@ from emo_lightning.core.endings import PATIENCE, PATIENCE_TO_SAVE
 from emo_lightning.experiment.arguments import check
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features
-from emo_lightning.sweep.metrics import figures
+from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.processes import alone, child, last_error, send, terminated_is_interrupted
 from emo_lightning.sweep.records import LOG_FILE, Run, experiment_of, is_finished, labels, new_run, read_run
@@ -221,7 +221,7 @@ class _Pool:
         run.seconds = round(run.seconds + time.time() - active.since, 1)
         code, said = active.process.exitcode or 0, last_error(folder / LOG_FILE)
         error = said if code >= 0 else f"killed by {signal.Signals(-code).name}; it said last: {said}"
-        run.finish(code, figures(folder), self.sweep.metric, error)
+        run.finish(code, run_metrics(folder), self.sweep.metric, error)
         run.save(self.settings.folder)
         if run.status == "failed":
             self.say(

@@ -1,11 +1,11 @@
-"""A run's figures as one flat mapping, `STAGE/METRIC`; and which of them a stage will write, before it has run."""
+"""A run's metrics as one flat mapping, `STAGE/METRIC`; and which of them a stage will write, before it has run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from emo_lightning.experiment.figures import stage_figures
 from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.stage_metrics import stage_metrics
 
 _LOGGED = {
     "des": ("val/loss", "val/accuracy", "train/loss"),
@@ -16,7 +16,7 @@ _LOGGED = {
 _PROBED = ("accuracy", "precision", "recall", "f1")
 _ANSWERED = ("accuracy", "gain", "over_constant", "labels")
 _SILENT = ("world", "world_tars", "tiny_qwen", "tiny_clip", "features", "predict", "panel", "bundle", "report")
-"""Kinds that write no figure. Those in neither (tables and the like) write figures whose names depend on the data."""
+"""Kinds that write no metric. Those in neither (tables and the like) write metrics whose names depend on the data."""
 
 
 def promised(stage: Stage) -> tuple[list[str], bool]:
@@ -36,8 +36,8 @@ def promised(stage: Stage) -> tuple[list[str], bool]:
     return [f"{stage.name}/{name}" for name in names], not known
 
 
-def figures(run: Path) -> dict[str, float]:
-    """All figures of a run directory, each stage's under its name. Values may be NaN.
+def run_metrics(run: Path) -> dict[str, float]:
+    """All metrics of a run directory, each stage's under its name. Values may be NaN.
 
     Raises:
         ValueError: a stage's file cannot be read; names it.
@@ -45,5 +45,5 @@ def figures(run: Path) -> dict[str, float]:
     return {
         f"{path.parent.name}/{name}": value
         for path in sorted(run.glob("*/stage.json"))
-        for name, value in stage_figures(path.parent).items()
+        for name, value in stage_metrics(path.parent).items()
     }

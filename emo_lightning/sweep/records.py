@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import describe
 from emo_lightning.experiment.classes import ALLOWED, allowed_packages
-from emo_lightning.experiment.figures import usable
 from emo_lightning.experiment.resolve import Experiment, load_experiment
+from emo_lightning.experiment.stage_metrics import usable
 from emo_lightning.experiment.status import is_complete
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.parameters import Parameter, SweepError
@@ -28,7 +28,7 @@ RECORD_FILE = "sweep.json"
 LOG_FILE = "sweep.log"
 _LONGEST_NAME = 100
 _MOST_BYTES = 2**20
-"""Of the record of a run; one has some figures and settings. pydantic keeps a complaint of each value that is none."""
+"""Of the record of a run; one has some metrics and settings. pydantic keeps a complaint of each value that is none."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Run:
         command: that runs it alone, ready for a shell.
         status: how it ended; `running` also where it was killed.
         metric: the sweep's metric; None where it failed or wrote no finite number.
-        figures: all figures of its stages.
+        metrics: all metrics of its stages.
         seconds: that it took, over all attempts.
         error: the last line of what went wrong.
         digest: of its resolved stages: a changed experiment is another run.
@@ -52,7 +52,7 @@ class Run:
     command: str
     status: Literal["running", "complete", "failed"] = "running"
     metric: float | None = None
-    figures: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
     seconds: float = 0.0
     error: str | None = None
     digest: str = ""
@@ -61,17 +61,17 @@ class Run:
         """Write the record into the run's directory."""
         path = folder / self.name / RECORD_FILE
         # JSON has no NaN.
-        figures = {k: v if v is not None and math.isfinite(v) else None for k, v in self.figures.items()}
-        write_json(path, asdict(self) | {"figures": figures}, indent=2)
+        metrics = {k: v if v is not None and math.isfinite(v) else None for k, v in self.metrics.items()}
+        write_json(path, asdict(self) | {"metrics": metrics}, indent=2)
 
-    def finish(self, code: int, figures: dict[str, float], metric: str, error: str) -> None:
+    def finish(self, code: int, metrics: dict[str, float], metric: str, error: str) -> None:
         """Note how it ended: without a finite metric it failed, whatever its exit code."""
-        value = figures.get(metric)
-        self.figures = dict(figures)
+        value = metrics.get(metric)
+        self.metrics = dict(metrics)
         if code == 0 and usable(value):
             self.status, self.metric, self.error = "complete", value, None
         else:
-            near = f"the run ended, but {metric} is {'not finite: ' + str(value) if value is not None else 'not among its figures'}"
+            near = f"the run ended, but {metric} is {'not finite: ' + str(value) if value is not None else 'not among its metrics'}"
             self.status, self.metric, self.error = "failed", None, near if code == 0 else error
 
 
@@ -85,9 +85,10 @@ def read_run(folder: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        run = TypeAdapter(Run).validate_json(
-            json.dumps(read_object(path, error=SweepError, max_bytes=_MOST_BYTES)), strict=True
-        )
+        found = read_object(path, error=SweepError, max_bytes=_MOST_BYTES)
+        # As records made before call them.
+        found.setdefault("metrics", found.pop("figures", {}))
+        run = TypeAdapter(Run).validate_json(json.dumps(found), strict=True)
     except SweepError as error:
         msg = f"{path}: no record of a run: {error}; delete {folder} to make it anew"
         raise SweepError(msg) from None

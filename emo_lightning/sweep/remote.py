@@ -1,4 +1,4 @@
-"""A sweep on W&B's server: registered, worked on by its agent here, and each run's figures sent to it."""
+"""A sweep on W&B's server: registered, worked on by its agent here, and each run's metrics sent to it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.lifetimes import PARENT, die_with_parent
 from emo_lightning.core.terminal import say
 from emo_lightning.core.wandb_defaults import wandb_mode, wandb_project
-from emo_lightning.experiment.figures import usable
+from emo_lightning.experiment.stage_metrics import usable
 from emo_lightning.sweep.config import Sweep, locate
-from emo_lightning.sweep.metrics import figures
+from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.values import Values, as_text, fingerprint
 
@@ -77,14 +77,14 @@ def _require_server(url: str) -> None:
 
 
 def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
-    """One run under W&B's agent: `emo run` with the agent's values, then all its figures to the agent's run.
+    """One run under W&B's agent: `emo run` with the agent's values, then all its metrics to the agent's run.
 
     Args:
         words: the experiment, then `--KEY=VALUE`s or one JSON object of them (the agent's `${args}` or `${args_json}`).
         start: opens the W&B run; None is `wandb.init`.
 
     Returns:
-        The exit code of `emo run`; 1 if it wrote no figure.
+        The exit code of `emo run`; 1 if it wrote no metric.
 
     Raises:
         SweepError: a word is none of these, or there is no such experiment.
@@ -103,9 +103,9 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
         start = wandb.init
     run = start()
     code = _run(command)
-    found = {key: value for key, value in figures(runs / name).items() if usable(value)} if (runs / name).is_dir() else {}
+    found = {key: value for key, value in run_metrics(runs / name).items() if usable(value)} if (runs / name).is_dir() else {}
     if code == 0 and not found:
-        say(f"error: {runs / name}: no stage wrote a figure", file=sys.stderr)
+        say(f"error: {runs / name}: no stage wrote a metric", file=sys.stderr)
         code = 1
     if found:
         run.log(found)

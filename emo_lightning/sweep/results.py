@@ -114,17 +114,17 @@ def _value(setting: Setting) -> str:
 
 
 def _table(sweep: Sweep, ranked: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the one table; figures of the metric's own stage stand beside it."""
+    """Columns and rows of the one table; metrics of the same stage stand beside it."""
     repeated = any(len(setting.runs) > 1 for setting in ranked)
     names = list(ranked[0].values) if ranked else []
     short = labels([p.name for p in sweep.parameters])
     stage = sweep.metric.split("/")[0] + "/"
     beside = [
         f
-        for f in (ranked[0].runs[0].figures if ranked else {})
+        for f in (ranked[0].runs[0].metrics if ranked else {})
         if f.startswith(stage) and f != sweep.metric and "loss" not in f
     ]
-    beside = [figure for figure in beside if figure.rsplit("/", 1)[-1] == sweep.metric.rsplit("/", 1)[-1]][:4]
+    beside = [metric for metric in beside if metric.rsplit("/", 1)[-1] == sweep.metric.rsplit("/", 1)[-1]][:4]
     columns = [
         "#",
         sweep.metric.rsplit("/", 1)[-1] + (" ± std" if repeated else ""),
@@ -135,7 +135,7 @@ def _table(sweep: Sweep, ranked: Sequence[Setting]) -> tuple[list[str], list[lis
     ]
     rows = []
     for rank, setting in enumerate(ranked, 1):
-        others = [_mean([run.figures.get(figure) for run in setting.runs]) for figure in beside]
+        others = [_mean([run.metrics.get(metric) for run in setting.runs]) for metric in beside]
         seconds = sum(run.seconds for run in setting.runs)
         count = [str(len(setting.runs))] if repeated else []
         rows.append([str(rank), _value(setting), *map(as_text, setting.values.values()), *others, *count, f"{seconds:.0f}"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningModule
 from torch import nn
 from typing_extensions import override
 
+from emo_lightning.core.model_folders import check_made_of
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.tar_index import TarIndex
@@ -22,6 +23,10 @@ from emo_lightning.tasks.optim import OptimConfig
 
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
+
+
+_MADE_OF = "emo_made_of"
+"""In a checkpoint: content of the model that the training began with, as `Backbone.made_of`."""
 
 
 class WithBackbone(LightningModule):
@@ -90,10 +95,14 @@ class BackboneTask(WithBackbone, Task[BatchT]):
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         if trainable:
             checkpoint["state_dict"] = {k: v for k, v in weights_of(checkpoint).items() if k in trainable}
+        checkpoint[_MADE_OF] = dict(self.net.made_of)
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Refuse a checkpoint that lacks something that trains, or holds something unknown."""
+        """Refuse a checkpoint that lacks something that trains, holds something unknown, or began with another model than is loaded now.
+
+        What is frozen and, in round 3, the policy that the KL is to are not in the checkpoint: they are read again from `model.backbone.path`.
+        """
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         found = weights_of(checkpoint).keys()
         lost = trainable - found
@@ -105,6 +114,10 @@ class BackboneTask(WithBackbone, Task[BatchT]):
                 "Was model.backbone changed since it was written?"
             )
             raise TrainingError(msg)
+        if self.net.made_of:
+            # One from before has none, and is taken with a warning.
+            said = cast("Mapping[str, str]", checkpoint.get(_MADE_OF, {}))
+            check_made_of(f"the checkpoint of a training that began with {self.backbone_config.path}", said, self.net.made_of)
 
     @override
     def load_state_dict(self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False) -> _IncompatibleKeys:

@@ -69,6 +69,8 @@ class Task(LightningModule, Generic[BatchT]):
         self._items: Tensor | None = None
         self._seen: list[Seen] = []
         """Micro-batches since the last optimiser step."""
+        self._stepped: list[Seen] = []
+        """Those of the last optimiser step: a weight that is not finite comes from them."""
         self._bad_validation: Fault | None = None
         """The first of this rank."""
         self.val_loss = MeanMetric()
@@ -99,9 +101,10 @@ class Task(LightningModule, Generic[BatchT]):
         total, count = self._step(batch, "val")
         if not self.some_may_diverge and self._bad_validation is None and not bool(total.isfinite()):
             seen = Seen.of(batch, total)
-            self._bad_validation = Fault(f"the validation loss is {float(seen.loss)}", seen.samples())
+            fault = Fault(f"the validation loss is {float(seen.loss)}", seen.samples())
+            self._bad_validation = self._fault_of(self._trained()) or fault
             if world_size() == 1:
-                raise NotFiniteError.at(*self._bad_validation, self.global_step)
+                raise NotFiniteError.at(self._bad_validation, self.global_step)
         self.val_loss.update(total / count.clamp(min=1), count)
 
     def on_validation_epoch_end(self) -> None:
@@ -110,7 +113,7 @@ class Task(LightningModule, Generic[BatchT]):
         `self.log(…, sync_dist=True)` would average the ranks' item counts as whole numbers, that is, round them.
         """
         if not self.some_may_diverge and (fault := first_of_ranks(self._bad_validation)) is not None:
-            raise NotFiniteError.at(*fault, self.global_step)
+            raise NotFiniteError.at(fault, self.global_step)
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
@@ -134,19 +137,19 @@ class Task(LightningModule, Generic[BatchT]):
             self._check_gradients()
         fault = self._fault()
         # One sum for all: where a rank stopped alone, the others would wait for it.
-        told = [float(fault is not None), *ENDING.wishes()]
-        sums = torch.cat([self._items.float().reshape(1), self._items.new_tensor(told, dtype=torch.float32)])
-        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        own = [float(fault is not None), *ENDING.wishes()]
+        totals = torch.cat([self._items.float().reshape(1), self._items.new_tensor(own, dtype=torch.float32)])
+        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
         # Alone there is nothing to wait for the device for.
-        faults, *wishes = sums[1:].tolist() if world_size() > 1 else told
+        faults, *wishes = totals[1:].tolist() if world_size() > 1 else own
         ENDING.agree(wishes)
         if faults:
             named = first_of_ranks(fault)
             assert named is not None
-            raise NotFiniteError.at(*named, self.global_step)
-        items = sums[0]
+            raise NotFiniteError.at(named, self.global_step)
+        items = totals[0]
         self._items = None
-        self._seen = []
+        self._stepped, self._seen = self._seen, []
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -158,19 +161,27 @@ class Task(LightningModule, Generic[BatchT]):
             return None
         if not all_finite(one.loss for one in self._seen):
             bad = next(one.loss for one in self._seen if not bool(one.loss.isfinite()))
-            return Fault(f"the loss is {float(bad)}", self._keys())
+            return self._fault_of(self._trained()) or Fault(f"the loss is {float(bad)}", _keys(self._seen))
         plugin = self.trainer.precision_plugin
         # Under float16 a gradient that overflows is how the scaler finds its scale: it leaves the step out itself.
         if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
             return None
-        gradients = {name: p.grad for name, p in self.named_parameters() if p.requires_grad and p.grad is not None}
+        gradients = {name: p.grad for name, p in self._trained().items() if p.grad is not None}
         if all_finite(gradients.values()):
             return None
         wrong = not_finite(gradients.items())
-        return Fault(f"{len(wrong)} of {len(gradients)} gradients are not finite, first: {wrong[0]}", self._keys())
+        found = Fault(f"{len(wrong)} of {len(gradients)} gradients are not finite, first: {wrong[0]}", _keys(self._seen))
+        return self._fault_of(self._trained()) or found
 
-    def _keys(self) -> list[str]:
-        return [key for one in self._seen for key in one.samples()]
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def _fault_of(self, weights: Mapping[str, object]) -> Fault | None:
+        """What of weights is not finite: the step before has made it so, and whatever is computed with them is no number either."""
+        if not (bad := not_finite(weights.items())):
+            return None
+        what = f"{len(bad)} of {len(weights)} weights are not finite, first: {bad[0]}; they are not saved"
+        return Fault(what, _keys(self._stepped), "the step before")
 
     def check_weights(self, weights: Mapping[str, object]) -> None:
         """Refuse to write weights that are not finite.
@@ -179,11 +190,10 @@ class Task(LightningModule, Generic[BatchT]):
             weights: name -> tensor; anything else is passed over.
 
         Raises:
-            NotFiniteError: names the first.
+            NotFiniteError: names the first, and the samples of the last step.
         """
-        if not self.some_may_diverge and (bad := not_finite(weights.items())):
-            what = f"{len(bad)} of {len(weights)} weights are not finite, first: {bad[0]}; they are not saved"
-            raise NotFiniteError.at(what, self._keys(), self.global_step)
+        if not self.some_may_diverge and (fault := self._fault_of(weights)) is not None:
+            raise NotFiniteError.at(fault, self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep the last checkpoint whose weights are numbers: nothing has been written when this raises."""
@@ -221,6 +231,10 @@ class Task(LightningModule, Generic[BatchT]):
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}
+
+
+def _keys(seen: Iterable[Seen]) -> list[str]:
+    return [key for one in seen for key in one.samples()]
 
 
 def weights_of(checkpoint: dict[str, object]) -> dict[str, Tensor]:

@@ -8,14 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import write_made_of
 from emo_lightning.core.records import DIMENSIONS, EMOTIONS, NO_EMOTION
@@ -33,6 +30,7 @@ from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
 from emo_lightning.tasks.base import Task, TrainingError, weights_of
+from emo_lightning.tasks.best import best_checkpoint, read_best
 from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size
 from emo_lightning.tasks.des_affect import AffectMetrics, dimensions_with_targets, save_affect_head, sentence_of
 from emo_lightning.tasks.frozen_vision import FrozenVision
@@ -316,7 +314,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         folder = Path(self.out or self.trainer.default_root_dir) / HEAD_FOLDER
         head = DESHead(**self.head.config).to(self.head.layer_logits.dtype)
         best = best_checkpoint(self.trainer)
-        state = self.state_dict() if best is None else weights_of(read_checkpoint(best))
+        state = self.state_dict() if best is None else weights_of(read_best(best, folder.parent))
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         self.check_weights(head.state_dict())
         head.save_pretrained(folder)
@@ -375,11 +373,3 @@ def _over_all_ranks(loss: DESLoss, inputs: LossInputs) -> tuple[Tensor, Tensor |
         )
     )
     return whole - whole.detach() * (1 - 1 / world_size()), None
-
-
-def best_checkpoint(trainer: pl.Trainer) -> str | None:
-    """Path of the best checkpoint of the first callback that monitors something, or None."""
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None and callback.best_model_path:
-            return callback.best_model_path
-    return None

@@ -16,32 +16,33 @@ _SHOWN = 8
 """Keys of samples that a message names."""
 
 
-class NotFiniteError(UserError, ArithmeticError):
-    """A training has left the finite numbers; the message names the step and the samples, and how to go on."""
-
-    @classmethod
-    def at(cls, what: str, keys: Sequence[str], step: int) -> NotFiniteError:
-        """The error.
-
-        Args:
-            what: was found.
-            keys: ids of the samples of the step, if they are known.
-            step: optimiser steps that were done before.
-        """
-        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-        samples = f" Samples of this step: {', '.join(keys[:_SHOWN])}{more}." if keys else ""
-        return cls(
-            f"step {step}: {what}.{samples} The last checkpoint before it is kept. "
-            "Look at the labels of these samples, take a lower rate (model.optim.lr), or clip gradients (trainer.gradient_clip_val)"
-        )
-
-
 class Fault(NamedTuple):
     """What a rank has found that is no finite number."""
 
     what: str
-    keys: list[str]
-    """Ids of the samples that it was found with."""
+    keys: Sequence[str]
+    """Ids of the samples that it comes from, if they are known."""
+    of: str = "this step"
+    """Where those samples were seen."""
+
+
+class NotFiniteError(UserError, ArithmeticError):
+    """A training has left the finite numbers; the message names the step and the samples, and how to go on."""
+
+    @classmethod
+    def at(cls, fault: Fault, step: int) -> NotFiniteError:
+        """The error.
+
+        Args:
+            fault: that was found.
+            step: optimiser steps that were done before.
+        """
+        more = f" and {len(fault.keys) - _SHOWN} more" if len(fault.keys) > _SHOWN else ""
+        samples = f" Samples of {fault.of}: {', '.join(fault.keys[:_SHOWN])}{more}." if fault.keys else ""
+        return cls(
+            f"step {step}: {fault.what}.{samples} The last checkpoint before it is kept. "
+            "Look at the labels of these samples, take a lower rate (model.optim.lr), or clip gradients (trainer.gradient_clip_val)"
+        )
 
 
 class Seen(NamedTuple):

@@ -73,6 +73,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         if self.engine.name == "vllm":
             _check_engine(backbone)
         self.grpo, self.sampling, self.rewards = grpo or GRPOConfig(), sampling or Sampling(), rewards or Rewards()
+        self.rewards.check_tolerance(self.grpo.tolerance)
         self.rule = self.grpo.rule
         draws = own_engine if self.engine.name == "own" else VLLMEngine(self.engine)
         self.rollouts = Rollouts(self.grpo, self.sampling, Judge(self.rewards), seed, draws)
@@ -181,7 +182,9 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         said = Said(log_p, before, reference, rollout.asked.lengths)
         loss = policy_loss(said, rollout.advantage, rollout.counts, self.rule, self.sampling.max_new_tokens)
         means.add("policy/entropy", float(entropy.sum()), len(entropy))
-        means.add("policy/kl", float(loss.kl))
+        if reference is not None:
+            # Without a reference there is none: 0 would say that the policy has not moved.
+            means.add("policy/kl", float(loss.kl))
         means.add("policy/clipped", float(loss.clipped))
         means.add("rollout/gap", float((before - rollout.sampled).abs().max()))
         self._log_means(means)
@@ -191,12 +194,12 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         """Replies to a batch, drawn by the policy that samples, and what they are worth."""
         with self._as(self._sampler):
             drawn = self.rollouts.draw(self.net, batch, self.data.keys, self.current_epoch)
-        return self.rollouts.compare(drawn, batch, self.rule, means).to(self.device)
+        return self.rollouts.compare(drawn, batch, means).to(self.device)
 
     def _log_means(self, means: Means) -> None:
         """Log means over the replies of all ranks."""
-        names, sums = means.vector()
-        whole = Means.of(names, self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum").cpu())
+        names, totals = means.vector()
+        whole = Means.of(names, self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu())
         self._of_step.join(whole)
         for name, value in whole.values().items():
             self.log(name, value, on_step=True, batch_size=1)

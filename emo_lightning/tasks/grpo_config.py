@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.metrics.emotion_space import Anchors
-from emo_lightning.models.policy_loss import RULES, Rule
+from emo_lightning.models.policy_loss import RULES, TOLERANCE, Rule
 
 Algorithm = Literal["grpo", "dr_grpo", "dapo", "gspo"]
 
@@ -31,11 +31,14 @@ class GRPOConfig:
     """Divide advantages by the standard deviation of the group's rewards."""
     sample_every: int = 1
     """Optimiser steps after which the policy that samples is renewed. 1: it is the one that learns, and no ratio is ever clipped."""
+    tolerance: float = TOLERANCE
+    """Replies to an image whose rewards lie no further apart are worth the same, and none has an advantage."""
     retries: int = 0
-    """How often replies to an image are drawn again while all of them are worth the same."""
+    """How often replies to an image are drawn again while all are right or all wrong (where the reward has no part `emotion`: worth the
+    same)."""
     alike: Literal["keep", "leave_out"] | None = None
-    """Images whose replies are all worth the same have no advantage; `keep` leaves the KL's pull on them, `leave_out` leaves them out of the
-    step and of its divisor. Null: `leave_out` for `dapo`, else `keep`."""
+    """Images whose replies are all right or all wrong (or worth the same): `keep` leaves them what the other parts of the reward say, and the
+    KL's pull; `leave_out` leaves them out of the step and of its divisor, as DAPO does. Null: `leave_out` for `dapo`, else `keep`."""
     cut: Literal["keep", "leave_out"] = "keep"
     """Replies that were cut at `sampling.max_new_tokens`: `leave_out` leaves them out of the step and of its divisor; they are in their
     group's mean all the same."""
@@ -56,6 +59,7 @@ class GRPOConfig:
             ("clip_low", 0.0),
             ("clip_high", 0.0),
             ("clip_dual", 1.0),
+            ("tolerance", 0.0),
             ("entropy_floor", 0.0),
         ):
             value = getattr(self, name)
@@ -140,6 +144,16 @@ class Rewards:
     def parts(self) -> dict[str, float]:
         """Part -> weight."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.type == "float" and one.name != "tau"}
+
+    def check_tolerance(self, tolerance: float) -> None:
+        """Refuse one within which everything lies: nothing would be learnt, in silence.
+
+        Raises:
+            InputError: names both keys.
+        """
+        if tolerance >= (most := max(self.parts.values())):
+            msg = f"model.grpo.tolerance: found {tolerance:g}, and no weight of model.rewards is above {most:g}; all replies would be worth the same"
+            raise InputError(msg)
 
     def check_keys(self, keys: tuple[str, ...], objective: str) -> None:
         """Refuse parts that judge what is not asked for: they would be 0 for every reply, in silence.

@@ -18,7 +18,7 @@ from emo_lightning.data.chat import parse_answer
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.rewards import Answers
 from emo_lightning.models.backbone import Backbone
-from emo_lightning.models.policy_loss import Groups, Rule, advantages
+from emo_lightning.models.policy_loss import Groups, advantages
 from emo_lightning.models.reply_rows import ReplyRow, with_replies
 from emo_lightning.models.sampling import Engine, Replies, Sampling, check_replies, drawing_numbers, never_drawn, own_engine
 from emo_lightning.tasks.grpo_config import GRPOConfig
@@ -94,7 +94,7 @@ class Rollouts:
     """What draws them."""
 
     def draw(self, policy: Backbone, batch: RolloutBatch, keys: tuple[str, ...], epoch: int) -> Drawn:
-        """Replies to every image; where all to an image are worth the same they are drawn again, `grpo.retries` times at most.
+        """Replies to every image; where those to an image are alike (`Groups`) they are drawn again, `grpo.retries` times at most.
 
         Args:
             policy: that samples, in eval mode.
@@ -117,23 +117,37 @@ class Rollouts:
             judged = self.judge.parts(answers, policy, batch["asked"], of)
             total = self.judge.total(judged)
             drawn.put(todo, replies, answers, judged, total)
-            alike = advantages(torch.from_numpy(total).view(-1, each), divide=False).alike.tolist()
+            alike = self.groups(total, judged).alike.tolist()
             todo = [image for image, same in zip(todo, alike, strict=True) if same and not fillers[image]]
             if not todo:
                 break
         return drawn
 
-    def compare(self, drawn: Drawn, batch: RolloutBatch, rule: Rule, means: Means) -> Rollout:
+    def groups(self, total: Array, parts: Mapping[str, Array]) -> Groups:
+        """Replies compared within those to each image.
+
+        Args:
+            total: of their rewards, image by image.
+            parts: of them.
+        """
+
+        def by_image(values: Array) -> Tensor:
+            return torch.from_numpy(values).view(-1, self.sampling.replies)
+
+        right = by_image(parts["emotion"]) > 0 if "emotion" in parts else None
+        rule, tolerance = self.grpo.rule, self.grpo.tolerance
+        return advantages(by_image(total), divide=rule.divide, tolerance=tolerance, right=right)
+
+    def compare(self, drawn: Drawn, batch: RolloutBatch, means: Means) -> Rollout:
         """Advantages, and which replies count.
 
         Args:
             drawn: see `draw`.
             batch: that was answered.
-            rule: of the loss.
             means: takes what there is to log.
         """
         real = ~batch["filler"].cpu()
-        groups = advantages(torch.from_numpy(drawn.total), divide=rule.divide)
+        groups = self.groups(drawn.total, drawn.parts)
         counts = groups.known & real[:, None]
         if self.grpo.cut == "leave_out":
             counts &= torch.from_numpy(drawn.ended)

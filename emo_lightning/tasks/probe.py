@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional
@@ -29,6 +30,7 @@ from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import Task, refuse_limits
 from emo_lightning.tasks.collectives import sum_over_ranks, world_size
+from emo_lightning.tasks.finite import Fault, NotFiniteError, not_finite
 from emo_lightning.tasks.optim import OptimConfig, total_steps
 
 PROBE_FOLDER = "probe"
@@ -46,8 +48,8 @@ class ProbeTask(Task[EmbeddingBatch]):
     The DES of every set is computed once, shared among the ranks, before the first step; the probes then train in memory, on all
     images in every step.
     `train/loss` is the mean over the grid, `val/loss` the chosen probe's cross-entropy.
-    The probe with the lowest validation cross-entropy is chosen after each validation, and a checkpoint holds the choice made with
-    its weights. (Accuracy on a small validation set hardly tells the points of a grid apart: on 128 images its standard error is
+    The probe with the lowest validation cross-entropy is chosen after each validation, and once more before `test` where steps have been
+    done since. (Accuracy on a small validation set hardly tells the points of a grid apart: on 128 images its standard error is
     four points.)
 
     `test` writes to `out`: metrics.json (percent; accuracy over all samples; precision, recall and F1 macro-averaged over the
@@ -96,8 +98,12 @@ class ProbeTask(Task[EmbeddingBatch]):
         # Index into the grid (-1 = none yet), and the chosen probe's validation cross-entropy, accuracy and macro-F1.
         self.register_buffer("chosen", torch.tensor(-1))
         self.register_buffer("validation", torch.zeros(3))
-        self.val_losses, self.val_predicted, self.val_target = CatMetric(), CatMetric(), CatMetric()
+        # Left to itself it drops what is not a number, and the losses of other probes move up.
+        self.val_losses = CatMetric(nan_strategy="disable")
+        self.val_predicted, self.val_target = CatMetric(), CatMetric()
         self.test_metrics: dict[str, MetricCollection] = {}
+        self._chosen_of_these = False
+        """Whether the weights are those that the choice was made of."""
 
     @property
     def data(self) -> FeatureDataModule:
@@ -198,6 +204,13 @@ class ProbeTask(Task[EmbeddingBatch]):
         Raises:
             InputError: every probe has diverged.
         """
+        loss, accuracy, f1 = self._choose()
+        self.log("val/loss", loss)
+        self.log("val/accuracy", accuracy, prog_bar=True)
+        self.log("val/f1", f1)
+
+    def _choose(self) -> tuple[Tensor, float, float]:
+        """Cross-entropy, accuracy and macro-F1 of the best probe, by what the validation batches have added up."""
         losses = self.val_losses.compute().view(-1, len(self.grid)).double().mean(0)
         predicted = self.val_predicted.compute().long().view(-1, len(self.grid))
         target = self.val_target.compute().long().view(-1)
@@ -211,15 +224,26 @@ class ProbeTask(Task[EmbeddingBatch]):
         if not self.trainer.sanity_checking:
             self.chosen.fill_(best)
             self.validation.copy_(torch.tensor([float(losses[best]), scores["accuracy"], scores["f1"]]))
-        self.log("val/loss", losses[best].float())
-        self.log("val/accuracy", scores["accuracy"], prog_bar=True)
-        self.log("val/f1", scores["f1"])
+            self._chosen_of_these = True
+        return losses[best].float(), scores["accuracy"], scores["f1"]
 
+    @torch.no_grad()
     def on_test_start(self) -> None:
-        """Refuse probes that were never trained."""
+        """Choose by the weights that are left, where no validation followed the last step; refuse probes that were never trained.
+
+        Raises:
+            InputError: nothing was trained, or every probe has diverged.
+            NotFiniteError: of a checkpoint, whose choice was made before its last step: the chosen one has diverged since.
+        """
+        if "val" in self.embedded and not self._chosen_of_these:
+            for batch in self.data.val_dataloader():
+                self._step(move_data_to_device(batch, self.device), "val")
+            self._choose()
         if int(self.chosen) < 0 or not self.probes.fitted:
             msg = "no probe has been chosen: fit first, or give the checkpoint of a fit (ckpt_path)"
             raise InputError(msg)
+        if bad := not_finite(self.probes.select(int(self.chosen)).state_dict().items()):
+            raise NotFiniteError.at(Fault(f"the chosen probe is not finite, first: {bad[0]}", []), self.global_step)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics; write the results (rank 0)."""
@@ -279,6 +303,7 @@ class ProbeTask(Task[EmbeddingBatch]):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Average over the labelled images of all micro-batches and ranks, then precondition."""
         super().on_before_optimizer_step(optimizer)
+        self._chosen_of_these = False
         self.probes.finish_gradients()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

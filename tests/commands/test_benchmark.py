@@ -23,9 +23,9 @@ from scipy.stats import spearmanr
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.cli import main
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.inference import asking
-from emo_lightning.inference.asking import FreeQuestion, answers
+from emo_lightning.inference import free_questions
 from emo_lightning.inference.bundle import read_bundle, write_bundle
+from emo_lightning.inference.free_questions import FreeQuestion, answers
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
@@ -63,11 +63,10 @@ def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     assert ask(bundle, suite, whole, "--batch-size", "12") == 0
     assert (
-        "12 replies, 12 of them new, greedy (published figures are mostly sampled at temperature 0.7)"
-        in capsys.readouterr().out
+        "12 replies, 12 of them new, greedy (published values are mostly sampled at temperature 0.7)" in capsys.readouterr().out
     )
     calls = 0
-    true = asking.answers
+    true = free_questions.answers
 
     def until(backbone: Backbone, questions: Sequence[FreeQuestion], most: int) -> list[str]:
         nonlocal calls
@@ -76,9 +75,9 @@ def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
             raise KeyboardInterrupt
         return true(backbone, questions, most)
 
-    monkeypatch.setattr(asking, "answers", until)
+    monkeypatch.setattr(free_questions, "answers", until)
     assert ask(bundle, suite, cut, "--batch-size", "5") == 130
-    monkeypatch.setattr(asking, "answers", true)
+    monkeypatch.setattr(free_questions, "answers", true)
     part = tmp_path / "cut.part.jsonl"
     # What a kill leaves of a line is asked again.
     part.write_bytes(part.read_bytes()[:-9])
@@ -174,10 +173,10 @@ def test_an_affect_head_gives_valence_and_arousal_of_a_suite(
             assert replies[f"{name}/{n}.png"].value == pytest.approx(value, abs=1e-5)
     command = ["benchmark", *given[:3], "--tasks", "valence", "--predictions", f"ours={said}", "--json"]
     assert main(command) == 0
-    figures = json.loads(capsys.readouterr().out)["arms"]["ours"]["scorers"]["ours"]["figures"]
+    metrics = json.loads(capsys.readouterr().out)["arms"]["ours"]["scorers"]["ours"]["metrics"]
     expected = spearmanr([point["valence"] for point in points], range(5)).statistic
-    assert figures["valence-srcc"]["value"] == pytest.approx(expected, abs=1e-6)
-    assert figures["valence-answered"]["value"] == 100
+    assert metrics["valence-srcc"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert metrics["valence-answered"]["value"] == 100
     # Of a model without one there is nothing to ask: said before it is loaded.
     assert main([*asked, str(bundle), "--tasks", "valence"]) == 2
     assert "are given by a model that was trained with va_weight" in capsys.readouterr().err
@@ -238,10 +237,10 @@ def test_descriptions_are_judged_and_each_grade_is_paid_once(
     assert (len(found["pair/2"].judgements), found["pair/3"].judgements) == (4, ())
     assert main([*command[:4], "--predictions", f"ours={tmp_path / 'judged.jsonl'}", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["arms"]["ours"]
-    figure = result["scorers"]["ours"]["figures"]["pair-description"]
-    assert (figure["value"], figure["items"], figure["title"]) == (70, 1, "description, two images (judged by judge-1)")
-    # What DeepSeek was asked by the authors is another figure.
-    assert "EEmo-Bench" not in result["scorers"] or "pair-description" not in result["scorers"]["EEmo-Bench"]["figures"]
+    metric = result["scorers"]["ours"]["metrics"]["pair-description"]
+    assert (metric["value"], metric["items"], metric["title"]) == (70, 1, "description, two images (judged by judge-1)")
+    # What DeepSeek was asked by the authors is another metric.
+    assert "EEmo-Bench" not in result["scorers"] or "pair-description" not in result["scorers"]["EEmo-Bench"]["metrics"]
     assert any("1 descriptions have fewer than 5 judgements" in note for note in result["notes"])
 
 
@@ -272,7 +271,7 @@ def test_replies_are_scored_beside_published_figures(suite: Path, tmp_path: Path
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "run/benchmark.json").read_text())
     arm = found["arms"]["ours"]["scorers"]["ours"]
-    assert arm["figures"]["Artphoto-8"]["value"] == 0.0
+    assert arm["metrics"]["Artphoto-8"]["value"] == 0.0
     assert arm["collapse"]["difference"] == -50.0
     page = json.loads((tmp_path / "run/page.json").read_text())
     assert [row[:2] for row in page["tables"][0]["rows"]][-3:] == [

@@ -1,4 +1,4 @@
-"""`emo export RUN`: a folder with the run's own figures, and a card that the hub's library reads."""
+"""`emo export RUN`: a folder with the run's own results, and a card that the hub's library reads."""
 
 from __future__ import annotations
 
@@ -110,17 +110,17 @@ def test_a_run_becomes_a_folder_with_its_own_figures(run: Path, tmp_path: Path, 
     assert model.calibration.temperature > 1.2, "it is surer than right"
     assert model.calibration.conformal.images == 40
 
-    figures = json.loads((out / "config.json").read_text())["emo_lightning"]["figures"]
-    accuracy = figures["table6"]["test"]["accuracy"]
+    results = json.loads((out / "config.json").read_text())["emo_lightning"]["results"]
+    accuracy = results["table6"]["test"]["accuracy"]
     assert accuracy["low"] < accuracy["value"] < accuracy["high"]
-    assert figures["table6"]["test"]["f1"]["low"] < figures["table6"]["test"]["f1"]["value"]
-    assert figures["table5"]["strict"]["emotion_acc"]["value"] == pytest.approx(accuracy["value"])
-    assert figures["table5_images"] == figures["table6_images"]["test"] == 48
-    test = figures["calibration"]["sets"]["test"]
+    assert results["table6"]["test"]["f1"]["low"] < results["table6"]["test"]["f1"]["value"]
+    assert results["table5"]["strict"]["emotion_acc"]["value"] == pytest.approx(accuracy["value"])
+    assert results["table5_images"] == results["table6_images"]["test"] == 48
+    test = results["calibration"]["sets"]["test"]
     assert test["scaled"]["ece"]["value"] < test["calibration"]["ece"]["value"]
-    assert figures["data"][0]["counts"]["train"] == 40
-    assert figures["notes"] == []
-    unlike = figures["unlike"]
+    assert results["data"][0]["counts"]["train"] == 40
+    assert results["notes"] == []
+    unlike = results["unlike"]
     assert model.spread is not None
     assert (unlike["train_images"], unlike["val_images"], unlike["threshold"]) == (40, 40, model.spread.threshold)
     assert (unlike["sets"]["test"]["images"], unlike["others"]["images"], unlike["against"]) == (48, 1, "test")

@@ -14,7 +14,7 @@ from emo_lightning.core.block_cache import BlockCache
 from emo_lightning.core.ranges_ahead import Range, RangesAhead, together
 from emo_lightning.core.remote import StoreError
 from emo_lightning.data.conversations import ConversationDataModule
-from emo_lightning.data.loader import ResumableLoader, told_ahead
+from emo_lightning.data.loader import ResumableLoader, with_lookahead
 from emo_lightning.data.sampler import EpochBatches
 from tests.data.test_remote_shards import Place, place  # noqa: F401 (a fixture)
 from tests.patience import wait_until
@@ -121,9 +121,9 @@ def test_a_failure_is_told_to_whoever_needs_it() -> None:
 @pytest.mark.parametrize("processes", [1, 3])
 def test_each_process_hears_of_its_own_batches(processes: int) -> None:
     batches = list(EpochBatches(1000, 7, seed=1).from_step(0))
-    told = list(told_ahead(iter(batches), processes))
+    told = list(with_lookahead(iter(batches), processes))
     assert told == [list(batch) for batch in batches]
-    assert list(told_ahead([], processes)) == []
+    assert list(with_lookahead([], processes)) == []
     for number, batch in enumerate(told):
         own = [slot.index for later in batches[number::processes] for slot in later]
         assert batch.numbers == own[: len(batch.numbers)]

@@ -26,7 +26,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def first_rank(folder: Path, end: str) -> None:
     """Does a stage, and then what `end` says."""
     one = Peers(folder, Ranks(0, 2))
-    with one.told():
+    with one.reporting():
         one.at(2)
         if end == "failed":
             raise SystemExit(1)
@@ -97,6 +97,6 @@ def test_a_second_start_of_the_same_run_says_nothing(tmp_path: Path) -> None:
 
 def test_alone_there_is_nothing_to_tell(tmp_path: Path) -> None:
     one = Peers(tmp_path, Ranks(0, 1))
-    with one.told():
+    with one.reporting():
         one.check()
     assert not list(tmp_path.iterdir())

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.experiment.cut_short import watch
-from emo_lightning.experiment.saving import SaveEvery, newest_checkpoint
+from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
+from emo_lightning.experiment.saving import SaveEvery
 from emo_lightning.experiment.stage import Stage
 
 STEPS = 4
@@ -203,7 +204,7 @@ def train(
             Logging(),
             Resumable(accumulate),
             DataLoader(RandomDataset(32, 2)),
-            ckpt_path=newest_checkpoint(out, stage.digest, []),
+            ckpt_path=newest_checkpoint(Checkpoints.of(stage)),
             weights_only=True,
         )
     assert trainer.max_steps == steps

@@ -21,7 +21,7 @@ from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.reply_rows import with_replies
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
-from emo_lightning.sweep.metrics import figures, promised
+from emo_lightning.sweep.metrics import promised, run_metrics
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> Non
     trained = next(one for one in load_experiment(small(tmp_path)).stages if one.name == "rl-near-0")
     names, others = promised(trained)
     assert others
-    assert set(names) <= figures(run).keys()
+    assert set(names) <= run_metrics(run).keys()
 
 
 def test_arms_cost_as_much(world_tars: Path, tmp_path: Path) -> None:

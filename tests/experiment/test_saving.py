@@ -21,8 +21,9 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from emo_lightning.core.checkpoints import CheckpointFileError, read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.experiment.arguments import problems
-from emo_lightning.experiment.cut_short import saved_to, watch
+from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.files import ROOT, read_yaml
+from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint, set_damaged_aside
 from emo_lightning.experiment.processes import make_temporary_folder
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.experiment.saving import (
@@ -30,8 +31,6 @@ from emo_lightning.experiment.saving import (
     PREVIOUS,
     STAGE_KEY,
     SaveEvery,
-    newest_checkpoint,
-    set_damaged_aside,
     split_config,
 )
 from emo_lightning.experiment.stage import Stage
@@ -78,7 +77,7 @@ def train(out: Path, every: SaveEvery | None = None, *callbacks: Callback, kill_
     )
     keeper = watch(trainer, stage, every)
     with ENDING.watched():
-        trainer.fit(BoringModel(), ckpt_path=newest_checkpoint(out, stage.digest, saved_to(trainer)), weights_only=True)
+        trainer.fit(BoringModel(), ckpt_path=newest_checkpoint(Checkpoints.of(stage)), weights_only=True)
     assert trainer.global_step == 9
     keeper.check(trainer)
     return saves.steps
@@ -155,7 +154,7 @@ def test_the_newest_of_all_that_were_left(tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
 
     def newest() -> Path | None:
-        return newest_checkpoint(out, "mine", [elsewhere, out / "checkpoints"])
+        return newest_checkpoint(Checkpoints(out, "mine", elsewhere=(elsewhere,)))
 
     assert newest() is None
     last = checkpoint(out / "checkpoints/last.ckpt", 20)
@@ -178,7 +177,7 @@ def test_a_folder_of_checkpoints_that_is_a_link(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/checkpoints").symlink_to(tmp_path / "disk")
     checkpoint(tmp_path / "disk/last.ckpt", 7)
-    assert newest_checkpoint(tmp_path / "out", "mine", []) == tmp_path / "out/checkpoints/last.ckpt"
+    assert newest_checkpoint(Checkpoints(tmp_path / "out")) == tmp_path / "out/checkpoints/last.ckpt"
 
 
 def test_a_damaged_one_is_named_and_nobody_goes_back_in_silence(tmp_path: Path) -> None:
@@ -186,7 +185,7 @@ def test_a_damaged_one_is_named_and_nobody_goes_back_in_silence(tmp_path: Path) 
     last = checkpoint(tmp_path / "checkpoints/last.ckpt", 8)
     last.write_bytes(last.read_bytes()[:-100])
     with pytest.raises(CheckpointFileError) as refused:
-        newest_checkpoint(tmp_path, "", [])
+        newest_checkpoint(Checkpoints(tmp_path))
     assert str(refused.value).startswith(f"{last}: ")
     assert str(refused.value).endswith(f"; remove it, or add --go-back, to go on from {older} (step 4)")
 
@@ -200,11 +199,11 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     for at in range(start, start + 256, 51):
         last.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(CheckpointFileError) as refused:
-            newest_checkpoint(tmp_path, "", [])
+            newest_checkpoint(Checkpoints(tmp_path))
         assert "has changed since it was written (its checksum is another)" in str(refused.value)
         assert str(refused.value).endswith(f"; remove it, or add --go-back, to go on from {older} (step 4)")
     last.write_bytes(whole)
-    assert newest_checkpoint(tmp_path, "", []) == last
+    assert newest_checkpoint(Checkpoints(tmp_path)) == last
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
@@ -278,7 +277,7 @@ def test_killed_while_a_checkpoint_is_written(folder: Path, moment: str) -> None
     child.join()
     assert child.exitcode == 9
     assert list(folder.glob("*.tmp"))
-    last = newest_checkpoint(folder.parent, "", [])
+    last = newest_checkpoint(Checkpoints(folder.parent))
     assert last is not None
     assert read_checkpoint(last)["global_step"] == 2
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -333,7 +332,7 @@ def test_each_of_twenty_damages_is_named(tmp_path: Path) -> None:
     for data in damages(whole, tmp_path / "scratch"):
         (folder / LAST).write_bytes(data)
         with pytest.raises(CheckpointFileError) as refused:
-            newest_checkpoint(folder.parent, "", [])
+            newest_checkpoint(Checkpoints(folder.parent))
         assert str(refused.value).startswith(f"{folder / LAST}: "), data[:20]
         assert str(refused.value).endswith(f"; remove it, or add --go-back, to go on from {folder / PREVIOUS} (step 1)")
         named += 1
@@ -344,14 +343,14 @@ def test_go_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "checkpoints"
     saved(folder, 1)
     saved(folder, 2)
-    set_damaged_aside(tmp_path, "")
+    set_damaged_aside(Checkpoints(tmp_path))
     assert capsys.readouterr().err == ""
     (folder / LAST).unlink()
     shutil.copyfile(folder / PREVIOUS, folder / LAST)
     (folder / LAST).write_bytes((folder / LAST).read_bytes()[:-1])
-    set_damaged_aside(tmp_path, "")
+    set_damaged_aside(Checkpoints(tmp_path))
     assert capsys.readouterr().err == f"{folder / LAST}: damaged; it is called last.ckpt.damaged now\n"
-    assert newest_checkpoint(tmp_path, "", []) == folder / PREVIOUS
+    assert newest_checkpoint(Checkpoints(tmp_path)) == folder / PREVIOUS
     (folder / PREVIOUS).write_bytes(b"")
-    set_damaged_aside(tmp_path, "")
-    assert newest_checkpoint(tmp_path, "", []) is None
+    set_damaged_aside(Checkpoints(tmp_path))
+    assert newest_checkpoint(Checkpoints(tmp_path)) is None

@@ -39,7 +39,7 @@ from emo_lightning.report.page import read_page
 from emo_lightning.report.sections import RunSections
 from emo_lightning.stages.tables import table5_stage
 from emo_lightning.sweep.config import read_sweep
-from emo_lightning.sweep.metrics import figures
+from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.records import Run, read_run
 from emo_lightning.tasks.prediction_files import PredictionFiles
 from tests.data.test_features import write as write_cache
@@ -68,7 +68,7 @@ def _shown(name: str, kind: str, content: object, folder: Path) -> Target:
 
     def read(_: Path) -> None:
         RunSections(run, samples=1)
-        figures(run)
+        run_metrics(run)
 
     return Target(through(run / name, read), [whole], one_of=2)
 
@@ -144,7 +144,7 @@ def _sweep(folder: Path) -> Target:
 
 
 def _sweep_run(folder: Path) -> Target:
-    Run("r", {"a.b": 1}, "emo run", figures={"x": 1.5}).save(folder)
+    Run("r", {"a.b": 1}, "emo run", metrics={"x": 1.5}).save(folder)
     path = folder / "r/sweep.json"
     return Target(through(path, lambda file: read_run(file.parent)), [path.read_bytes()])
 

@@ -37,8 +37,8 @@ def folders(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     found = {}
     for name, merge in (("merged", True), ("adapter", False)):
         written, moved = tmp_path_factory.mktemp(name) / "written", tmp_path_factory.mktemp(name) / "moved"
-        figures = {"table6": {"test": {"accuracy": {"value": 50.0, "low": 40.0, "high": 60.0}}}}
-        write_folder(read_bundle(bundle), written, merge=merge, calibration=FITTED, figures=figures, card="# A card\n")
+        results = {"table6": {"test": {"accuracy": {"value": 50.0, "low": 40.0, "high": 60.0}}}}
+        write_folder(read_bundle(bundle), written, merge=merge, calibration=FITTED, results=results, card="# A card\n")
         written.rename(moved)
         found[name] = moved
     return found
@@ -85,7 +85,13 @@ def test_nothing_in_it_leads_out_of_it_or_could_run(kind: str, folders: dict[str
     about = read_about(folder)
     assert isinstance(about["versions"], dict)
     assert {"emo-lightning", "torch", "transformers"} <= about["versions"].keys()
-    assert about["figures"] == {"table6": {"test": {"accuracy": {"value": 50.0, "low": 40.0, "high": 60.0}}}}
+    assert about["results"] == {"table6": {"test": {"accuracy": {"value": 50.0, "low": 40.0, "high": 60.0}}}}
+
+
+def test_a_folder_made_before_is_read(tmp_path: Path) -> None:
+    """It called what was measured `figures`."""
+    (tmp_path / "config.json").write_text(json.dumps({"emo_lightning": {"format": 1, "figures": {"notes": []}}}))
+    assert read_about(tmp_path) == {"format": 1, "results": {"notes": []}}
 
 
 @pytest.mark.parametrize("kind", ["merged", "adapter"])
@@ -101,7 +107,7 @@ def test_a_loaded_model_is_saved_with_all_that_it_brought(
     model = EmotionModel.from_pretrained(folders["adapter"], "cpu")
     model.save_pretrained(tmp_path / "again")
     again = EmotionModel.from_pretrained(tmp_path / "again", "cpu")
-    assert (again.calibration, read_about(tmp_path / "again")["figures"]) == (FITTED, read_about(folders["adapter"])["figures"])
+    assert (again.calibration, read_about(tmp_path / "again")["results"]) == (FITTED, read_about(folders["adapter"])["results"])
     assert (tmp_path / "again" / "README.md").read_text() == "# A card\n"
     assert torch.allclose(again.embed(pictures), model.embed(pictures), atol=1e-4)
     with pytest.raises(InputError, match="exists already"):

@@ -31,6 +31,13 @@ def test_a_gate_weighs_each_emotion_by_its_polarity() -> None:
     assert [str(e) for e in EMOTIONS if e.polarity == "positive"] == ["amusement", "awe", "contentment", "excitement"]
 
 
+def test_where_polarity_and_word_contradict_each_other_it_is_a_distribution_all_the_same() -> None:
+    certain = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [0.5, 0, 0, 0, 0.5, 0, 0, 0], [1.0, 0, 0, 0, 1e-30, 0, 0, 0]])
+    found = gated(certain, torch.tensor([[0.0, 1.0], [0.0, 1.0], [1e-30, 1.0]]))
+    expected = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1.0, 0, 0, 0], [0.5, 0, 0, 0, 0.5, 0, 0, 0]])
+    assert torch.allclose(found, expected)
+
+
 def test_the_word_that_was_said_is_kept() -> None:
     scores = gated(torch.tensor([[0.3, 0.05, 0.05, 0.1, 0.1, 0.1, 0.28, 0.02]]), torch.tensor([[0.2, 0.8]]))[0].tolist()
     found = relabelled(Prediction(id="a", emotion="amusement", provenance={"reply": "x"}), scores, 0.2)

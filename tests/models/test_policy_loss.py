@@ -60,6 +60,40 @@ def test_what_a_judge_could_not_judge_is_out_of_the_mean() -> None:
     assert found.alike.tolist() == [False, True]
 
 
+@pytest.mark.parametrize("algorithm", RULES)
+def test_chance_is_not_divided_by_its_own_deviation(algorithm: str) -> None:
+    """Eight wrong replies whose counterfactual parts differ by less than a hundredth of what the right emotion is worth."""
+    torch.manual_seed(0)
+    chance = 0.1 + 0.1 * 0.05 * torch.randn(4, 8, dtype=torch.float64).clamp(-1, 1)
+    tiny = 0.1 + 1e-5 * torch.rand(4, 8, dtype=torch.float64)
+    for rewards in (chance, tiny):
+        found = advantages(rewards, divide=RULES[algorithm].divide)
+        assert found.alike.all()
+        assert found.advantages.abs().max() == 0
+    # What is more than chance counts; and one right reply among them does, whatever the others differ by.
+    chance[:, 0] += 1.0
+    found = advantages(chance, divide=True)
+    assert not found.alike.any()
+    assert (found.advantages[:, 0] > 2).all()
+    assert advantages(torch.tensor([[0.1, 0.13]]), divide=True).advantages.abs().min() > 0.5
+    assert advantages(torch.tensor([[0.1, 0.13]]), divide=True, tolerance=0.05).advantages.abs().max() == 0
+    # A reward that is not known has no part in it.
+    assert advantages(torch.tensor([[0.1, 0.105, torch.nan]]), divide=True).alike.all()
+
+
+def test_a_group_is_left_out_by_what_is_right_as_in_dapo() -> None:
+    """0 < right < G, equation 11, whatever else the reward is made of; what that gives stays an advantage."""
+    right = torch.tensor([[False] * 4, [True] * 4, [True, False, False, False], [False, False, True, True]])
+    beside = torch.tensor([0.0, 0.1, 0.05, 0.08], dtype=torch.float64)
+    rewards = right.double() + beside
+    rewards[3, 2:] = torch.nan
+    found = advantages(rewards, divide=True, right=right)
+    assert found.alike.tolist() == [True, True, False, True]
+    assert (found.advantages[:2].abs().amax(1) > 0.5).all()
+    rewards[1, 0] = torch.nan
+    assert advantages(rewards, divide=True, right=right).alike.tolist() == [True, True, False, True]
+
+
 # The four forms
 
 

@@ -68,6 +68,24 @@ def test_the_tiles_are_of_arms_and_name_the_ceiling_beside(run: Path) -> None:
     assert tile.about.endswith("; from the true triplet: 99.5")
 
 
+def test_the_tiles_say_every_set_and_its_ceiling(run: Path) -> None:
+    path = run / "table5" / "table5.json"
+    found = json.loads(path.read_text())
+    halves = {
+        name: copy.deepcopy({key: found[key] for key in ("references", "arms", "baselines")}) for name in ("heldout", "test")
+    }
+    for name, value in (("heldout", 61.0), ("test", 83.0)):
+        halves[name]["arms"]["ours"]["strict"]["emotion_acc"] = value
+        halves[name]["baselines"][TRIPLET_ONLY] = copy.deepcopy(found["arms"]["ours"])
+        halves[name]["baselines"][TRIPLET_ONLY]["strict"]["emotion_acc"] = value + 10
+    path.write_text(json.dumps(found | {"by_split": halves}))
+    sections = RunSections(run)
+    tiles = {fact.title: fact for fact in facts_of(sections.tables, sections.run.stages)}
+    assert "; heldout: 61.0; test: 83.0" in tiles["Emotion accuracy"].about
+    assert "heldout" not in tiles["Box IoU"].about
+    assert tiles["Linear probe, accuracy"].about.endswith("; from the true triplet: 93.0")
+
+
 def test_arms_are_explained_in_a_line_each(run: Path) -> None:
     path = run / "table5" / "table5.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "about": {"ours": "taught in <two> rounds"}}))

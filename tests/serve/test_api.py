@@ -26,7 +26,7 @@ from data_prep.grounding.transformers_backend import load_segmenter
 from emo_lightning.core.records import Mask
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.inference.text import as_text
-from emo_lightning.models.hearing import Hearing
+from emo_lightning.models.token_stream import TokenStreamer
 from emo_lightning.serve.settings import Limits
 from tests.data_prep.grounding.models import save_transformers_models
 from tests.patience import PATIENCE, wait_until
@@ -94,16 +94,16 @@ def test_a_stream_is_the_same_text_while_it_is_written(
     asked: dict[str, Any] = {"model": MODEL, "messages": message(pictures[1]), "response_format": {"type": kind}}
     whole = running.openai.chat.completions.create(**asked)
     client, seen = threading.Event(), threading.Event()
-    put = Hearing.put
+    put = TokenStreamer.put
 
-    def held(hearing: Hearing, value: torch.Tensor) -> None:
+    def held(streamer: TokenStreamer, value: torch.Tensor) -> None:
         # Half of the description is written; the rest has to wait for the client.
-        if hearing._rows and "Two red dogs" in model.collate.tokenizer.decode(hearing._rows[0]):
+        if streamer._rows and "Two red dogs" in model.collate.tokenizer.decode(streamer._rows[0]):
             seen.set()
             assert client.wait(PATIENCE), "what is written was not sent"
-        put(hearing, value)
+        put(streamer, value)
 
-    monkeypatch.setattr(Hearing, "put", held)
+    monkeypatch.setattr(TokenStreamer, "put", held)
     chunks = []
     for chunk in running.openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
         chunks.append(chunk)

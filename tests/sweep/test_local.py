@@ -301,7 +301,7 @@ def test_a_metric_that_is_no_number_is_a_failure() -> None:
     assert (run.status, run.metric) == ("failed", None)
     assert "des/val/loss is not finite: nan" in str(run.error)
     run.finish(0, {}, "des/val/loss", "")
-    assert "des/val/loss is not among its figures" in str(run.error)
+    assert "des/val/loss is not among its metrics" in str(run.error)
 
 
 def test_overrides_reach_interpolated_keys() -> None:
@@ -380,4 +380,4 @@ def test_shipped_sweeps_run(
         assert main(["sweep", f"{name}.yaml", "--local", "--count", "1", *words]) == 0, name
         found = json.loads((tmp_path / "runs" / tree["name"] / "results.json").read_text())
         assert found["settings"][0]["mean"] >= 0
-        assert any(key.startswith("probe/test/") for key in found["runs"][0]["figures"])
+        assert any(key.startswith("probe/test/") for key in found["runs"][0]["metrics"])

@@ -1,4 +1,4 @@
-"""A sweep on W&B: the words that its agent passes on, a run's figures in its file, and no server in one clear line."""
+"""A sweep on W&B: the words that its agent passes on, a run's metrics in its file, and no server in one clear line."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def test_trial_refuses_what_it_does_not_understand(capsys: pytest.CaptureFixture
 
 
 class Kept:
-    """Where a trial's figures go, in the place of W&B's run."""
+    """Where a trial's metrics go, in the place of W&B's run."""
 
     def __init__(self) -> None:
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.code: int | None = None
 
-    def log(self, figures: dict[str, float]) -> None:
+    def log(self, metrics: dict[str, float]) -> None:
         """As wandb.Run.log."""
-        self.figures |= figures
+        self.metrics |= metrics
 
     def finish(self, exit_code: int) -> None:
         """As wandb.Run.finish."""
@@ -117,7 +117,7 @@ def test_a_failed_run_is_a_failed_trial(
     assert trial(["e.yaml", json.dumps({"m.hed": 1})], lambda: kept) == 2
     assert kept.code == 2
     assert "unknown key hed; did you mean head?" in capfd.readouterr().err
-    assert not kept.figures
+    assert not kept.metrics
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from emo_lightning.data.batches import PairBatch
 from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.tasks.base import Task
 from emo_lightning.tasks.des import DESTask
+from emo_lightning.tasks.finite import Fault as Found
 from emo_lightning.tasks.finite import NotFiniteError, all_finite, not_finite
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
@@ -83,13 +84,20 @@ class Pairs(pl.LightningDataModule):
     train_dataloader = val_dataloader = _loader
 
 
-def fit(task: Line, out: Path, ranks: int = 1) -> Path:
-    """Train on the CPU with a checkpoint after every step; the file."""
-    saver = ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=1)
+def fit(task: Line, out: Path, ranks: int = 1, every: int = 1, validate: int = 6) -> Path:
+    """Train on the CPU with a checkpoint after every so many steps, and a validation; the file."""
+    saver = ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=every)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     more: dict[str, Any] = {"devices": ranks, "strategy": "ddp" if ranks > 1 else "auto", "use_distributed_sampler": False}
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, callbacks=[saver], default_root_dir=out, **more, **quiet
+        accelerator="cpu",
+        max_epochs=1,
+        val_check_interval=validate,
+        num_sanity_val_steps=0,
+        callbacks=[saver],
+        default_root_dir=out,
+        **more,
+        **quiet,
     )
     trainer.fit(task, datamodule=Pairs())
     return out / "last.ckpt"
@@ -98,7 +106,7 @@ def fit(task: Line, out: Path, ranks: int = 1) -> Path:
 MESSAGES = {
     "loss": r"step 3: the loss is nan\. Samples of this step: s6, s7\. The last checkpoint before it is kept",
     "gradient": r"step 3: 1 of 1 gradients are not finite, first: weight\. Samples of this step: s6, s7\.",
-    "weight": r"step 4: 1 of 1 weights are not finite, first: weight; they are not saved",
+    "weight": r"step 4: 1 of 1 weights are not finite, first: weight; they are not saved\. Samples of the step before: s6, s7\.",
     "val": r"step 6: the validation loss is nan\. Samples of this step: s6, s7\.",
 }
 
@@ -110,6 +118,14 @@ def test_training_stops_and_keeps_the_last_checkpoint_of_numbers(fault: Fault, t
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == (6 if fault == "val" else 3)
     assert bool(saved["state_dict"]["weight"].isfinite())
+
+
+@pytest.mark.parametrize("validate", [6, 4], ids=["in the next step", "in a validation"])
+def test_a_weight_that_is_found_later(validate: int, tmp_path: Path) -> None:
+    """Whatever is computed with it is no number: its samples are those that made it so."""
+    with pytest.raises(NotFiniteError, match=MESSAGES["weight"]):
+        fit(Line("weight"), tmp_path, every=3, validate=validate)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
 def every_rank_stops(out: Path) -> None:
@@ -134,7 +150,7 @@ def test_what_is_counted() -> None:
     assert not_finite([*named.items(), ("e", "text")]) == ["b", "d"]
     assert all_finite([])
     assert all_finite([torch.full((3,), 60000.0, dtype=torch.float16)])
-    many = str(NotFiniteError.at("x", [f"k{n}" for n in range(20)], 1))
+    many = str(NotFiniteError.at(Found("x", [f"k{n}" for n in range(20)]), 1))
     assert "k0, k1, k2, k3, k4, k5, k6, k7 and 12 more" in many
 
 

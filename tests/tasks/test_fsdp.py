@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.experiment.cut_short import watch
-from emo_lightning.experiment.saving import newest_checkpoint
+from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone
 from emo_lightning.models.sharding import is_sharded, shard
@@ -109,7 +109,7 @@ def terminated(tars: Path, model: Path, out: Path) -> None:
             callbacks=[Terminates(moment)],
         )
         watch(run, stage)
-        begun = newest_checkpoint(stage.out, stage.digest, [])
+        begun = newest_checkpoint(Checkpoints.of(stage))
         try:
             with ENDING.watched():
                 run.fit(task, datamodule=data(tars, batch_size=2, limit=13), ckpt_path=begun, weights_only=True)

@@ -1,4 +1,4 @@
-"""Several models on one suite: every scorer's figures with intervals, and gain and collapse against the untuned base."""
+"""Several models on one suite: every scorer's metrics with intervals, and gain and collapse against the untuned base."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SCORERS: Mapping[SuiteName, Callable[[Pairs], list[Scorer]]] = {
 }
 
 
-class FigureResult(Estimate):
-    """One figure, its value and interval in percent (correlations: -1 to 1)."""
+class MetricResult(Estimate):
+    """One metric, its value and interval in percent (correlations: -1 to 1)."""
 
     title: str
     topic: Topic
@@ -38,7 +38,7 @@ class ScorerResult(TypedDict):
     source: str
     """The module that holds its rules."""
     unreadable: int | None
-    figures: dict[str, FigureResult]
+    metrics: dict[str, MetricResult]
     collapse: NotRequired[Collapse]
     """Mean gain over the tasks out of the domain."""
     gains: NotRequired[dict[str, Difference]]
@@ -158,17 +158,17 @@ def _arm(
         "answered": answered,
         "missing": len(questions) - answered,
         "unknown": len(replies) - answered,
-        "scorers": {one.name: _figures(one, weights, places) for one in scorers},
+        "scorers": {one.name: _metrics(one, weights, places) for one in scorers},
         "notes": [note for one in scorers for note in one.notes],
     }
 
 
-def _figures(scorer: Scorer, weights: Array, places: Array) -> ScorerResult:
-    figures: dict[str, FigureResult] = {}
-    for key, (title, metric, of, topic) in scorer.figures.items():
+def _metrics(scorer: Scorer, weights: Array, places: Array) -> ScorerResult:
+    metrics: dict[str, MetricResult] = {}
+    for key, (title, metric, of, topic) in scorer.metrics.items():
         found = estimate(metric, weights, _images(places, of))
-        figures[key] = {**found, "title": title, "topic": topic, "items": int(of.sum())}
-    return {"source": scorer.source, "unreadable": scorer.unreadable, "figures": figures}
+        metrics[key] = {**found, "title": title, "topic": topic, "items": int(of.sum())}
+    return {"source": scorer.source, "unreadable": scorer.unreadable, "metrics": metrics}
 
 
 def _images(places: Array, of: Flags) -> int:

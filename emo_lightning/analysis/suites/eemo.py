@@ -19,7 +19,7 @@ _KEYS = {"Yes-or-No": "yes-no", "What/How": "what-how"}
 def scorers(pairs: Pairs) -> list[Scorer]:
     """Those that have something to score in these questions and replies."""
     found = [by_authors(pairs), by_emobserver(pairs), by_eemo_logic(pairs), by_own(pairs)]
-    return [one for one in found if one.figures]
+    return [one for one in found if one.metrics]
 
 
 def by_authors(pairs: Pairs) -> Scorer:
@@ -119,7 +119,7 @@ def _pooled(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None:
 
 
 def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None:
-    """Descriptions by their judgements, of one image and of two; a reply that was judged less often than five times has no figure."""
+    """Descriptions by their judgements, of one image and of two; a reply that was judged less often than five times has no value."""
     open_ended = of_tasks(pairs, DESCRIPTION) & among
     judged = flags([len(reply.judgements) == eemo_bench.JUDGEMENTS for _, reply in pairs]) & open_ended
     scores = np.array([eemo_bench.description_score(reply.judgements) for _, reply in pairs])
@@ -129,7 +129,7 @@ def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None
     lacking = int((open_ended & ~judged & flags([bool(reply.judgements) for _, reply in pairs])).sum())
     if lacking:
         found.notes.append(
-            f"{found.name}: {lacking} descriptions have fewer than {eemo_bench.JUDGEMENTS} judgements, and no figure"
+            f"{found.name}: {lacking} descriptions have fewer than {eemo_bench.JUDGEMENTS} judgements, and no value"
         )
 
 

@@ -20,7 +20,7 @@ def by_emobserver(pairs: Pairs) -> Scorer:
     said = [emobserver.verdict(reply.text) for _, reply in pairs]
     right = flags([emobserver.verdict_is_right(v, asked.truth) for v, (asked, _) in zip(said, pairs, strict=True)])
     found = Scorer("EmObserver", emobserver.__name__, right, every(pairs), unreadable=said.count("C"))
-    _figures(found, pairs, right, flags([v == "A" for v in said]), flags([v == "C" for v in said]))
+    _add_metrics(found, pairs, right, flags([v == "A" for v in said]), flags([v == "C" for v in said]))
     return found
 
 
@@ -29,11 +29,11 @@ def by_own(pairs: Pairs) -> Scorer:
     said = [own.verdict(reply.text) for _, reply in pairs]
     right = flags([v == asked.truth.strip().lower() for v, (asked, _) in zip(said, pairs, strict=True)])
     found = Scorer("ours", own.__name__, right, every(pairs), unreadable=said.count(None))
-    _figures(found, pairs, right, flags([v == "correct" for v in said]), flags([v is None for v in said]))
+    _add_metrics(found, pairs, right, flags([v == "correct" for v in said]), flags([v is None for v in said]))
     return found
 
 
-def _figures(found: Scorer, pairs: Pairs, right: Flags, positive: Flags, given_up: Flags) -> None:
+def _add_metrics(found: Scorer, pairs: Pairs, right: Flags, positive: Flags, given_up: Flags) -> None:
     whole_suite = every(pairs)
     found.add("total", "total", share(right, whole_suite), whole_suite)
     for name in CLASSES:

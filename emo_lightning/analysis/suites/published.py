@@ -1,4 +1,4 @@
-"""Figures that others have published on the suites, each with who scored it and where it stands: `published.yaml` beside this file."""
+"""Values that others have published on the suites, each with who scored it and where it stands: `published.yaml` beside this file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("published.yaml")
 
 
 SEEN = "at the source"
-"""Of figures that were read where they were published."""
+"""Of values that were read where they were published."""
 
 
 class _Given(BaseModel):
@@ -25,7 +25,7 @@ class PublishedModel(_Given):
     """One model of a table."""
 
     model: str
-    figures: dict[str, float]
+    values: dict[str, float]
     """By the keys of the suite's scorers; percent, correlations -1 to 1."""
     base: str | None = None
     """Model of the same table that it was fine-tuned from."""
@@ -43,14 +43,14 @@ class PublishedTable(_Given):
     """How they were drawn."""
     models: tuple[PublishedModel, ...]
     read: str = SEEN
-    """Where the figures were read."""
+    """Where the values were read."""
 
     def gain(self, model: PublishedModel, key: str) -> float | None:
-        """Its figure minus its base's; None where one of them is not published."""
+        """Its value minus its base's; None where one of them is not published."""
         base = next((one for one in self.models if one.model == model.base), None)
-        if base is None or key not in model.figures or key not in base.figures:
+        if base is None or key not in model.values or key not in base.values:
             return None
-        return model.figures[key] - base.figures[key]
+        return model.values[key] - base.values[key]
 
 
 @cache

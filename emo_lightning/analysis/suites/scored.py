@@ -1,4 +1,4 @@
-"""One scorer's figures on one model's replies."""
+"""One scorer's metrics on one model's replies."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Pairs: TypeAlias = Sequence[tuple[Asked, Reply]]
 Topic = Literal["accuracy", "calibration", "intensity"]
 
 
-class Figure(NamedTuple):
-    """One figure."""
+class ScoredMetric(NamedTuple):
+    """One metric of one scorer."""
 
     title: str
     metric: Metric
@@ -38,15 +38,15 @@ class Scorer:
     """(N,): by it; of questions that it does not score, false."""
     scores: Flags
     """(N,): the questions that it calls right or wrong."""
-    figures: dict[str, Figure] = field(default_factory=dict)
+    metrics: dict[str, ScoredMetric] = field(default_factory=dict)
     unreadable: int | None = None
     """Replies from which it reads nothing; None where it always reads something."""
     notes: list[str] = field(default_factory=list)
 
     def add(self, key: str, title: str, metric: Metric, of: Flags, topic: Topic = "accuracy") -> Metric:
-        """Keep a figure, unless no question is of it; returns its metric."""
+        """Keep a metric, unless no question is of it; returns it."""
         if of.any():
-            self.figures[key] = Figure(title, metric, of, topic)
+            self.metrics[key] = ScoredMetric(title, metric, of, topic)
         return metric
 
 

@@ -39,15 +39,15 @@ FILE = "submission.yaml"
 RULES = (
     "Every question of the suite is answered once; a question without a reply counts as wrong.",
     "Replies are the model's own words, whole, as it gave them. No scorer's reading of them, and nobody's correction.",
-    "How they were drawn is said: greedy, or sampled and at what temperature. Published figures of these suites are of one sample at temperature "
-    "0.7, so that another sample has other figures.",
+    "How they were drawn is said: greedy, or sampled and at what temperature. Published values of these suites are of one sample at temperature "
+    "0.7, so that another sample has other values.",
     "With which prompts is said: the suite's, or others.",
     "Every image that the model was trained on, in any round, is listed by the SHA-256 of its file. Who does not list them stands on the page "
     "with “not known”, and is not ranked.",
     "No image of the suite may be among them. EmObserver is trained on images of EmoSet's test split and is scored on it: such a row stands on "
     "the page with the number of images it has seen, and is not ranked.",
     "A fine-tuned model names the untuned one, which is submitted too: its collapse is measured against it.",
-    "Every figure is given by each scorer apart. Rows are ordered by ours, and rows by two scorers are never compared.",
+    "Every value is given by each scorer apart. Rows are ordered by ours, and rows by two scorers are never compared.",
 )
 """Of submission."""
 
@@ -128,7 +128,7 @@ def read_submission(folder: Path, questions: Mapping[SuiteName, Sequence[Asked]]
     replies = read_replies(form.suite, _inside(path, form.replies), questions[form.suite])
     trained = None
     if form.trained_on is not None:
-        trained = frozenset[str]().union(*(_sums(_inside(path, one)) for one in form.trained_on))
+        trained = frozenset[str]().union(*(_digests(_inside(path, one)) for one in form.trained_on))
     return Submission(Path(folder), form.name, form.suite, replies, form.decoding, form.prompts, trained, form.base)
 
 
@@ -141,7 +141,7 @@ def _inside(path: Path, name: str) -> Path:
     return found
 
 
-def _sums(path: Path) -> set[str]:
+def _digests(path: Path) -> set[str]:
     """SHA-256 sums of a list, or of the images of tars and records."""
     if path.suffix.lower() not in (".sha256", ".txt"):
         return trained_images(References.load([path]).records)

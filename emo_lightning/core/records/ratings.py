@@ -63,9 +63,9 @@ class Votes(_Model):
             raise ValueError(msg)
         if self.choices is None:
             return self
-        told = Counter(word for chosen in self.choices for word in chosen)
-        if {word: count for word, count in self.counts.items() if count} != told:
-            msg = f"votes.counts are {dict(self.counts)}; the choices add up to {dict(told)}"
+        counted = Counter(word for chosen in self.choices for word in chosen)
+        if {word: count for word, count in self.counts.items() if count} != counted:
+            msg = f"votes.counts are {dict(self.counts)}; the choices add up to {dict(counted)}"
             raise ValueError(msg)
         if self.raters not in (None, len(self.choices)):
             msg = f"votes.raters is {self.raters}; there are choices of {len(self.choices)}"

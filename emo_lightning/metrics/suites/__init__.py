@@ -1,6 +1,6 @@
-"""How suites of questions on emotion are scored: by the rules of whoever published figures on them, and by ours.
+"""How suites of questions on emotion are scored: by the rules of whoever published values on them, and by ours.
 
-The rules disagree, so that the same replies have other figures by each (EEmo-Bench, GPT-4o, questions on pairs, What/How: 61.5 and 36.9). Every
+The rules disagree, so that the same replies have other values by each (EEmo-Bench, GPT-4o, questions on pairs, What/How: 61.5 and 36.9). Every
 module here is one source; no rule is used in the name of another. Rules were written down from the sources as they stood at the commits
 that `docs/how-to/suites.md` names, and written anew here.
 

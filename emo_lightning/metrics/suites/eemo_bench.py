@@ -2,7 +2,7 @@
 
 How they read a reply to a question of perception is not published. Their released predictions hold, beside every reply, the verdict (0 or
 1) and whether the question is invalid. Without the invalid questions those verdicts give their table to the last digit. So by this scorer
-there is a figure only for predictions that bring verdicts along.
+there is a value only for predictions that bring verdicts along.
 """
 
 from __future__ import annotations

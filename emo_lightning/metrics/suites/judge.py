@@ -2,7 +2,7 @@
 
 They give the judge the question, the reply and the right answer, and ask for 2 (matches wholly or almost), 1 (in part) or 0 (not at all, or no
 answer), by completeness, accuracy and relevance; other words for emotions than the seven are no mistake. They ask DeepSeek five times, and add up
-(README of workerred/EEmo-Bench at e10bfa9, which has no licence: the words here are ours). Another judge, and other words, give other figures.
+(README of workerred/EEmo-Bench at e10bfa9, which has no licence: the words here are ours). Another judge, and other words, give other values.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class RowAttention(Qwen2_5_VLAttention):
         hidden_states: Tensor,
         *arguments: Any,  # noqa: ANN401 - transformers'
         samples: Samples | None = None,
-        asking: Ends | None = None,
+        queries: Ends | None = None,
         **options: Any,  # noqa: ANN401 - transformers'
     ) -> tuple[Tensor, Tensor | None]:
         """As transformers', where samples stand in a row and nothing is kept of them.
@@ -43,30 +43,30 @@ class RowAttention(Qwen2_5_VLAttention):
             hidden_states: (1, T, H) after the norm.
             *arguments: of transformers' own.
             samples: of the row; transformers computes where there are none.
-            asking: the tokens that alone ask; None: all of them.
+            queries: the tokens whose queries alone are computed; None: all of them.
             **options: of transformers' own: `position_embeddings`, (1, T, d) each, or (3, 1, T, d) before they are joined; and
                 `past_key_values`, with which transformers computes.
 
         Returns:
-            (1, T, H), or (1, E, H) of the E that ask; and None for the weights.
+            (1, T, H), or (1, E, H) of the E `queries`; and None for the weights.
         """
         if samples is None or options.get("past_key_values") is not None:
             whole: dict[str, Any] = {"samples": samples, **options}
             return cast("tuple[Tensor, Tensor | None]", super().forward(hidden_states, *arguments, **whole))
-        asks = hidden_states if asking is None else hidden_states.index_select(1, asking.places)
+        queried = hidden_states if queries is None else hidden_states.index_select(1, queries.places)
         query, key, value = (
             of(states)[0].unflatten(-1, (-1, self.head_dim))
-            for of, states in ((self.q_proj, asks), (self.k_proj, hidden_states), (self.v_proj, hidden_states))
+            for of, states in ((self.q_proj, queried), (self.k_proj, hidden_states), (self.v_proj, hidden_states))
         )
         cos, sin = self._turns(options["position_embeddings"])
         key = turned(key, cos, sin)
-        if asking is not None:
-            cos, sin = cos.index_select(0, asking.places), sin.index_select(0, asking.places)
+        if queries is not None:
+            cos, sin = cos.index_select(0, queries.places), sin.index_select(0, queries.places)
         found = attention.attend(
             turned(query, cos, sin),
             key,
             value,
-            samples if asking is None else asking.samples,
+            samples if queries is None else queries.samples,
             causal=True,
             dropout=float(self.attention_dropout or 0.0) if self.training else 0.0,
             scaling=self.scaling,
@@ -105,7 +105,7 @@ class RowLayer(Qwen2_5_VLDecoderLayer):
         if ends is None:
             return super().forward(hidden_states, *arguments, **options)
         normed = self.input_layernorm(hidden_states)
-        found: Tensor = self.self_attn(normed, *arguments, asking=ends, **options)[0]
+        found: Tensor = self.self_attn(normed, *arguments, queries=ends, **options)[0]
         states = hidden_states.index_select(1, ends.places) + found
         more: Tensor = self.mlp(self.post_attention_layernorm(states))
         return states + more

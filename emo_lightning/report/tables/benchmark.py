@@ -1,4 +1,4 @@
-"""What `benchmark` found, as tables and notes for the terminal and the report: every figure under the name of its scorer."""
+"""What `benchmark` found, as tables and notes for the terminal and the report: every value under the name of its scorer."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ _TOPICS = {"accuracy": "Accuracy", "calibration": "Calibration", "intensity": "V
 
 
 def benchmark_page(result: Result) -> Page:
-    """What `benchmark` returned, as tables beside the published figures."""
+    """What `benchmark` returned, as tables beside the published values."""
     suite: SuiteName = result["suite"]
     out = ", ".join(result["out_of_domain"]) or "none of its tasks"
     text = (
         f"{TITLES[suite]}: {result['questions']:,} questions on {result['images']:,} images or pairs. Out of the domain: {out}. Every row is "
-        "by the scorer that it names, and figures by two scorers are no more comparable than those of two suites. Intervals: 95 %, "
+        "by the scorer that it names, and values by two scorers are no more comparable than those of two suites. Intervals: 95 %, "
         "bootstrap over images."
     )
     tables = [models_table(result), *(table for name in result["arms"] for table in arm_tables(result, name))]
@@ -63,9 +63,9 @@ def benchmark_page(result: Result) -> Page:
 
 
 def arm_tables(result: Result, name: str) -> list[Table]:
-    """Every figure of one model: a table a topic, and what it gained over its base."""
+    """Every metric of one model: a table a topic, and what it gained over its base."""
     arm = result["arms"][name]
-    found = [_figures(name, arm, topic, title) for topic, title in _TOPICS.items()]
+    found = [_metrics(name, arm, topic, title) for topic, title in _TOPICS.items()]
     found.append(_gains(name, arm, result["bases"].get(name, "")))
     return [table for table in found if table is not None]
 
@@ -90,7 +90,7 @@ def models_table(result: Result) -> Table:
     sources = "; ".join(f"{table.scorer}: {table.source} (replies {table.replies})" for table in published(suite))
     note = (
         "Collapse: accuracy on the tasks out of the domain minus the untuned base's, mean over tasks (positive is good). An empty cell: that "
-        f"scorer does not give this figure, or nobody has published it. Published figures have no intervals. They are from: {sources}."
+        f"scorer does not give this value, or nobody has published it. Published values have no intervals. They are from: {sources}."
     )
     head = [(one.key, one.title) for one in shown]
     return Table(
@@ -111,26 +111,26 @@ def _is_known(result: Result, key: str) -> bool:
 
 
 def own_cell(found: Result, key: str) -> Cell:
-    """What one scorer says of one model, by the key of a figure, or `collapse`; None where it does not say."""
+    """What one scorer says of one model, by the key of a metric, or `collapse`; None where it does not say."""
     if key == "collapse":
         gain = found.get("collapse")
         return None if gain is None else spread(gain["difference"], gain["interval"])
-    figure = found["figures"].get(key)
-    return None if figure is None else _spread(figure)
+    metric = found["metrics"].get(key)
+    return None if metric is None else _spread(metric)
 
 
 def _published(table: PublishedTable, model: PublishedModel, key: str) -> Cell:
-    return table.gain(model, "ood-ver") if key == "collapse" else model.figures.get(key)
+    return table.gain(model, "ood-ver") if key == "collapse" else model.values.get(key)
 
 
-def _spread(figure: Result) -> Spread:
-    return Spread(figure["value"], figure["low"], figure["high"])
+def _spread(metric: Result) -> Spread:
+    return Spread(metric["value"], metric["low"], metric["high"])
 
 
-def _figures(name: str, arm: Result, topic: str, title: str) -> Table | None:
-    """All figures of one model of one topic: a row a figure, a column a scorer."""
+def _metrics(name: str, arm: Result, topic: str, title: str) -> Table | None:
+    """All metrics of one model of one topic: a row a metric, a column a scorer."""
     by_scorer = {
-        scorer: {one["title"]: (key, one) for key, one in found["figures"].items() if one["topic"] == topic}
+        scorer: {one["title"]: (key, one) for key, one in found["metrics"].items() if one["topic"] == topic}
         for scorer, found in arm["scorers"].items()
     }
     by_scorer = {scorer: found for scorer, found in by_scorer.items() if found}
@@ -144,7 +144,7 @@ def _figures(name: str, arm: Result, topic: str, title: str) -> Table | None:
     return Table(
         f"benchmark-{topic}/{name}",
         f"{title}: {name}",
-        columns("figure", "questions", *by_scorer),
+        columns("metric", "questions", *by_scorer),
         rows,
         _ABOUT[topic],
         row_keys=list(named.values()),

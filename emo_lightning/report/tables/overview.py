@@ -23,6 +23,9 @@ METRICS = {
 BLIND, CEILING, AHEAD, NOBODY = "without looking", "from the true triplet", "ahead of all others", "no arm"
 """Titles of the last rows, and what stands where intervals leave no arm ahead."""
 
+SPLITS = "overview-table5-splits"
+"""Key of the table of emotions by set."""
+
 _NOTE = (
     "Times 100, {images} images; in brackets: 95 % intervals. Emotion, subject, triplet (background, attribute and subject): share of images in "
     "which it is named rightly. Intensity: agreement on the scale of 1 to 10 (quadratic kappa; chance is 0). Box: overlap with the true box "
@@ -96,7 +99,7 @@ def _by_split(found: Result) -> Iterator[Table]:
         names.append("ceiling")
     known = [name for name in SET_TITLES if name in splits]
     yield Table(
-        "overview-table5-splits",
+        SPLITS,
         "Emotions that are said rightly, by set",
         columns(("arm", "Arm"), *((split, f"{split} ({one['references']:,} images)") for split, one in splits.items())),
         rows,

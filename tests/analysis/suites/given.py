@@ -1,4 +1,4 @@
-"""Questions and replies of suites, made up so that their figures are known."""
+"""Questions and replies of suites, made up so that their metrics are known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every scorer's figures on made-up replies: the published ones where they follow from counts, and how the scorers differ."""
+"""Every scorer's metrics on made-up replies: the published ones where they follow from counts, and how the scorers differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.core.suites.trees import mvei as mvei_row
 
 def values(found: ScorerResult) -> dict[str, float | None]:
     """Key -> value, to two digits."""
-    return {key: None if one["value"] is None else round(one["value"], 2) for key, one in found["figures"].items()}
+    return {key: None if one["value"] is None else round(one["value"], 2) for key, one in found["metrics"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_one_file_of_replies_has_two_published_figures_out_of_the_domain(
     for task, (accuracy, _) in EMOCALIBER.items():
         assert emocaliber[task] == emobserver[task] == accuracy
     # EmoCaliber's README pools, its paper takes the mean of tasks.
-    tables = {table.scorer: table.models[0].figures for table in published("vecbench")}
+    tables = {table.scorer: table.models[0].values for table in published("vecbench")}
     assert emocaliber["ood-ver"] == tables["EmoCaliber"]["ood-ver"] == 59.16
     # Of rounded accuracies: 50.36 of whole ones.
     assert tables["EmoCaliber's paper (means of tasks)"]["ood-ver"] == 50.37 == round((29.26 + 41.94 + 79.90) / 3, 2)
@@ -81,7 +81,7 @@ def test_f1_and_calibration(caliber: tuple[list[Asked], dict[str, Reply], Benchm
     assert emocaliber["ood-ver-ece"] == pytest.approx(0.5916 * 20 + 0.4084 * 60, abs=0.01)
     assert emocaliber["ood-ver-auroc"] == ours["ood-ver-auroc"] == 100.0
     assert emocaliber["ood-ver-coverage"] == 100.0
-    interval = scorers["ours"]["figures"]["FI-8"]
+    interval = scorers["ours"]["metrics"]["FI-8"]
     assert interval["low"] is not None
     assert interval["high"] is not None
     assert interval["low"] < 69.7 < interval["high"]
@@ -95,7 +95,7 @@ def test_nothing_read_is_unknown_or_the_first_candidate_or_none() -> None:
     assert [values(found[name])["FI-8"] for name in ("EmoCaliber", "EmObserver", "ours")] == [0.0, 50.0, 0.0]
     assert [found[name]["unreadable"] for name in ("EmoCaliber", "EmObserver", "ours")] == [10, None, 10]
     # No mean is of other tasks than its name says.
-    assert "id-ver" not in found["ours"]["figures"]
+    assert "id-ver" not in found["ours"]["metrics"]
 
 
 def test_a_confidence_that_is_no_number_leaves_the_groups() -> None:
@@ -223,14 +223,14 @@ def test_published_tables_have_the_keys_of_the_scorers() -> None:
     }
     for suite, keys in known.items():
         for table in published(suite):
-            assert all(model.figures.keys() <= keys for model in table.models)
+            assert all(model.values.keys() <= keys for model in table.models)
     (table,) = published("eemo_bench")
     assert len(table.models) == 20
     for model in table.models:
-        kinds = [model.figures[f"single-{kind}"] for kind in ("yes-no", "what-how")]
-        assert model.figures["single-overall"] == pytest.approx(np.mean(kinds), abs=0.011)
+        kinds = [model.values[f"single-{kind}"] for kind in ("yes-no", "what-how")]
+        assert model.values["single-overall"] == pytest.approx(np.mean(kinds), abs=0.011)
     gpt = next(model for model in table.models if model.model == "GPT-4o")
-    assert (gpt.figures["pair-what-how"], gpt.figures["ranking"], gpt.figures["description"]) == (61.49, 65.67, 70.0)
+    assert (gpt.values["pair-what-how"], gpt.values["ranking"], gpt.values["description"]) == (61.49, 65.67, 70.0)
 
 
 def test_files_of_replies(tmp_path: Path) -> None:

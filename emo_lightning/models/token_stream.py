@@ -7,19 +7,19 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-Heard: TypeAlias = Callable[[list[list[int]]], None]
+OnTokens: TypeAlias = Callable[[list[list[int]]], None]
 """Is told all tokens that have been written so far, a list for each row; of a row that has ended, padding follows."""
 
 
-class Hearing:
+class TokenStreamer:
     """A streamer, by what it does: `generate` asks for no more than these two methods.
 
     Args:
-        heard: told after every token.
+        on_tokens: told after every token.
     """
 
-    def __init__(self, heard: Heard) -> None:
-        self._heard = heard
+    def __init__(self, on_tokens: OnTokens) -> None:
+        self._on_tokens = on_tokens
         self._rows: list[list[int]] | None = None
 
     def put(self, value: Tensor) -> None:
@@ -29,7 +29,7 @@ class Hearing:
             return
         for row, token in zip(self._rows, value.flatten().tolist(), strict=True):
             row.append(token)
-        self._heard(self._rows)
+        self._on_tokens(self._rows)
 
     def end(self) -> None:
         """Nothing more comes."""

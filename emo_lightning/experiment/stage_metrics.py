@@ -1,4 +1,4 @@
-"""A stage's figures as one flat mapping: the numbers of its results, and the last value of each column that was logged."""
+"""A stage's metrics as one flat mapping: the numbers of its results, and the last value of each column that was logged."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BOOKS = {"stage.json", _PAGE}
 """JSON in a stage's folder that is not read as results; a page is, where a stage wrote nothing else."""
 
 
-def stage_figures(folder: Path) -> dict[str, float]:
-    """All figures of a stage's folder: numbers of its JSON files, and the last value of each column that was logged.
+def stage_metrics(folder: Path) -> dict[str, float]:
+    """All metrics of a stage's folder: numbers of its JSON files, and the last value of each column that was logged.
 
-    A list in a JSON is left out (a curve or a matrix is no figure to order runs by). Of a stage that wrote a `page.json` and no
+    A list in a JSON is left out (a curve or a matrix is no metric to order runs by). Of a stage that wrote a `page.json` and no
     other result, the numbers of its tables are taken, as TABLE/ROW/COLUMN by their keys. Values may be NaN.
 
     Raises:

@@ -11,7 +11,7 @@ from emo_lightning.analysis.probe_predictions import read_arm
 from emo_lightning.analysis.references import References, by_id
 from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.analysis.table6_intervals import table6_estimates
-from emo_lightning.analysis.unlike import UnlikeFigures
+from emo_lightning.analysis.unlike import UnlikeRates
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.model_folders import SHIPPED
@@ -22,7 +22,7 @@ from emo_lightning.report.run_folder import RunFolder, Settings, StageFolder
 _ARM = "model"
 
 
-class DataFigures(TypedDict):
+class TrainingData(TypedDict):
     """One data set that the backbone was fine-tuned on."""
 
     name: str
@@ -32,7 +32,7 @@ class DataFigures(TypedDict):
     licences: dict[str, int]
 
 
-class ModelFigures(TypedDict):
+class ModelResults(TypedDict):
     """JSON-ready; what the run has not measured is empty."""
 
     table5: dict[str, dict[str, Estimate]]
@@ -47,9 +47,9 @@ class ModelFigures(TypedDict):
     """Of the probe: fitted on its validation images, measured on the others."""
     collapse: dict[str, object] | None
     """Mean gain over the base out of the domain, in points."""
-    unlike: UnlikeFigures | None
+    unlike: UnlikeRates | None
     """How well images that are unlike the training's are told; None where the folder cannot tell them."""
-    data: list[DataFigures]
+    data: list[TrainingData]
     notes: list[str]
     """What could not be read."""
 
@@ -59,7 +59,7 @@ def bundle_stages(run: RunFolder) -> list[StageFolder]:
     return [stage for stage in run.stages if stage.kind == "bundle"]
 
 
-def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
+def model_results(run: RunFolder, bundle: StageFolder) -> ModelResults:
     """Everything that the run says of one of its models, but for `unlike`; what is missing is noted.
 
     Args:
@@ -180,7 +180,7 @@ def _collapse(run: RunFolder, backbone: str) -> dict[str, object] | None:
     return None
 
 
-def _data(run: RunFolder, backbone: str) -> Iterator[DataFigures]:
+def _data(run: RunFolder, backbone: str) -> Iterator[TrainingData]:
     """The exports that the backbone, and what it was started from, were fine-tuned on."""
     seen: set[Path] = set()
     for stage in _trainings(run, backbone):
