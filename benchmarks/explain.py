@@ -12,17 +12,19 @@ end before --max-new-tokens, and images of the drawn world.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
 from PIL import Image
 
+from benchmarks.command import command_line, write_json
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Question
 from emo_lightning.inference.bundle import Bundle, write_bundle
@@ -98,8 +100,7 @@ def rates(ways: dict[str, Callable[[], Said]], rounds: int, images: int) -> dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few images and words, one round: does it run?")
+    parser = command_line(__doc__, "few images and words, one round: does it run?")
     parser.add_argument("--model", type=Path, help="folder of a model")
     parser.add_argument("--images", nargs="+", help="for --model: files, folders, tars")
     parser.add_argument("--device", default="cpu")
@@ -108,7 +109,6 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--hidden", type=int, default=128, help="width of the random model")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.quick:
         args.count, args.max_new_tokens, args.rounds, args.hidden = 6, 6, 1, 64
@@ -128,16 +128,10 @@ def main() -> None:
         found = rates(ways, args.rounds, len(given))
     for name, rate in found.items():
         print(f"{name:<6} {rate:10.2f} images/s")
-    result = {
-        **found,
-        "ratio": found["ours"] / found["peer"],
-        "images": len(given),
-        "batch_size": batch,
-        "max_new_tokens": tokens,
-    }
-    print(f"ratio  {result['ratio']:10.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    ratio = found["ours"] / found["peer"]
+    print(f"ratio  {ratio:10.2f}")
+    result = {"images": len(given), "batch_size": batch, "max_new_tokens": tokens}
+    write_json(args.json, "one image and one question at a time", ratio, {**found, **result})
 
 
 if __name__ == "__main__":

@@ -10,17 +10,19 @@ is NumPy's time over the index's.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import command_line, write_json
 from emo_lightning.core.records import EMOTIONS, Reference
 from emo_lightning.metrics.neighbours import recall
 from emo_lightning.search import Filters, SearchIndex
@@ -96,12 +98,10 @@ def rows_of(index: SearchIndex, question: Array, where: Filters | None = None) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few and short vectors: does it run?")
+    parser = command_line(__doc__, "few and short vectors: does it run?")
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=1024)
     parser.add_argument("--queries", type=int, default=200, help="of each kind")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.quick:
         args.vectors, args.dim, args.queries = 600, 32, 5
@@ -126,8 +126,9 @@ def main() -> None:
     }
     for name, value in result.items():
         print(f"{name:<22} {value if value is None else round(value, 3)}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    ratio = result["ratio"]
+    assert ratio is not None
+    write_json(args.json, "NumPy comparing all of them", ratio, result)
 
 
 def compared(index: SearchIndex, planted: Planted, vectors: Array, count: int) -> dict[str, float | None]:

@@ -18,11 +18,11 @@ as the machine gives them. `ratio` is then `perf/data_wait`, the share of the ti
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
 import statistics
+import sys
 import tarfile
 import tempfile
 import threading
@@ -30,6 +30,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
@@ -39,6 +41,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.command import command_line, write_json
 from data_prep.export import write_shards
 from emo_lightning.core.emotions import EMOTIONS
 from emo_lightning.core.images import encoded
@@ -262,19 +265,16 @@ def training_wait(samples: int, steps: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
+    parser = command_line(__doc__, "few samples, one round: that it runs, not how fast")
     parser.add_argument("--wait", action="store_true", help="how long a training of the tiny model waits for these pictures")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=100, help="of the training of --wait")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.wait:
         perf = training_wait(*((48, 2) if given.quick else (given.samples, given.steps)))
         print(f"waiting for data {perf['data_wait']:.2%} of the time, {perf['images_per_s']:.0f} images/s")
-        if given.json:
-            given.json.write_text(json.dumps({"ratio": perf["data_wait"], **perf}, indent=1) + "\n", encoding="utf-8")
+        write_json(given.json, "the time that the training takes", perf["data_wait"], perf)
         return
     found = measure(*((48, 1) if given.quick else (given.samples, given.rounds)))
     rates = found["samples_per_s"]
@@ -283,8 +283,7 @@ def main() -> None:
         f"webdataset {rates['webdataset']:.0f} (ratio {found['webdataset']:.2f}), webdataset that resizes as ours does "
         f"{rates['webdataset_resizing_as_ours']:.0f} (ratio {found['webdataset_resizing_as_ours']:.2f})"
     )
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(given.json, "two threads that only read and decode", found["ratio"], found)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,15 @@ their table that follows from the files: what they print, what our scorer of the
 the same replies give; and in how many questions these two readings agree with their verdict. `ratio` is the share of their values that
 are met within 0.01, which is what rounding leaves of a mean of two rounded values.
 
-    python benchmarks/published_replies.py FOLDER [--quick] [--json FILE]
+    python benchmarks/published_replies.py --replies FOLDER [--quick] [--json FILE]
 
 `--quick` without a folder makes a small file in that layout, with values that are known.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import re
 import tempfile
 from collections import defaultdict
@@ -24,6 +24,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from benchmarks.command import command_line, write_json
 from emo_lightning.analysis.suites.asked import CHOICES
 from emo_lightning.analysis.suites.benchmark import benchmark
 from emo_lightning.analysis.suites.eemo import scorers
@@ -75,9 +76,8 @@ class Line(TypedDict):
 
 
 class Found(TypedDict):
-    """What is written to --json."""
+    """What is written to --json beside the ratio."""
 
-    ratio: float
     values: int
     largest_difference: float
     lines: list[Line]
@@ -113,8 +113,8 @@ def score(files: list[Path], model: str, expected: Mapping[str, float]) -> tuple
     return lines, same
 
 
-def compare(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> Found:
-    """Every model of which the folder has files, beside its published values."""
+def compare(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> tuple[float, Found]:
+    """Every model of which the folder has files, beside its published values; and the share of these that are met."""
     files: defaultdict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*.json")):
         if (name := _FILE.fullmatch(path.name)) is not None:
@@ -135,8 +135,7 @@ def compare(folder: Path, tables: Mapping[str, Mapping[str, float]]) -> Found:
         lines += more
     gaps = [abs(line["published"] - line["again"]) for line in lines]
     met = [gap <= WITHIN + 1e-9 for gap in gaps]
-    return {
-        "ratio": sum(met) / len(met) if met else 0.0,
+    return sum(met) / len(met) if met else math.nan, {
         "values": len(lines),
         "largest_difference": max(gaps, default=0.0),
         "lines": lines,
@@ -164,7 +163,7 @@ def make(folder: Path) -> dict[str, dict[str, float]]:
     return {_MADE: {"pair-yes-no": yes_no, "pair-what-how": what_how, "pair-overall": (yes_no + what_how) / 2}}
 
 
-def show(found: Found) -> None:
+def show(ratio: float, found: Found) -> None:
     """Print a line a metric."""
     for line in found["lines"]:
         others = "  ".join(f"{name} {'–' if value is None else f'{value:.2f}'}" for name, value in line["readings"].items())
@@ -174,30 +173,29 @@ def show(found: Found) -> None:
     for reason in found["not_read"]:
         print(f"not read: {reason}")
     print(
-        f"{found['ratio']:.3f} of {found['values']} published values are met within {WITHIN}; largest difference {found['largest_difference']:.4f}"
+        f"{ratio:.3f} of {found['values']} published values are met within {WITHIN}; largest difference {found['largest_difference']:.4f}"
     )
 
 
 def main() -> None:
     """Compare, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="folder with the published files, at any depth")
-    parser.add_argument("--quick", action="store_true", help="a small file of made-up replies: does it run?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write what was found to this file")
-    given = parser.parse_args()
-    if (given.folder is None) != given.quick:
-        parser.error("give either a folder of the published files, or --quick")
-    if given.quick:
+    parser = command_line(__doc__, "a small file of made-up replies, where no folder is given: that it runs")
+    parser.add_argument("--replies", type=Path, metavar="FOLDER", help="folder with the published files, at any depth")
+    args = parser.parse_args()
+    if args.replies is None and not args.quick:
+        parser.error("--replies names the folder of the published files, which are not part of this project")
+    if args.replies is None:
         with tempfile.TemporaryDirectory() as place:
-            found = compare(Path(place), make(Path(place)))
+            ratio, found = compare(Path(place), make(Path(place)))
     else:
         (table,) = published("eemo_bench")
-        found = compare(given.folder, {model.model: model.values for model in table.models})
-    show(found)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        ratio, found = compare(args.replies, {model.model: model.values for model in table.models})
+    show(ratio, found)
     if not found["lines"]:
-        parser.exit(1, "nothing was compared\n")
+        parser.error(
+            f"{args.replies}: no file there whose values are published, as leaderboards/MODEL/EEmo-Bench(MODEL-pair).json"
+        )
+    write_json(args.json, "the table that the authors print", ratio, found)
 
 
 if __name__ == "__main__":

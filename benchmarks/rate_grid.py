@@ -4,15 +4,20 @@ Peer: requests paced evenly, which wait where Retry-After says so, at the best o
 bucket that we miss. It knows what we have to find out, so where it stays below 95 % too, nobody without headers can do much better. One
 line for each bucket in which we miss 95 % or 1 %, after a warm-up of a minute and twice the burst.
 
-.venv/bin/python benchmarks/rate_grid.py [--retry-after milliseconds seconds none] [--rates 5 25 60 200] [--headers]
+.venv/bin/python benchmarks/rate_grid.py [--retry-after milliseconds seconds none] [--rates 5 25 60 200] [--headers] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import statistics
+import sys
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.command import command_line, write_json
 from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.traffic import Paced, Traffic, drive
 
@@ -36,13 +41,16 @@ def paced(model: SimulatedModel, permitted: float, run: dict[str, Any]) -> Traff
 
 def main() -> None:
     """All buckets."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line(__doc__)
     parser.add_argument("--retry-after", nargs="+", default=["milliseconds", "seconds", "none"])
     parser.add_argument("--rates", nargs="+", type=float, default=[5.0, 25.0, 60.0, 200.0])
     parser.add_argument("--headers", action="store_true", help="answers carry x-ratelimit-* headers")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     args = parser.parse_args()
-    cells = missed = 0
+    if args.quick:
+        args.retry_after, args.rates = ["none"], [5.0]
+    shares: list[float] = []
+    missed: list[dict[str, object]] = []
     grid = itertools.product(args.retry_after, args.rates, ROUND_TRIPS, BURSTS, ("requests", "tokens"), args.seeds)
     for retry_after, rate, round_trip, burst, kind, seed in grid:
         limits = {"requests_per_second": rate, "burst": max(1.0, rate * burst)}
@@ -59,16 +67,17 @@ def main() -> None:
             "tokens": TOKENS if kind == "tokens" else (0.0, 0.0),
         }
         ours = drive(model, **run)
-        cells += 1
+        shares.append(ours.share)
         if ours.share < 0.95 or ours.refused > 0.01:
-            missed += 1
             peer = paced(model, rate, run)
+            bucket = f"{kind}, {rate:g}/s, {round_trip:g} s round trip, burst of {burst:g} s, Retry-After in {retry_after}"
+            missed.append({"bucket": bucket, "share": ours.share, "refused": ours.refused, "paced": peer.share})
             print(
-                f"{kind}, {rate:g}/s, {round_trip:g} s round trip, burst of {burst:g} s, Retry-After in {retry_after}: {ours.share:.1%}, "
-                f"{ours.refused:.2%} refused; paced {peer.share:.1%}, {peer.refused:.2%}",
+                f"{bucket}: {ours.share:.1%}, {ours.refused:.2%} refused; paced {peer.share:.1%}, {peer.refused:.2%}",
                 flush=True,
             )
-    print(f"{cells - missed} of {cells} buckets: at least 95 % used and at most 1 % refused")
+    print(f"{len(shares) - len(missed)} of {len(shares)} buckets: at least 95 % used and at most 1 % refused")
+    write_json(args.json, "what the buckets permit", statistics.fmean(shares), {"buckets": len(shares), "missed": missed})
 
 
 if __name__ == "__main__":

@@ -15,8 +15,6 @@ that were sent beyond those of the tars and their indices, as a share of them.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -39,6 +37,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.command import command_line, write_json
 from benchmarks.loader import BATCH, WORKERS, by_torch, write
 from emo_lightning.core import remote
 from emo_lightning.core.at_once import each_at_once
@@ -236,14 +235,12 @@ def measure(samples: int, rounds: int, rate: float, latency: float, faults: floa
 
 def main() -> None:
     """Rounds in turn; ratio of the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
+    parser = command_line(__doc__, "few samples, one round: that it runs, not how fast")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--samples", type=int, default=800)
     parser.add_argument("--rate", type=float, default=2.0, help="MB a second (default: 2)")
     parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer (default: 0.02)")
     parser.add_argument("--faults", type=float, default=0.0, help="share of the answers to ranges that fail (default: 0)")
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.quick:
         given.samples, given.rounds, given.rate, given.latency = 32, 1, 50.0, 0.0
@@ -252,8 +249,7 @@ def main() -> None:
         f"the link {found['link_mb_per_s']:.2f} MB/s, a cold epoch {found['ours_mb_per_s']:.2f} (ratio {found['ratio']:.2f}), "
         f"{found['lost']} of {given.rounds * given.samples} samples lost, doubled or altered, {found['twice']:.1%} of the bytes sent twice"
     )
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(given.json, "readers that take the bytes from front to back", found["ratio"], found)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ last, out of one run of them. `ratio` is the share of lines that hold. `--quick`
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import signal
 import sys
@@ -21,6 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.command import command_line, write_json
 from benchmarks.run_goals import checkpoints, faults, kills, order, reading, signals, tars
 from benchmarks.run_goals.lines import Given, Line, Tested, run_tests
 
@@ -57,10 +56,8 @@ def lines_of(given: Given, names: list[str]) -> Iterator[tuple[str, str, Line]]:
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few of each: minutes")
+    parser = command_line(__doc__, "few of each: minutes")
     parser.add_argument("--only", nargs="+", choices=GOALS, default=list(GOALS), metavar="GOAL", help=", ".join(GOALS))
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
     # A shell starts what runs in the background deaf to Ctrl-C, and what is killed here would inherit that.
@@ -80,9 +77,8 @@ def main() -> None:
             print(f"| {number} | {name} | {line.what} | {said} | {holds} | {line.test} |", flush=True)
     whole = sum(line.holds for _, line in found)
     print(f"\n{whole} of {len(found)} lines hold; {time.monotonic() - began:.0f} s")
-    if given.json:
-        lines = [{"goal": number, **line._asdict()} for number, line in found]
-        given.json.write_text(json.dumps({"ratio": whole / len(found), "lines": lines}, indent=2), encoding="utf-8")
+    lines = [{"goal": number, **line._asdict()} for number, line in found]
+    write_json(given.json, "all lines", whole / len(found), {"lines": lines})
 
 
 if __name__ == "__main__":

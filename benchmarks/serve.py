@@ -15,7 +15,6 @@ Without --model: a tiny random Qwen2.5-VL and images of the drawn world.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import itertools
@@ -38,6 +37,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.command import command_line, write_json
 from benchmarks.explain import drawn, made
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.serve.app import make_app
@@ -158,8 +158,7 @@ def load(url: str, pictures: Sequence[bytes], own: np.ndarray, clients: int, sec
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few requests, two seconds of load: does it run?")
+    parser = command_line(__doc__, "few requests, two seconds of load: does it run?")
     parser.add_argument("--model", type=Path, help="folder of a model")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clients", type=int, default=64)
@@ -169,7 +168,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=24)
     parser.add_argument("--hidden", type=int, default=128, help="width of the random model")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.quick:
         args.clients, args.seconds, args.requests, args.rounds, args.max_new_tokens, args.hidden = 8, 1, 8, 1, 2, 64
@@ -197,7 +195,6 @@ def main() -> None:
     early = statistics.median(memory[len(memory) // 10 : len(memory) // 5 + 1])
     late = statistics.median(memory[-max(1, len(memory) // 10) :])
     result = {
-        "ratio": ours / peer,
         "ours": ours,
         "peer": peer,
         "clients": args.clients,
@@ -211,12 +208,11 @@ def main() -> None:
         "memory_early_mb": early,
         "memory_late_mb": late,
     }
-    for name, value in result.items():
+    for name, value in {"ratio": ours / peer, **result}.items():
         print(f"{name:<16} {value:10.2f}")
     for text in found.lost[:3]:
         print(f"lost: {text}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(args.json, "a request alone in the model", ours / peer, result)
     assert not found.lost
     assert not found.wrong
 

@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `emo` sets it; read wh
 
 import argparse
 import itertools
-import json
 import math
 import multiprocessing
 import multiprocessing.connection
@@ -38,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks import sft_given as given
+from benchmarks.command import command_line, find_peers, write_json
 from benchmarks.sft_cell import Cell, Place, measure
 from emo_lightning.models.preload import preload
 
@@ -122,20 +122,23 @@ def cells(asked: argparse.Namespace) -> list[Cell]:
     return found
 
 
-COLUMNS = "side | tuning | vision | pixels | tokens | checkpointing | tokens/s | images/s | MFU | GiB | wait | padding | calls | waits | loss | × TRL"
+COLUMNS = (
+    "side | tuning | vision | pixels | tokens | checkpointing | tokens/s | images/s | MFU | GiB | wait | fill | padding | calls | waits | "
+    "loss | × TRL"
+)
 
 
 def line(cell: Cell, row: dict[str, Any], beside: dict[str, Any] | None) -> str:
     """A row of the Markdown table."""
     what = f"| {cell.side} | {cell.tuning} | {cell.vision} | {cell.pixels} | {cell.tokens} | {cell.checkpointing} |"
     if "error" in row:
-        return f"{what} {row['error']} |" + " |" * 9
+        return f"{what} {row['error']} |" + " |" * 10
     calls = " + ".join(f"{row['counts']['calls'][tower]:g}" for tower in ("vision", "language"))
     mfu = f"{row['mfu']:.1%}" if "mfu" in row else "–"
     times = f"{row['tokens_per_s'] / beside['tokens_per_s']:.2f}" if beside and "error" not in beside else "–"
     return (
         f"{what} {row['tokens_per_s']:,.0f} | {row['images_per_s']:.2f} | {mfu} | {row['memory']:.2f} | {row['data_wait']:.1%} | "
-        f"{1 - row['fill']:.1%} | {calls} | {row['counts']['waits']} | {row['loss']:.3f} | {times} |"
+        f"{row['fill']:.1%} | {row['padding']:.1%} | {calls} | {row['counts']['waits']} | {row['loss']:.3f} | {times} |"
     )
 
 
@@ -151,11 +154,10 @@ def ratio_of(rows: dict[Cell, dict[str, Any]]) -> float | None:
 
 def options() -> argparse.Namespace:
     """The command line; all that a cell has is a flag, several values stand with commas between."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "tiny model, short rows, on the CPU")
     parser.add_argument(
         "--matrix", action="store_true", help="every value of the issue's table, where a flag does not say another"
     )
-    parser.add_argument("--quick", action="store_true", help="tiny model, short rows, on the CPU")
     parser.add_argument("--tokens", type=_many(int), help="of a row")
     parser.add_argument("--tuning", type=_many(str, "lora", "qlora", "full"))
     parser.add_argument("--vision", type=_many(str, "live", "cached"), help="the frozen tower: run in each step, or read")
@@ -170,7 +172,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="processes that read ahead, on all sides")
     parser.add_argument("--steps", type=int, help="that count")
     parser.add_argument("--folder", type=Path, help="where model and tars are written for the run; 8 GB for the 3B")
-    parser.add_argument("--json", type=Path, help="also write the results there")
     asked = parser.parse_args()
     if not asked.quick and not torch.backends.cuda.is_built():
         parser.error("this torch has no CUDA: only --quick runs here")
@@ -208,7 +209,8 @@ def _switch(text: str) -> bool | str:
 def main() -> None:
     """Every cell in turn, and the table."""
     asked = options()
-    given.find_peers()
+    # Before anything is built: a peer that is not there is no cell that fails.
+    find_peers(*(["trl", "accelerate", "datasets"] if "trl" in asked.peers else []))
     preload()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         samples = 24 if asked.quick else max(64, (asked.steps + 2) * max(asked.tokens) // 500)
@@ -224,10 +226,11 @@ def main() -> None:
             print(line(cell, rows[cell], rows.get(replace(cell, side="trl", vision="live"))), flush=True)
     ratio = ratio_of(rows)
     print(f"\nours over TRL, tokens/s, geometric mean over live cells: {'–' if ratio is None else f'{ratio:.2f}'}")
-    if asked.json:
-        table = [{**asdict(cell), **row} for cell, row in rows.items()]
-        found = {"ratio": ratio, "device": made["device"], "quick": asked.quick, "cells": table}
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    table = [{**asdict(cell), **row} for cell, row in rows.items()]
+    if ratio is None and "trl" in asked.peers:
+        sys.exit("error: TRL ran beside none of ours: there is no ratio")
+    if ratio is not None:
+        write_json(asked.json, "TRL's SFTTrainer", ratio, {"device": made["device"], "quick": asked.quick, "cells": table})
 
 
 if __name__ == "__main__":

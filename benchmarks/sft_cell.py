@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -67,15 +67,15 @@ class Measured:
 
     rates: dict[str, float]
     """As `perf/` has them."""
-    gib: float
-    """At most: on a GPU what was allocated there, else the process's own."""
     loss: float
     """Mean of the counted steps."""
+    padding: float
+    """Share of a step's tokens that went through the model for nothing."""
     counts: Counts = field(default_factory=Counts)
 
     def row(self) -> dict[str, object]:
         """For the table."""
-        return {**self.rates, **asdict(self), "memory": self.gib}
+        return {**self.rates, **asdict(self)}
 
 
 def measure(cell: Cell, place: Place) -> dict[str, object]:
@@ -97,10 +97,10 @@ def settle(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def peak(rates: dict[str, float]) -> float:
-    """GiB at most: of the GPU where there is one, else of this process."""
-    # Linux counts in KiB.
-    return rates.get("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+def padding_of(batch: Mapping[str, Any]) -> float:
+    """Share of a batch's tokens that are none of a sample."""
+    real = sum(batch["lengths"]) if "lengths" in batch else int(batch["attention_mask"].sum())
+    return 1.0 - real / float(batch["input_ids"].numel())
 
 
 class _Watch(pl.Callback):
@@ -171,10 +171,10 @@ def _ours(cell: Cell, place: Place, out: str) -> Measured:
     )
     trainer.fit(task, datamodule=data)
     rates = cast("dict[str, float]", task.throughput.summary()["perf"])
-    gib, batch = peak(rates), watch.batch
+    batch = watch.batch
     assert batch is not None
     # `fit` leaves the model on the CPU.
     net = task.net.to(cell.device)
     with torch.autocast(cell.device, torch.bfloat16, enabled=cell.device == "cuda"):
         counts = count(net, lambda: net.answer_loss(batch))
-    return Measured(rates, gib, float(torch.stack(watch.losses).mean()), counts)
+    return Measured(rates, float(torch.stack(watch.losses).mean()), padding_of(batch), counts)

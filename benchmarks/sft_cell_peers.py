@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks import sft_given as given
-from benchmarks.sft_cell import LR, Cell, Measured, Place, peak, settle
+from benchmarks.command import find_peers
+from benchmarks.sft_cell import LR, Cell, Measured, Place, padding_of, settle
 from benchmarks.sft_counts import count
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
@@ -77,11 +78,11 @@ class _Seen:
             batch["filler"] = torch.zeros(len(batch["image_grid_thw"]), dtype=torch.bool)
             passed.see(backbone, cast(ChatBatch, batch))
         rates = passed.rates(torch.device(self.cell.device))
-        gib, last = peak(rates), self.batches[-1]
+        last = self.batches[-1]
         inputs = QWEN2_5_VL.model_inputs(last)
         with torch.autocast(self.cell.device, torch.bfloat16, enabled=self.cell.device == "cuda"):
             counts = count(backbone, lambda: backbone.base(**inputs, use_cache=False))
-        return Measured(rates, gib, statistics.fmean(float(loss) for loss in self.losses), counts)
+        return Measured(rates, statistics.fmean(float(loss) for loss in self.losses), padding_of(last), counts)
 
 
 def _load(cell: Cell, place: Place) -> tuple[PreTrainedModel, Processor]:
@@ -175,7 +176,7 @@ def transformers(cell: Cell, place: Place, _out: str) -> Measured:
 
 def trl(cell: Cell, place: Place, out: str) -> Measured:
     """TRL's `SFTTrainer`, which refuses to pack pictures."""
-    given.find_peers()
+    find_peers("trl")
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 

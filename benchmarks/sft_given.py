@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import Qwen2_5_VLConfig
 
-PEERS = Path(__file__).parent / ".peers"
 KEYS = ("description",)
 
 TEXT_3B: dict[str, Any] = {
@@ -73,12 +71,6 @@ SMALL_VISION: dict[str, Any] = {
     "fullatt_block_indexes": [4],
     "out_hidden_size": 256,
 }
-
-
-def find_peers() -> None:
-    """Let what stands in `benchmarks/.peers` be imported, behind what is installed."""
-    if str(PEERS) not in sys.path:
-        sys.path.append(str(PEERS))
 
 
 @dataclass(frozen=True)

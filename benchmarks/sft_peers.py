@@ -23,8 +23,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `emo` sets it; read when torch is imported
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -40,6 +38,7 @@ import lightning.pytorch as pl
 import torch
 
 from benchmarks import sft_given as given
+from benchmarks.command import command_line, find_peers, write_json
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.models.backbone import BackboneConfig, LoRA
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
@@ -205,19 +204,18 @@ def compare(setting: Setting, count: int, rounds: int, folder: str, *, cache: bo
 
 def main() -> None:
     """Every way of tuning in turn."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
+    parser = command_line(__doc__, "few samples, one round: that it runs, not how fast")
     parser.add_argument("--tuning", default="lora", help="lora, full (all weights but the vision tower's), or lora,full")
     parser.add_argument("--cache", action="store_true", help="also with the frozen tower's features from a cache")
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     tunings: list[Any] = asked.tuning.split(",")
     if unknown := set(tunings) - {"lora", "full"}:
         parser.error(f"--tuning: found {', '.join(unknown)}; allowed: lora, full")
     count, rounds = (16, 1) if asked.quick else (asked.samples, asked.rounds)
-    given.find_peers()
+    # Before ours has trained for a round.
+    find_peers("trl", "accelerate", "datasets")
     for name, config, sides in (("3B", given.published_3b(), (448, 896)), ("the model", given.small_3b(), SIDES)):
         share = given.shares(config, sides, TEXT)
         print(f"{name}, {sides[0]}-{sides[1]} pixels: vision {share.tower:.2f} and head {share.head:.2f} of the decoder's work")
@@ -230,9 +228,7 @@ def main() -> None:
         found = [
             compare(Setting(tars, str(model), tuning, row), count, rounds, folder, cache=asked.cache) for tuning in tunings
         ]
-    if asked.json:
-        whole = {"ratio": found[0]["ratio"], "samples": count, "tunings": found}
-        asked.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    write_json(asked.json, "TRL's SFTTrainer", found[0]["ratio"], {"samples": count, "tunings": found})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Peer: the interval of one figure, emotion accuracy, by `scipy.stats.bootstrap` with as many resamples, from the same files. The ratio
 is of processor times per figure that has an interval.
 
-.venv/bin/python benchmarks/table5.py [records]
+.venv/bin/python benchmarks/table5.py [--records 10000] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
 from scipy import stats
 
+from benchmarks.command import command_line, write_json
 from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.analysis.table5 import table5
 from emo_lightning.core.records import EMOTIONS, GroundedObject, PredictedObject, Prediction, Record, write_jsonl
@@ -90,17 +93,23 @@ def timed(score: Callable[[Path], int], folder: Path) -> tuple[float, float, int
 
 def main() -> None:
     """One round of each after a small one that pays for imports."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    parser = command_line(__doc__, "few records: that it runs, not how fast")
+    parser.add_argument("--records", type=int, default=10_000)
+    asked = parser.parse_args()
+    count = 200 if asked.quick else asked.records
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder, 50)
         ours(folder), peer(folder)
         write(folder, count)
         (mine, clock, figures), (other, _, one) = timed(ours, folder), timed(peer, folder)
+    ratio = mine / figures / (other / one)
     print(
         f"{count:,} records: {figures} figures with intervals in {mine:.1f} s of processor ({clock:.1f} s of clock), files included; "
-        f"scipy.stats.bootstrap: {one} in {other:.1f} s; ratio per figure {mine / figures / (other / one):.3f}"
+        f"scipy.stats.bootstrap: {one} in {other:.1f} s; ratio per figure {ratio:.3f}"
     )
+    found = {"records": count, "figures": figures, "seconds": mine, "peer_seconds": other}
+    write_json(asked.json, "scipy.stats.bootstrap", ratio, found)
 
 
 if __name__ == "__main__":

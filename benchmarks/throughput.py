@@ -4,7 +4,7 @@ Peers: `AsyncOpenAI(max_retries=0).chat.completions.create`, which keeps nothing
 is the one that we use. All ask the same simulated server, a process of its
 own; rounds in turn, the ratio of the medians. Each of ours is written to disk before it is sent and after it is received.
 
-.venv/bin/python benchmarks/throughput.py [requests] [concurrency] [latency in seconds]
+.venv/bin/python benchmarks/throughput.py [--requests 300] [--concurrency 16] [--latency SECONDS] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import openai
 import yaml
 
+from benchmarks.command import command_line, write_json
 from data_prep.annotate.replies import FullAnnotation
 from data_prep.config import PrepConfig
 from data_prep.demo.config import DemoConfig
@@ -80,9 +83,13 @@ async def bare(endpoint: EndpointConfig, requests: list[Request], *, aiohttp: bo
 
 def main() -> None:
     """Rounds in turn."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    concurrency = int(sys.argv[2]) if len(sys.argv) > 2 else 16
-    latency = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    parser = command_line(__doc__)
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds")
+    given = parser.parse_args()
+    count, rounds_of_each = (8, 1) if given.quick else (given.requests, ROUNDS)
+    concurrency, latency = given.concurrency, given.latency
     sample = next(iter(World(seed=0).samples("train", 1)))
     picture = Picture(sample.truth.sha256, sample.extension, lambda: sample.image)
     with tempfile.TemporaryDirectory() as name:
@@ -91,7 +98,7 @@ def main() -> None:
             config = DemoConfig.load(path).at(server.base_url, KEY_VARIABLE)
             endpoint = config.annotators[0]
             rounds = []
-            for number in range(ROUNDS):
+            for number in range(rounds_of_each):
                 asked = [
                     [Request(endpoint, picture, f"{who} {number} {i}", (), FullAnnotation) for i in range(count)]
                     for who in ("ours", "bare", "aiohttp")
@@ -105,6 +112,8 @@ def main() -> None:
         f"{mine / peer:.2f} (rounds {', '.join(f'{a / b:.2f}' for a, b, _ in rounds)}); with aiohttp's transport the bare client "
         f"{quick:.0f}/s, ratio {mine / quick:.2f} (rounds {', '.join(f'{a / c:.2f}' for a, _, c in rounds)})"
     )
+    rates = {"ours": mine, "bare": peer, "bare_with_aiohttp": quick, "aiohttp_ratio": mine / quick}
+    write_json(given.json, "the bare openai client", mine / peer, {"requests": count, "per_second": rates})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The endpoint runs in a process of its own that is never killed, and keeps a book
 not. At the end both books are compared: every billed reply is in the ledger, or is one of those that the ledger names as of unknown outcome;
 none was bought twice, except where that was asked for (`--resend-unknown`).
 
-.venv/bin/python benchmarks/weekend.py [images] [--kills N] [--seed N]
+.venv/bin/python benchmarks/weekend.py [--images 2000] [--kills N] [--seed N] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import yaml
 from PIL import Image
 
+from benchmarks.command import command_line, write_json
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.replies import Simulation
 from data_prep.demo.simulation.server import read_request
@@ -288,12 +291,14 @@ def compare(store: Path, url: str, resent: int) -> str:
 
 def main() -> None:
     """Kills at random instants, then to the end, then what is unknown once more on demand."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("images", nargs="?", type=int, default=2000)
+    parser = command_line(__doc__)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.quick:
+        args.images, args.kills = 30, 1
     if args.serve:
         asyncio.run(serve(args.serve, 3 * args.images, args.seed))
         return
@@ -302,7 +307,7 @@ def main() -> None:
         folder = Path(name)
         store = folder / "store"
         prepare(folder, args.images, args.seed)
-        me = [sys.executable, __file__, str(args.images), "--seed", str(args.seed), "--serve", name]
+        me = [sys.executable, __file__, "--images", str(args.images), "--seed", str(args.seed), "--serve", name]
         with subprocess.Popen(me, stdout=subprocess.PIPE, encoding="utf-8") as server:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
@@ -359,7 +364,10 @@ def weekend(store: Path, config: Path, url: str, args: argparse.Namespace, rng: 
         resent += ledger(store, f"SELECT count(DISTINCT cache_key) FROM calls WHERE id > {before}")[0][0]
         pending = ledger(store, "SELECT count(*) FROM items")[0][0] - ledger(store, "SELECT count(*) FROM outcomes")[0][0]
     print(f"with --resend-unknown: {compare(store, url, resent)}; without an outcome {pending}")
-    print(f"faults: {dict(books(store, url)[1])}; {time.monotonic() - began:.0f} s")
+    billed, faults, replies, unknown = books(store, url)
+    print(f"faults: {dict(faults)}; {time.monotonic() - began:.0f} s")
+    found = {"billed": len(billed), "in_the_ledger": len(replies), "named_as_unknown": len(unknown), "faults": dict(faults)}
+    write_json(args.json, "the endpoint's own bill", len(replies) / len(billed), found)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The benchmarks of reading run, agree on what was read, and write their ratio."""
+"""Benchmarks take `--quick` and `--json`, run, agree on what was done, and write their ratio to a peer that they name."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -11,12 +12,86 @@ from pathlib import Path
 
 import pytest
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+OTHERS = {"command", "sft_given", "sft_cell", "sft_cell_peers", "sft_counts", "shoot_report"}
+"""Files that measure nothing by themselves."""
+MEASURE = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in OTHERS)
 
-@pytest.mark.parametrize("name", ["explain", "features", "index", "loader", "published_replies", "remote", "serve"])
+
+@pytest.mark.parametrize("name", MEASURE)
+def test_all_take_the_same_options_and_say_what_they_do(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two of them set it before torch is imported.
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"benchmarks.{name}").main()
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--quick" in shown
+    assert "--json FILE" in shown
+    # Nothing of it is an argument by its place, which a misspelt option would become.
+    assert "positional arguments" not in shown
+    assert f"`{name}.py`" in (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", MEASURE)
+def test_what_is_written_names_the_peer(name: str) -> None:
+    """All of them write by one function, which asks for it."""
+    source = (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
+    assert "write_json(" in source
+    assert "ArgumentParser(" not in source
+
+
+def test_a_ratio_of_nothing_is_none(tmp_path: Path) -> None:
+    command = importlib.import_module("benchmarks.command")
+    command.write_json(tmp_path / "found.json", "a peer", 2.5, {"samples": 3})
+    assert json.loads((tmp_path / "found.json").read_text()) == {"ratio": 2.5, "against": "a peer", "samples": 3}
+    with pytest.raises(ValueError, match="the ratio to a peer is nan"):
+        command.write_json(tmp_path / "found.json", "a peer", float("nan"), {})
+
+
+@pytest.mark.parametrize("name", ["sft_peers", "sft_3b", "dedup"])
+def test_a_peer_that_is_not_there_is_named_before_anything_is_measured(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = importlib.import_module("benchmarks.command")
+    # As where nothing was installed.
+    monkeypatch.setattr(command, "PEERS", tmp_path / "none")
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if not one.endswith(".peers")])
+    if importlib.util.find_spec("trl" if name != "dedup" else "imagededup"):
+        pytest.skip("the peer is installed beside the project itself")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(sys, "argv", [name, "--quick", "--json", str(tmp_path / "found.json")])
+    with pytest.raises(SystemExit, match=r"(?s)is not installed.*uv pip install --target benchmarks/\.peers --no-deps -r"):
+        importlib.import_module(f"benchmarks.{name}").main()
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "found.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "explain",
+        "features",
+        "index",
+        "loader",
+        "published_replies",
+        "rate_grid",
+        "remote",
+        "serve",
+        "status",
+        "table5",
+        "throughput",
+    ],
+)
 def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json", str(tmp_path / "found.json")])
     importlib.import_module(f"benchmarks.{name}").main()
-    assert json.loads((tmp_path / "found.json").read_text())["ratio"] > 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["ratio"] > 0
+    assert found["against"]
 
 
 def test_released_replies_give_the_values_that_were_printed(tmp_path: Path) -> None:
@@ -26,14 +101,14 @@ def test_released_replies_give_the_values_that_were_printed(tmp_path: Path) -> N
     tables = ours.make(tmp_path / "m")
     (tmp_path / "EEmo-Bench(gpt-4o-pair).json").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "EEmo-Bench(nobody-pair).json").write_text("[]")
-    found = ours.compare(tmp_path, {**tables, "GPT-4o": {"pair-yes-no": 64.41}})
-    assert (found["ratio"], found["values"], found["largest_difference"]) == (1, 3, 0)
+    ratio, found = ours.compare(tmp_path, {**tables, "GPT-4o": {"pair-yes-no": 64.41}})
+    assert (ratio, found["values"], found["largest_difference"]) == (1, 3, 0)
     assert set(found["agreement"]["made up"].values()) == {100.0}
     assert len(found["not_read"]) == 2
     assert "EEmo-Bench(gpt-4o-pair).json" in found["not_read"][0]
     assert found["not_read"][1] == "nobody: no values are published"
     tables["made up"]["pair-yes-no"] += 0.02
-    assert ours.compare(tmp_path, tables)["ratio"] == 2 / 3
+    assert ours.compare(tmp_path, tables)[0] == 2 / 3
 
 
 def test_goals_of_runs_are_measured_one_by_one(

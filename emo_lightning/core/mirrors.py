@@ -50,7 +50,7 @@ def local_folder(path: str | Path, patterns: Sequence[str]) -> Path:
         raise StoreError(msg, missing=True)
     stores = {name: RemoteStore(remote.of(name), cached=False) for name in names}
     folder = cache_folder() / "mirrors" / hashlib.sha256(remote.url.encode()).hexdigest()[:32]
-    with _alone(folder):
+    with alone(folder):
         _make_room(folder, sum(store.size for store in stores.values()), remote.url)
         known = _versions(folder)
         for name in {file.name for file in folder.iterdir()} - {*names, _VERSIONS, _LOCK}:
@@ -69,8 +69,8 @@ _LOCK = ".lock"
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process copies, all others of this machine wait for it."""
+def alone(folder: Path) -> Iterator[None]:
+    """One process copies into a folder, all others of this machine wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / _LOCK, "a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,11 +105,25 @@ def _versions(folder: Path) -> dict[str, object]:
         return {}
 
 
-def _make_room(folder: Path, wanted: int, url: str) -> None:
+def allowed_copies(wanted: int, url: str) -> int:
+    """Bytes that may be kept here of what lies behind URLs.
+
+    Args:
+        wanted: bytes that are about to be copied.
+        url: of them.
+
+    Raises:
+        InputError: they are more than that.
+    """
     limit = limit_from_environment()
     if wanted > limit:
         msg = f"{url}: {wanted / 1e9:,.1f} GB, more than {LIMIT} ({limit / 1e9:g}) lets be kept here; raise it, or copy the folder yourself"
         raise InputError(msg)
+    return limit
+
+
+def _make_room(folder: Path, wanted: int, url: str) -> None:
+    limit = allowed_copies(wanted, url)
     others = []
     for other in folder.parent.iterdir():
         with suppress(OSError):

@@ -20,9 +20,12 @@ from torch import Tensor
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import as_new_files, replacing
 from emo_lightning.core.foreign import decode_json, integer_of, object_of
+from emo_lightning.core.stores import ByteStore
 
 PART_BYTES = 32 << 20
 """Size of a part, about: what a kill can lose."""
+MAX_HEADER_BYTES = 16 << 20
+"""Of a part that lies behind a URL."""
 _CRC = "crc32"
 """Key of the header: CRC-32 of each tensor's bytes by its name; and of the file's metadata: that of the header's text."""
 
@@ -92,20 +95,61 @@ def open_part(path: Path, error: type[PartError] = PartError) -> PartFile:
 
 
 def header_text(path: Path, file: PartFile, kind: str, error: type[PartError] = PartError) -> str:
-    """The text of a part's header, as it was written.
+    """The text of a part's header, as it was written; parts that version 0.2 wrote have no checksum of it.
 
     Raises:
         PartError: of the type `error`: there is none, or it has changed.
     """
-    text = (file.metadata() or {}).get(kind)
-    if text is None:
-        msg = f"{path}: its header has no key {kind!r}: no part of a cache of this kind"
-        raise error(msg)
-    said = (file.metadata() or {}).get(_CRC)
-    if said != _crc(text) and (said is not None or f'"{_CRC}"' in text):
-        msg = f"{path}: damaged: the checksum of its header is another one than when it was written"
+    metadata = file.metadata() or {}
+    text = _text(path, metadata, kind, error)
+    if metadata.get(_CRC) is None and f'"{_CRC}"' not in text:
+        return text
+    return summed_text(path, metadata, kind, error)
+
+
+def summed_text(where: object, metadata: Mapping[str, object], kind: str, error: type[PartError] = PartError) -> str:
+    """The text of a header that has a checksum, out of its file's metadata.
+
+    Args:
+        where: the part, for messages.
+        metadata: of the safetensors file.
+        kind: of the cache.
+        error: what is raised.
+
+    Raises:
+        PartError: of the type `error`: there is none, it has no checksum, or it has changed.
+    """
+    text = _text(where, metadata, kind, error)
+    if metadata.get(_CRC) != _crc(text):
+        msg = f"{where}: damaged: the checksum of its header is another one than when it was written"
         raise error(msg)
     return text
+
+
+def _text(where: object, metadata: Mapping[str, object], kind: str, error: type[PartError]) -> str:
+    text = metadata.get(kind)
+    if not isinstance(text, str):
+        msg = f"{where}: its header has no key {kind!r}: no part of a cache of this kind"
+        raise error(msg)
+    return text
+
+
+def far_metadata(url: str, store: ByteStore) -> dict[str, object]:
+    """The metadata of a safetensors file, of which nothing else is read.
+
+    Args:
+        url: for messages.
+        store: the file.
+
+    Raises:
+        PartError: it is none.
+    """
+    length = int.from_bytes(store.read(0, 8), "little")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, store.size - 8):
+        msg = f"{url}: damaged: its header has {length:,} bytes, the whole {store.size:,}"
+        raise PartError(msg)
+    header = object_of(decode_json(store.read(8, length), url, PartError), url, PartError)
+    return object_of(header.get("__metadata__", {}), url, PartError)
 
 
 def _crc(text: str) -> str:

@@ -13,16 +13,19 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from emo_lightning.core.at_once import each_at_once
 from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.disk import gigabytes, require_room
 from emo_lightning.core.files import remove_left_behind, this_writer, write_text
 from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
-from emo_lightning.core.mirrors import copy_here
+from emo_lightning.core.mirrors import allowed_copies, alone, copy_here
 from emo_lightning.core.records import Record
 from emo_lightning.core.remote import RemoteStore, StoreError
 from emo_lightning.core.remote_folder import RemoteFolder
@@ -31,11 +34,11 @@ from emo_lightning.core.terminal import say
 from emo_lightning.data.mapped_parts import (
     PART_BYTES,
     PartError,
-    PartFile,
     checked_tensor,
-    header_text,
+    far_metadata,
     named_tensor,
     open_part,
+    summed_text,
     write_part,
 )
 from emo_lightning.models.families import Part
@@ -86,14 +89,12 @@ class VisionCache:
     Args:
         folder: of the cache, for all keys; made when something is written.
         key: of the states that are looked for.
-        url: of a second cache, for all keys: its parts are copied here, and what is computed here is put there.
-
-    Raises:
-        StoreError: that place does not answer.
+        url: of a second cache, for all keys: what is needed of it is copied here (`fetch`), and what is computed here is put there.
+        like: (1, width), of the states of one token; None takes parts of any width and type.
     """
 
-    def __init__(self, folder: Path, key: VisionKey, url: str | None = None) -> None:
-        self.folder, self.key = folder / key.name, key
+    def __init__(self, folder: Path, key: VisionKey, url: str | None = None, like: Tensor | None = None) -> None:
+        self.folder, self.key, self.like = folder / key.name, key, like
         self.remote = None if url is None else RemoteFolder(f"{url.rstrip('/')}/{key.name}")
         self._paths: list[Path] = []
         self._places: dict[str, _Place] = {}
@@ -101,6 +102,8 @@ class VisionCache:
         self._left_out: dict[str, tuple[str, Tensor]] = {}
         self.damaged: dict[Path, str] = {}
         """Parts that were passed over when the folder was looked through, and why."""
+        self._far: dict[str, tuple[frozenset[str], int]] = {}
+        """Name of a part behind the URL -> its images, and its size; none of one that is damaged."""
         self.look()
 
     def __len__(self) -> int:
@@ -111,10 +114,9 @@ class VisionCache:
 
     def look(self) -> None:
         """Look through the folder for parts that are not known yet; what is damaged is passed over, and named in `damaged`."""
-        self._fetch()
         known = {*self._paths, *self.damaged}
         for path in sorted(self.folder.glob("part-*.safetensors")):
-            if path in known:
+            if path in known or not path.is_file():
                 continue
             try:
                 images, ends = self._header(path)
@@ -128,13 +130,52 @@ class VisionCache:
                 self._places.setdefault(sha256, _Place(number, start, end - start))
                 start = end
 
-    def _fetch(self) -> None:
-        """Copy the parts that lie behind the URL and not here."""
-        if self.remote is None:
+    def fetch(self, images: Sequence[str]) -> None:
+        """Copy the parts that lie behind the URL and hold what is missing here; one process of a machine does so, the others wait.
+
+        Args:
+            images: SHA-256 of those that are needed; of no other ones a part is copied.
+
+        Raises:
+            StoreError: that place does not answer.
+            InputError: the disk has not the room for the copies, or they are more than may be kept here.
+        """
+        if self.remote is None or not self.missing(images):
             return
-        for name in self.remote.names("part-*.safetensors"):
-            if not (self.folder / name).exists():
+        with alone(self.folder):
+            # Another process may have copied them meanwhile.
+            self.look()
+            wanted = {images[place] for place in self.missing(images)}
+            chosen = []
+            for name in self._far_parts(self.remote):
+                if held := self._far[name][0] & wanted:
+                    wanted -= held
+                    chosen.append(name)
+            size = sum(self._far[name][1] for name in chosen)
+            if not size:
+                return
+            allowed_copies(size, self.remote.url)
+            say(f"vision cache {self.folder}: {len(chosen)} parts are copied from {self.remote.url}, {gigabytes(size)}")
+            require_room(self.folder, size, "free some, or name another folder by $EMO_CACHE")
+            for name in chosen:
                 copy_here(RemoteStore(self.remote.of(name), cached=False), self.folder / name)
+        self.look()
+
+    def _far_parts(self, remote: RemoteFolder) -> list[str]:
+        """Names of the parts behind the URL that are not here; what each of them holds is known then."""
+        names = [name for name in remote.names("part-*.safetensors") if not (self.folder / name).exists()]
+        unknown = [name for name in names if name not in self._far]
+        self._far |= dict(zip(unknown, each_at_once(partial(self._look_far, remote), unknown), strict=True))
+        return names
+
+    def _look_far(self, remote: RemoteFolder, name: str) -> tuple[frozenset[str], int]:
+        url = remote.of(name)
+        store = RemoteStore(url, cached=False)
+        try:
+            return frozenset(self._images(url, summed_text(url, far_metadata(url, store), KIND))), store.size
+        except PartError as error:
+            say(f"note: vision cache: {error}; it is not copied")
+            return frozenset(), 0
 
     def share(self, path: Path) -> None:
         """Put a part behind the URL; a place that takes none is said once, and stops nobody."""
@@ -149,15 +190,36 @@ class VisionCache:
     def _header(self, path: Path) -> tuple[list[str], list[int]]:
         """The images of a part, and where the states of each end."""
         with open_part(path) as file:
-            where = f"{path}: header"
-            header = object_of(decode_json(header_text(path, file, KIND), where, PartError), where, PartError)
-            if header.get("key") != [self.key.part, dict(self.key.facts)]:
-                msg = f"{path}: holds states of another model, processor or precision than its folder"
-                raise PartError(msg)
-            images = [text_of(one, where, PartError) for one in list_of(header.get("images"), where, PartError)]
-            ends: list[int] = checked_tensor(path, file, KIND, "ends").tolist()
-            _check_shapes(path, file, len(images), ends)
-        return images, ends
+            images = self._images(path, summed_text(path, file.metadata() or {}, KIND))
+            ends = checked_tensor(path, file, KIND, "ends")
+            states = named_tensor(path, file, "states")
+            self._check_tensors(path, states, ends)
+            found: list[int] = ends.tolist()
+            rows = len(states)
+        if len(found) != len(images) or sorted(set(found)) != found or (found and (found[0] < 1 or found[-1] != rows)):
+            msg = f"{path}: names {len(images)} images, whose {rows} rows are cut at other places"
+            raise PartError(msg)
+        return images, found
+
+    def _images(self, place: object, text: str) -> list[str]:
+        """Those that a part's header names."""
+        where = f"{place}: header"
+        header = object_of(decode_json(text, where, PartError), where, PartError)
+        if header.get("key") != [self.key.part, dict(self.key.facts)]:
+            msg = f"{place}: holds states of another model, processor or precision than its folder"
+            raise PartError(msg)
+        return [text_of(one, where, PartError) for one in list_of(header.get("images"), where, PartError)]
+
+    def _check_tensors(self, path: Path, states: Tensor, ends: Tensor) -> None:
+        if ends.dtype != torch.int64 or ends.ndim != 1:
+            msg = f"{path}: damaged: ends are {ends.dtype} of shape {list(ends.shape)}; expected int64 of shape [images]"
+            raise PartError(msg)
+        width, dtype = ("width", states.dtype) if self.like is None else (self.like.shape[1], self.like.dtype)
+        fits = states.ndim == 2 and states.is_floating_point() and states.dtype == dtype
+        if not fits or (self.like is not None and states.shape[1] != width):
+            expected = "floats" if self.like is None else dtype
+            msg = f"{path}: damaged: states are {states.dtype} of shape {list(states.shape)}; expected {expected} of shape [tokens, {width}]"
+            raise PartError(msg)
 
     def remove_damaged(self) -> None:
         """Delete the parts that were passed over, and say so: what they held is computed anew."""
@@ -237,13 +299,6 @@ class VisionCache:
     def __getstate__(self) -> dict[str, object]:
         # Mapped files do not travel to worker processes; each opens its own.
         return self.__dict__ | {"_open": OrderedDict()}
-
-
-def _check_shapes(path: Path, file: PartFile, images: int, ends: list[int]) -> None:
-    rows = len(named_tensor(path, file, "states"))
-    if len(ends) != images or sorted(set(ends)) != ends or (ends and (ends[0] < 1 or ends[-1] != rows)):
-        msg = f"{path}: names {images} images, whose {rows} rows are cut at other places"
-        raise PartError(msg)
 
 
 class VisionWriter:

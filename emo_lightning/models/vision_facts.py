@@ -64,9 +64,16 @@ def vision_facts(backbone: Backbone, part: Part, states: Tensor) -> dict[str, st
         "precision": f"autocast {autocast}, matmul {torch.get_float32_matmul_precision()}",
         "attention": str(getattr(tower.config, "_attn_implementation", None)),
         "compiled": str(backbone.config.compile),
-        "device": device,
+        "device": _device(states.device),
         "programs": f"torch {torch.__version__}, transformers {transformers.__version__}",
     }
+
+
+def _device(device: torch.device) -> str:
+    """What computes: another GPU, or other kernels, may round in another way."""
+    if device.type != "cuda":
+        return device.type
+    return f"cuda, {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
 
 
 def probe_inputs(backbone: Backbone) -> VisionInputs:

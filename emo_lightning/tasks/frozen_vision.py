@@ -46,7 +46,7 @@ class FrozenVision:
         """See `ReadsImages.pictures`.
 
         Raises:
-            InputError: the disk has not the room for what is missing, or the tower is split among ranks.
+            InputError: the disk has not the room for what is copied or computed, or the tower is split among ranks.
             ShardError: an image's bytes are not those of its record.
         """
         part = backbone.config.cached_part
@@ -56,6 +56,7 @@ class FrozenVision:
             return None
         cache = self._opened(part, trainer, backbone)
         images = index.hashes()
+        cache.fetch(images)
         # One list for all ranks: others may be writing at this moment.
         missing = trainer.strategy.broadcast(cache.missing(images))
         if missing:
@@ -64,6 +65,8 @@ class FrozenVision:
             self._leave_out(cache, index, self._fill(cache, index.take(missing), part, data, trainer, backbone), backbone)
             trainer.strategy.barrier()
             cache.look()
+            # What other machines have computed.
+            cache.fetch(images)
             if lost := cache.missing(images):
                 msg = f"{cache.folder}: {len(lost)} images that other ranks have written are not there: all of them must see the folder"
                 raise InputError(msg)
@@ -90,7 +93,7 @@ class FrozenVision:
                 raise InputError(msg)
             key, self._like = vision_key(part, trainer, backbone)
             setting = backbone.config.vision_cache
-            self._cache = VisionCache(vision_folder(setting), key, setting if is_remote(setting) else None)
+            self._cache = VisionCache(vision_folder(setting), key, setting if is_remote(setting) else None, self._like)
             if trainer.is_global_zero:
                 self._cache.remove_damaged()
             trainer.strategy.barrier()

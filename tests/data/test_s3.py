@@ -143,6 +143,7 @@ def test_vision(faults: Faulty, tmp_path: Path, capsys: pytest.CaptureFixture[st
         for name in "abc":
             writer.append(name, torch.full((2, 4), float(ord(name))))
     other = VisionCache(tmp_path / "two", key, url)
+    other.fetch(["a", "b", "c", "d"])
     assert other.missing(["a", "b", "c", "d"]) == [3]
     assert torch.equal(other.states("b"), torch.full((2, 4), float(ord("b"))))
     faults.share = 0.0

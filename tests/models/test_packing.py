@@ -59,7 +59,7 @@ def learned(backbone: Backbone, batch: ChatBatch, options: dict[str, Any]) -> Al
     return Alone(float(loss.detach()), int(count), gradients)
 
 
-ROUNDING = {("qwen3_5", "lora"): 10}
+ROUNDING = {("qwen3_5", "lora"): 10, ("qwen3_5", "qlora"): 10}
 """Of what is equal but for rounding: a state that is written and rewritten in float32, as transformers has it whatever the model's type, passes
 errors on that attention would not. Computed in float64, both are the same to 1e-9."""
 
@@ -85,6 +85,7 @@ def tuned(path: Path, tuning: dict[str, Any] | None = None) -> Backbone:
     [
         pytest.param({"tuning": "full"}, {}, PACKINGS, id="full"),
         pytest.param({"tuning": "lora", "lora": LoRA(rank=2, dropout=0.0)}, {"soft": True}, 5, id="lora, soft labels"),
+        pytest.param({"tuning": "qlora", "lora": LoRA(rank=2, dropout=0.0)}, {"soft": True}, 5, id="qlora"),
         pytest.param({"tuning": "full"}, {"distribution_weight": 0.7}, 5, id="full, distributions"),
         pytest.param({"tuning": "full", "gradient_checkpointing": True}, {"soft": True}, 5, id="checkpointing"),
     ],
@@ -96,6 +97,8 @@ def test_loss_and_gradients_are_those_of_the_samples_alone(
     options: dict[str, Any],
     packings: int,
 ) -> None:
+    if tuning["tuning"] == "qlora":
+        pytest.importorskip("bitsandbytes")
     backbone = tuned(worded_model, tuning)
     single, packed = collator(backbone, packed=False), collator(backbone, packed=True)
     alone = [learned(backbone, single([question]), options) for question in questions]

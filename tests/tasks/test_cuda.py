@@ -26,6 +26,7 @@ from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_b
 from emo_lightning.models.backbone_config import Tuning
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.tiny import TinyQwen, build_qwen
+from emo_lightning.models.vision_facts import vision_facts
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
@@ -426,3 +427,9 @@ def test_des_and_probe_on_the_device(world_tars: Path, tiny_qwen: Path, tmp_path
         run.fit(probe, datamodule=cached("cpu"))
         found[device] = float(run.callback_metrics["val/loss"])
     assert found[DEVICE] == pytest.approx(found["cpu"], rel=1e-3)
+
+
+def test_the_key_of_a_vision_cache_names_gpu_and_kernels(tiny_qwen: Path) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    facts = vision_facts(backbone, "vision", torch.zeros(1, 1, device=DEVICE))
+    assert facts["device"] == f"cuda, {torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"

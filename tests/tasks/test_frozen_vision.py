@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import lightning.pytorch as pl
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
-from emo_lightning.core.disk import require_room
+from emo_lightning.core.disk import SPARE, require_room
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.mirrors import copy_here
+from emo_lightning.core.remote import RemoteStore
+from emo_lightning.data import vision_cache
 from emo_lightning.data.features import FeatureCache
-from emo_lightning.data.mapped_parts import PartError
+from emo_lightning.data.mapped_parts import PartError, checksum
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_index import ShardError, TarIndex
-from emo_lightning.data.vision_cache import VisionCache, VisionWriter, vision_folder
+from emo_lightning.data.vision_cache import VisionCache, VisionKey, VisionWriter, vision_folder
 from emo_lightning.models import vision_facts
 from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
 from emo_lightning.models.families import FamilyError, Part
@@ -252,6 +260,8 @@ def test_surroundings_are_in_the_key(tiny_qwen: Path, tmp_path: Path, monkeypatc
     found = [key(backbone, tmp_path), key(backbone, tmp_path, "merger"), key(backbone, tmp_path, precision="bf16-mixed")]
     facts = vision_facts.vision_facts(backbone, "vision", torch.zeros(1, 1, device="meta"))
     assert facts["device"] == "meta"
+    # As in caches that were made on a CPU before GPUs were told apart.
+    assert vision_facts.vision_facts(backbone, "vision", torch.zeros(1, 1))["device"] == "cpu"
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     found.append(key(backbone, tmp_path))
@@ -333,6 +343,8 @@ def test_damage_is_found_and_made_good(
         elif part not in again.damaged:
             missed.append(place)
     assert not missed
+    # A folder of that name is nobody's part.
+    (cache.folder / "part-x.safetensors").mkdir()
     # Cut off, of another key, gone: its images pass the tower again.
     part.write_bytes(whole[:-1])
     assert filled(index, tiny_qwen, tmp_path)[1] == 1
@@ -345,6 +357,148 @@ def test_damage_is_found_and_made_good(
     again, passed = filled(index, tiny_qwen, tmp_path)
     assert passed == 1
     assert all(torch.equal(again.states(one), states) for one, states in zip(sums, right, strict=True))
+
+
+CRAFTED: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, str]], object], str]] = {
+    "no checksum of the header": (lambda _, said: said.pop("crc32"), "the checksum of its header"),
+    "a number for states": (
+        lambda tensors, _: tensors.update(states=torch.tensor(1.0)),
+        r"states are torch.float32 of shape \[\]",
+    ),
+    "another width": (
+        lambda tensors, _: tensors.update(states=torch.zeros(6, 5)),
+        r"shape \[6, 5\]; .* of shape \[tokens, 4\]",
+    ),
+    "another type": (lambda tensors, _: tensors.update(states=torch.zeros(6, 4).bfloat16()), "states are torch.bfloat16"),
+    "whole numbers": (lambda tensors, _: tensors.update(states=torch.zeros(6, 4).int()), "states are torch.int32"),
+    "ends that are no whole numbers": (
+        lambda tensors, _: tensors.update(ends=torch.tensor([2.0, 4.0, 6.0])),
+        "ends are torch.float32",
+    ),
+    "one end": (lambda tensors, _: tensors.update(ends=torch.tensor(6)), r"ends are torch.int64 of shape \[\]"),
+    "ends elsewhere": (lambda tensors, _: tensors.update(ends=torch.tensor([2, 4, 5])), "cut at other places"),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_part_that_somebody_else_made_is_passed_over(tmp_path: Path, name: str) -> None:
+    """Its checksums are right: it is what it holds that no cache writes."""
+    change, said = CRAFTED[name]
+    key = VisionKey("vision", {"weights": "w"})
+    whole = VisionCache(tmp_path, key, like=torch.zeros(1, 4))
+    with VisionWriter(whole) as writer:
+        for one in "abc":
+            writer.append(one, torch.ones(2, 4))
+    (part,) = whole.folder.glob("part-*")
+    with safe_open(part, framework="pt") as file:
+        metadata, tensors = dict(file.metadata()), {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    change(tensors, metadata)
+    if "crc32" in metadata:
+        header = json.loads(metadata["vision"])
+        header["crc32"] = {one: checksum(tensor) for one, tensor in tensors.items()}
+        metadata["vision"] = json.dumps(header)
+        metadata["crc32"] = f"{zlib.crc32(metadata['vision'].encode()):08x}"
+    else:
+        header = json.loads(metadata["vision"])
+        del header["crc32"]
+        metadata["vision"] = json.dumps(header)
+    save_file(tensors, part, metadata=metadata)
+    found = VisionCache(tmp_path, key, like=torch.zeros(1, 4))
+    assert "a" not in found
+    assert re.search(said, found.damaged[part])
+    found.remove_damaged()
+    assert not part.exists()
+
+
+def test_a_disk_without_the_room_refuses_before_the_tower_runs(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = TarIndex.open(str(world_tars / "*-val-*.tar"))
+    free = shutil.disk_usage(tmp_path)._replace(free=SPARE + 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: free)
+        with pytest.raises(InputError, match=r"MB are needed, .* are free on its disk.*model\.backbone\.vision_cache"):
+            filled(index, tiny_qwen, tmp_path)
+    assert not list(tmp_path.glob("cache/*/part-*"))
+    assert filled(index, tiny_qwen, tmp_path)[1] == 1
+
+
+FAR = "memory://vision-of-others"
+
+
+def far(folder: Path) -> VisionCache:
+    """A cache with the same one behind its URL."""
+    return VisionCache(folder, VisionKey("vision", {"weights": "w"}), FAR, torch.zeros(1, 4))
+
+
+@pytest.fixture
+def parts_of_others(tmp_path: Path) -> Iterator[int]:
+    """Forty parts of an image each, and the size of one."""
+    with VisionWriter(far(tmp_path / "other machine"), part_bytes=1) as writer:
+        for number in range(40):
+            writer.append(f"{number}", torch.full((2, 4), float(number)))
+    yield next((tmp_path / "other machine").glob("*/part-*")).stat().st_size
+    fsspec.filesystem("memory").rm(FAR, recursive=True)
+
+
+def test_of_what_others_have_computed_only_what_is_needed_is_copied(tmp_path: Path, parts_of_others: int) -> None:
+    assert parts_of_others
+    cache = far(tmp_path)
+    assert len(cache) == 0, "nobody has asked for an image"
+    cache.fetch(["7", "11", "7", "none"])
+    assert len(list(cache.folder.glob("part-*"))) == len(cache) == 2
+    assert cache.missing(["7", "11", "none"]) == [2]
+    assert torch.equal(cache.states("11"), torch.full((2, 4), 11.0))
+
+
+def test_copies_that_have_no_room_are_refused(tmp_path: Path, parts_of_others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the disk, or in what may be kept of places behind URLs; before the first one."""
+    wanted = [f"{number}" for number in range(12)]
+    free = shutil.disk_usage(tmp_path)._replace(free=SPARE + 11 * parts_of_others)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: free)
+        with pytest.raises(InputError, match=r"MB are needed, .* are free on its disk"):
+            far(tmp_path).fetch(wanted)
+        far(tmp_path / "fewer").fetch(wanted[:11])
+    monkeypatch.setenv("EMO_SHARD_CACHE_GB", f"{11.5 * parts_of_others / 1e9}")
+    with pytest.raises(InputError, match=rf"{FAR}/.* more than EMO_SHARD_CACHE_GB .* raise it"):
+        far(tmp_path).fetch(wanted)
+    assert not list(far(tmp_path).folder.glob("part-*"))
+    far(tmp_path).fetch(wanted[:11])
+    assert len(far(tmp_path)) == 11
+
+
+def test_one_of_several_copies(tmp_path: Path, parts_of_others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ranks of a machine ask at once."""
+    assert parts_of_others
+    copied: list[Path] = []
+
+    def copy(store: RemoteStore, target: Path) -> None:
+        copied.append(target)
+        copy_here(store, target)
+
+    monkeypatch.setattr(vision_cache, "copy_here", copy)
+    ranks = [far(tmp_path) for _ in range(4)]
+    wanted = [f"{number}" for number in range(10)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda rank: rank.fetch(wanted), ranks))
+    assert len(copied) == len(set(copied)) == 10
+    assert all(not rank.missing(wanted) for rank in ranks)
+
+
+def test_a_damaged_part_behind_a_url_is_not_copied(
+    tmp_path: Path, parts_of_others: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert parts_of_others
+    files = fsspec.filesystem("memory")
+    name = next(name for name in files.find(FAR) if b'"images": ["7"]' in files.cat_file(name).replace(b"\\", b""))
+    whole = files.cat_file(name)
+    at = whole.index(b"weights")
+    files.pipe_file(name, whole[:at] + b"W" + whole[at + 1 :])
+    cache = far(tmp_path)
+    cache.fetch(["7", "8"])
+    assert cache.missing(["7", "8"]) == [0]
+    assert "the checksum of its header is another one" in capsys.readouterr().out
 
 
 def killed(cache: VisionCache, images: list[str], states: list[torch.Tensor]) -> None:

@@ -20,7 +20,10 @@ def test_one_call_of_attention_a_layer_and_no_padding(tiny_qwen: Path, world_tar
     counts = row["counts"]
     assert isinstance(counts, dict)
     assert counts["calls"] == {"vision": 1.0, "language": 1.0}
-    assert row["fill"] == 1.0
+    assert row["padding"] == 0.0
+    assert isinstance(row["fill"], float)
+    # Of six hundred and forty places: few samples do not fill one.
+    assert 0.3 < row["fill"] < 1.0
     assert "| 0.0% | 1 + 1 |" in line(CELL, row, None)
 
 
