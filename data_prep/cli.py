@@ -6,8 +6,9 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.errors import DEBUG_HELP, InputError, debug_option, run_guarded
 from emo_lightning.core.terminal import say, speak_to_any_terminal
+from emo_lightning.core.text import suggested
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_images", "take images into a store"),
@@ -68,7 +69,7 @@ def _run(argv: list[str]) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        say(f"emo prep: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+        msg = f"emo prep: unknown command {name!r}; {suggested(name, COMMANDS)}; see emo prep --help"
+        raise InputError(msg)
     command: Callable[[list[str]], int] = importlib.import_module(f"data_prep.commands.{COMMANDS[name][0]}").main
     return command(rest)

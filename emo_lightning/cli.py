@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.errors import DEBUG_HELP, InputError, debug_option, run_guarded
 from emo_lightning.core.lifetimes import die_with_named_parent
 from emo_lightning.core.terminal import say, speak_to_any_terminal
+from emo_lightning.core.text import suggested
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("emo_lightning.commands.demo", "everything, end to end, on a small drawn world whose truth is known"),
@@ -84,8 +85,8 @@ def _run(argv: list[str]) -> int:
     name, rest = argv[0], argv[1:]
     module = _HIDDEN.get(name) or COMMANDS.get(name, (None,))[0]
     if module is None:
-        say(f"emo: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
+        msg = f"emo: unknown command {name!r}; {suggested(name, COMMANDS)}; see emo --help"
+        raise InputError(msg)
     # Before torch is loaded. By default OpenMP's threads spin while they wait: with one other busy process on two cores a training
     # step took nine times as long (experiments/LOG.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -98,19 +99,20 @@ def lightning_main() -> int:
     argv = sys.argv[1:]
     if [word for word in argv if word != "--debug"][:1] == ["run"]:
         return main(argv)
-    try:
-        from importlib.metadata import distribution
+    from importlib.metadata import PackageNotFoundError, distribution
 
+    try:
         sdk = next(
             e for e in distribution("lightning-sdk").entry_points if e.name == "lightning" and e.group == "console_scripts"
         )
-    except Exception:
-        say(
-            "usage: lightning run EXPERIMENT.yaml [--key value …]   (see: lightning run --help)\n"
-            "Every other `lightning` command belongs to Lightning's SDK: pip install lightning-sdk",
-            file=sys.stderr,
+    except (PackageNotFoundError, StopIteration):
+        told = (
+            "lightning run EXPERIMENT.yaml [--key value …] is emo run; every other `lightning` command belongs to Lightning's SDK: "
+            "pip install lightning-sdk"
         )
-        return 0 if argv[:1] in ([], ["-h"], ["--help"]) else 2
+        asked = argv[:1] in ([], ["-h"], ["--help"])
+        say(told if asked else f"error: lightning {argv[0]}: {told}", file=sys.stderr)
+        return 0 if asked else 2
     return int(sdk.load()() or 0)
 
 

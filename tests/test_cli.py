@@ -76,8 +76,38 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["trian"]) == 2
-    assert capsys.readouterr().err == f"emo: unknown command 'trian'; allowed: {', '.join(COMMANDS)}\n"
+    assert main(["demmo"]) == 2
+    allowed = f"did you mean demo? allowed: {', '.join(COMMANDS)}; see emo --help"
+    assert capsys.readouterr().err == f"error: emo: unknown command 'demmo'; {allowed}\n"
+    assert main(["prep", "imports"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: emo prep: unknown command 'imports'; did you mean import or export? allowed: import, expand")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["report"], "emo report: the following arguments are required: RUN; see emo report --help"),
+        (["report", "a", "--no"], "emo report: unrecognized arguments: --no; see emo report --help"),
+        (["prep", "graph"], "emo prep graph: the following arguments are required: "),
+        (["prep", "import"], "emo prep import: "),
+        (["prep", "import", "nothing", "x"], "emo prep import: "),
+        (["index"], "emo index: "),
+        (["benchmark", "none"], "emo benchmark: "),
+    ],
+)
+def test_a_mistake_on_the_line_is_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`docs/how-to/errors.md` says so of whatever one can mend; `--help` has the usage."""
+    try:
+        code: object = main(argv)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    found = capsys.readouterr().err
+    assert found.count("\n") == 1, found
+    assert found.startswith(f"error: {said}"), found
+    assert "--help" in found
 
 
 @pytest.mark.parametrize(
@@ -178,5 +208,7 @@ def test_other_lightning_commands_belong_to_the_sdk(
     monkeypatch.setattr(sys, "argv", ["lightning", *argv])
     assert lightning_main() == code
     error = capsys.readouterr().err
-    assert "usage: lightning run EXPERIMENT.yaml" in error
+    assert "lightning run EXPERIMENT.yaml" in error
     assert "pip install lightning-sdk" in error
+    assert error.startswith("error: lightning login: ") == (code == 2)
+    assert error.count("\n") == 1

@@ -150,7 +150,7 @@ def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:
         msg = f"bad box: {list(box)} leaves the image of {image.width}x{image.height}"
         raise RefusedError(msg)
     try:
-        return GroundedObject(phrase=phrase, bbox=box, score=1.0, primary=True)
+        return GroundedObject.model_validate({"phrase": phrase, "bbox": box, "score": 1.0, "primary": True})
     except ValidationError as error:
         msg = f"bad box: {describe(error)}"
         raise RefusedError(msg) from None

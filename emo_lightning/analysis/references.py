@@ -40,7 +40,7 @@ class References:
         self.records = list(records)
         self._index = index
         if not self.records:
-            msg = f"{where}: hold no record"
+            msg = f"{where}: no record"
             raise SchemaError(msg)
         self._check_unique(where)
 

@@ -51,6 +51,17 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that the user named, or that a stage needs, is not there."""
 
 
+def check_count(name: str, value: int) -> None:
+    """Refuse a count below 1.
+
+    Raises:
+        InputError: names the argument.
+    """
+    if value < 1:
+        msg = f"{name}={value}; expected a whole number, at least 1"
+        raise InputError(msg)
+
+
 BROKEN_PIPE = 141
 """Exit code where the reader of our output has gone: that of a program which SIGPIPE ends, 128 + 13."""
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.names import as_on_disk, begins_on_disk
@@ -204,6 +204,10 @@ class Parser(argparse.ArgumentParser):
             return as_on_disk(arg_string)
         value: object = super()._get_value(action, arg_string)
         return value
+
+    def error(self, message: str) -> NoReturn:
+        """A mistake on the argument line, in one line as every other; argparse writes the usage above it."""
+        self.exit(2, f"error: {self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         super()._print_message(printable(message), file)

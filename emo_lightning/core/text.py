@@ -5,10 +5,12 @@ HTML is escaped by the templates (`report/html.py`), LaTeX by `report/latex.py`;
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+from collections.abc import Iterable
 
-__all__ = ["SMALL_WORDS", "csv_cell", "markdown_text", "name_fault", "plain", "printable", "printable_json"]
+__all__ = ["SMALL_WORDS", "csv_cell", "markdown_text", "name_fault", "plain", "printable", "printable_json", "suggested"]
 
 _ACTIVE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 controls but for tab and line feed: ESC, BEL, CSI, carriage return, …
@@ -50,6 +52,20 @@ def plain(text: object) -> str:
 def shown(text: object) -> str:
     """What was found, short enough for a message."""
     return repr(text if isinstance(text, str) else str(text))[:160]
+
+
+def suggested(wrong: str, names: Iterable[str], above: str = "") -> str:
+    """What is allowed in the place of a wrong name, with what is near it: `did you mean A? allowed: A, B`.
+
+    Args:
+        wrong: the name.
+        names: that are allowed.
+        above: what stands before each, and is right.
+    """
+    names = list(names)
+    near = [above + name for name in difflib.get_close_matches(wrong, names, 3)]
+    guess = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{guess}allowed: {', '.join(above + name for name in names) or 'none'}"
 
 
 def markdown_text(text: object) -> str:

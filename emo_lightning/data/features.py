@@ -113,6 +113,11 @@ class FeatureWriter:
             self.spec.check(spec, path)
             self.parts.append(path.name)
             self.done.update(origin.id for origin in origins)
+        for path in self.directory.glob("part-*.safetensors.tmp"):
+            # Of this rank, before it was killed, and of ranks that are no more.
+            number = int(path.name[5:10]) if path.name[5:10].isdigit() else -1
+            if number == rank or (rank == 0 and number >= world_size):
+                path.unlink(missing_ok=True)
         # Marks of completion from before are void: this rank's own, and those of runs with other numbers of ranks.
         for path in self.directory.glob("index-*.json"):
             if path.name == index_name(rank) or (rank == 0 and read_index(path)["world_size"] != world_size):

@@ -12,6 +12,8 @@ from emo_lightning.core.terminal import say
 
 OnError = Literal["stop", "skip"]
 """`data.on_error`."""
+MOST = 10
+"""`data.max_skipped`, where nothing else is given."""
 
 
 class Skips:
@@ -59,8 +61,13 @@ class Skips:
 
     def of_all_ranks(self) -> dict[str, str]:
         """Id -> why, by id; those of other ranks and earlier runs as far as they are in the folder."""
-        found = dict(_read(self._file.parent)) if self._file is not None else {}
+        found = left_out(self._file.parent) if self._file is not None else {}
         return dict(sorted((found | self._reported).items()))
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    """Id -> why, of the images that a stage with this folder has left out."""
+    return dict(_read(folder))
 
 
 def _read(folder: Path) -> Iterator[tuple[str, str]]:

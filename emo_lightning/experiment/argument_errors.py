@@ -2,7 +2,7 @@
 
 jsonargparse says that something is wrong, in prose that is made for a terminal; its exceptions carry no parts. So the message is not
 read: the values are walked again, beside the parser's own arguments and types, down to the first one that does not fit. What a type
-takes is asked of jsonargparse (`_fits`), never decided here. Its text is shown only where this walk finds nothing.
+takes is asked of jsonargparse (`fits`), never decided here. Its text is shown only where this walk finds nothing.
 
 Of its interface this uses `add_argument`, `add_class_arguments` and `parse_object`, and of its insides `_actions`, `required` and
 `_typehint`; `tests/experiment/test_argument_errors.py` holds these down.
@@ -10,15 +10,20 @@ Of its interface this uses `add_argument`, `add_class_arguments` and `parse_obje
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
 import inspect
 import re
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
+
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.text import suggested
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -49,6 +54,34 @@ def explain_arguments(parser: ArgumentParser, values: Mapping[str, object], erro
     return list(_problems(parser, values)) or [" ".join(str(error).removeprefix("Validation failed: ").split())]
 
 
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise what code of ours has raised within jsonargparse, in the place of the text that jsonargparse makes of it.
+
+    A config's `__post_init__` or a type's hook refuses a value with a `UserError`, and all else that it raises is a bug. jsonargparse makes
+    one kind of text of both.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = raised_by_us(error)
+        if cause is None or cause is error:
+            raise
+        raise cause from None
+
+
+def raised_by_us(error: BaseException) -> BaseException | None:
+    """The exception among an error's causes that code of ours has raised which jsonargparse called; None where jsonargparse alone refuses."""
+    at: BaseException | None = error
+    while at is not None:
+        called = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in traceback.walk_tb(at.__traceback__)]
+        inside = called[len(called) - called[::-1].index("jsonargparse") :] if "jsonargparse" in called else []
+        if isinstance(at, UserError) or {"emo_lightning", "data_prep"} & set(inside):
+            return at
+        at = at.__cause__ or at.__context__
+    return None
+
+
 def type_hints(parser: ArgumentParser) -> dict[str, object]:
     """Dotted key -> type, of every argument that takes a value."""
     return {action.dest: action._typehint for action in parser._actions if type(action).__name__ == "ActionTypeHint"}  # type: ignore[attr-defined]
@@ -67,7 +100,7 @@ def _problems(parser: ArgumentParser, values: Mapping[str, object], above: str =
     yield from _unknown(hints, values, above, owner)
     for key, hint in hints.items():
         value = _value(values, key)
-        if value is not _ABSENT and not _fits(hint, value):
+        if value is not _ABSENT and not fits(hint, value):
             yield _misfit(hint, value, _joined(above, key))
     for action in parser._actions:
         if action.required and _value(values, action.dest) is _ABSENT:
@@ -98,9 +131,9 @@ def _unknown(hints: Mapping[str, object], values: Mapping[str, object], above: s
             if not any(hint.startswith(f"{key}.") for hint in hints):
                 siblings = {hint.removeprefix(prefix).split(".")[0] for hint in hints if hint.startswith(prefix)}
                 if owner:
-                    yield f"{above}: {owner} has no argument {key!r}{_suggested(str(name), siblings)}"
+                    yield f"{above}: {owner} has no argument {key!r}; {suggested(str(name), sorted(siblings))}"
                 else:
-                    yield f"unknown key {_joined(above, key)}{_suggested(str(name), siblings)}"
+                    yield f"unknown key {_joined(above, key)}; {suggested(str(name), sorted(siblings))}"
             elif isinstance(value, Mapping):
                 yield from walk(value, f"{key}.")
             elif value is not None:
@@ -109,14 +142,7 @@ def _unknown(hints: Mapping[str, object], values: Mapping[str, object], above: s
     yield from walk(values, "")
 
 
-def _suggested(wrong: str, names: Iterable[str]) -> str:
-    names = sorted(names)
-    near = difflib.get_close_matches(wrong, names, 3)
-    guess = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"; {guess}allowed: {', '.join(names) or 'none'}"
-
-
-def _fits(hint: object, value: object) -> bool:
+def fits(hint: object, value: object) -> bool:
     """Whether jsonargparse takes the value for this type."""
     from jsonargparse import ArgumentParser
 
@@ -124,7 +150,11 @@ def _fits(hint: object, value: object) -> bool:
     parser.add_argument("--value", type=hint)
     try:
         parser.parse_object({"value": value})
-    except Exception:  # whatever it raises, it refuses
+    except Exception as error:
+        # Whatever jsonargparse raises, it refuses; what a hook of ours raises may be a bug.
+        cause = raised_by_us(error)
+        if cause is not None and not isinstance(cause, UserError):
+            raise cause from None
         return False
     return True
 
@@ -137,14 +167,14 @@ def _misfit(hint: object, value: object, key: str) -> str:
             item = next(iter(get_args(option)), None)
             if _is_list(option) and item is not None:
                 for n, one in enumerate(value):
-                    if not _fits(item, one):
+                    if not fits(item, one):
                         return _misfit(item, one, f"{key}[{n}]")
     if isinstance(value, Mapping):
         for option in options:
             if get_origin(option) is dict or get_origin(option) in (Mapping, typing.Mapping):
                 item = get_args(option)[1]
                 for name, one in value.items():
-                    if not _fits(item, one):
+                    if not fits(item, one):
                         return _misfit(item, one, f"{key}.{name}")
         classes = [option for option in options if _is_class(option)]
         if classes:

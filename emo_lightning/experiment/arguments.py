@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from emo_lightning.core.errors import InputError
-from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
+from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.experiment.argument_errors import explain_arguments, own_errors, raised_by_us, type_hints
 from emo_lightning.experiment.classes import dotted_keys, named_classes, parsed_classes, set_policy
 from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
@@ -75,6 +75,11 @@ def argument_keys(name: str) -> list[str]:
 
 def problems(stage: Stage) -> list[str]:
     """Everything that is wrong with a stage's arguments: a line each, with the key, what was found, and what is allowed."""
+    return _problems(stage)[0]
+
+
+def _problems(stage: Stage) -> tuple[list[str], Exception | None]:
+    """What is wrong, and what the parser has raised where it has."""
     # Before the first thing is imported that a setting names.
     if refused := [
         *named_classes(stage.config),
@@ -82,7 +87,7 @@ def problems(stage: Stage) -> list[str]:
         *secrets(stage.config),
         *_not_finite(stage.config),
     ]:
-        return refused
+        return refused, None
     parser = parser_of(stage.kind)
     if isinstance(find_kind(stage.kind), TrainerKind):
         # jsonargparse passes over anything else without a word.
@@ -92,19 +97,24 @@ def problems(stage: Stage) -> list[str]:
             for key, value in sections.items()
             if not isinstance(value, dict)
         ]:
-            return wrong
+            return wrong, None
         if dotted := list(dotted_keys(stage.config)):
-            return dotted
+            return dotted, None
     set_policy()
     try:
-        found = parser.parse_object(copy.deepcopy(stage.config))
+        with own_errors():
+            found = parser.parse_object(copy.deepcopy(stage.config))
+    except UserError as error:
+        return [str(error)], error
     except Exception as error:
-        return explain_arguments(parser, stage.config, error)
+        if raised_by_us(error) is not None:
+            raise
+        return explain_arguments(parser, stage.config, error), error
     try:
         split_config(stage.config)
     except InputError as error:
-        return [str(error)]
-    return [*_text_as_other(stage.config, found), *parsed_classes(found, stage.config)]
+        return [str(error)], error
+    return [*_text_as_other(stage.config, found), *parsed_classes(found, stage.config)], None
 
 
 def _text_as_other(given: object, found: object, at: str = "") -> Iterator[str]:
@@ -179,13 +189,15 @@ def check(stage: Stage) -> None:
     Raises:
         ExperimentError: names the stage, the key, what was found, and what is allowed.
     """
-    if found := problems(stage):
+    found, cause = _problems(stage)
+    if found:
         msg = f"stage {stage.name!r} ({stage.kind}): {found[0]}"
-        raise ExperimentError(msg)
+        raise ExperimentError(msg) from cause
 
 
 def parsed(stage: Stage) -> dict[str, Any]:
     """The arguments of a stage that is a function, as its signature has them; `check` has passed them."""
     parser = parser_of(stage.kind)
-    arguments: dict[str, Any] = vars(parser.instantiate_classes(parser.parse_object(copy.deepcopy(stage.config))))
+    with own_errors():
+        arguments: dict[str, Any] = vars(parser.instantiate_classes(parser.parse_object(copy.deepcopy(stage.config))))
     return arguments

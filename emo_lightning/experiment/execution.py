@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from emo_lightning.core.terminal import on_a_terminal
 from emo_lightning.experiment.advice import silence_advice
+from emo_lightning.experiment.argument_errors import own_errors
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
 from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
@@ -67,17 +68,18 @@ def _lightning_cli(kind: TrainerKind, out: Path, config: Mapping[str, Any]) -> L
     if trainer.get("strategy") == "fsdp":
         # Lightning's own is FSDP1, which clips no gradients by norm.
         trainer["strategy"] = {"class_path": "emo_lightning.tasks.fsdp.ShardedStrategy"} if kind.divisible else "ddp"
-    return LightningCLI(
-        kind.task_class(),
-        kind.data_class(),
-        run=False,
-        args={**config, "trainer": trainer},
-        save_config_callback=None,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        parser_kwargs={"parser_mode": PARSER_MODE, "exit_on_error": False},
-        trainer_defaults={**TRAINER_DEFAULTS, **_quiet_bar(trainer)},
-    )
+    with own_errors():
+        return LightningCLI(
+            kind.task_class(),
+            kind.data_class(),
+            run=False,
+            args={**config, "trainer": trainer},
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            parser_kwargs={"parser_mode": PARSER_MODE, "exit_on_error": False},
+            trainer_defaults={**TRAINER_DEFAULTS, **_quiet_bar(trainer)},
+        )
 
 
 def _quiet_bar(trainer: Mapping[str, object]) -> dict[str, object]:

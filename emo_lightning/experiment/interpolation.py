@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from emo_lightning.core.text import suggested
 from emo_lightning.experiment.files import ExperimentError
 
 MOST = 4_000_000
@@ -29,6 +30,48 @@ def check_size(tree: Mapping[str, object]) -> None:
     except RecursionError:
         msg = "interpolations name one another through too many steps"
         raise ExperimentError(msg) from None
+
+
+def unknown_name(settings: Mapping[str, object], names: Mapping[str, object]) -> str | None:
+    """The first interpolation of a name that there is not: where it stands, and what there is; None where all are known.
+
+    Args:
+        settings: not yet resolved.
+        names: what interpolations may name, by the words that they begin with: `vars`, `run`, `each`.
+    """
+    for at, text in (*_texts(settings), *_texts(names.get("vars"), "vars")):
+        for resolver, points, key, more in _NAMES.findall(text):
+            if not (resolver or points or more) and (said := _missing(key, names)):
+                return f"{at}: ${{{key}}}: {said}"
+    return None
+
+
+def _missing(key: str, names: Mapping[str, object]) -> str | None:
+    node: object = names
+    above = ""
+    for part in filter(None, re.split(r"[.\[\]]", key)):
+        if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+            node = node[int(part)]
+        elif not isinstance(node, Mapping):
+            return f"{above} has no part {part!r}; found {str(node)[:80]!r}"
+        elif part not in (inside := {str(name): value for name, value in node.items()}):
+            return f"there is no such name; {suggested(part, inside, above and f'{above}.')}"
+        else:
+            node = inside[part]
+        above = f"{above}.{part}".lstrip(".")
+    return None
+
+
+def _texts(value: object, at: str = "") -> Iterator[tuple[str, str]]:
+    """Every text with its key."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _texts(one, f"{at}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for n, one in enumerate(value):
+            yield from _texts(one, f"{at}[{n}]")
+    elif isinstance(value, str):
+        yield at, value
 
 
 class _Sizes:

@@ -205,10 +205,8 @@ def make_temporary_folder(out: Path) -> Path:
     Args:
         out: the stage's folder.
     """
-    checkpoints = out / "checkpoints"
-    base = (checkpoints.resolve() if checkpoints.is_symlink() else out) / ".tmp"
-    # One rank on each node may have the same local number.
-    folder = base / "-".join(["rank", *(os.environ.get(name, "0") for name in _RANK_VARIABLES)])
+    base = _temporary_base(out)
+    folder = base / _temporary_name()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for left in base.iterdir():
@@ -216,6 +214,27 @@ def make_temporary_folder(out: Path) -> Path:
             # Of version 0.2.0, whose ranks had one folder.
             left.unlink(missing_ok=True)
     return folder
+
+
+def remove_temporary_folders(out: Path, *, alone: bool) -> None:
+    """Once a stage's processes have ended: remove what they, and killed ones before them, have left.
+
+    Args:
+        out: the stage's folder.
+        alone: this command has started all ranks; else others may still work, and this rank removes its own folder.
+    """
+    base = _temporary_base(out)
+    shutil.rmtree(base if alone else base / _temporary_name(), ignore_errors=True)
+
+
+def _temporary_base(out: Path) -> Path:
+    checkpoints = out / "checkpoints"
+    return (checkpoints.resolve() if checkpoints.is_symlink() else out) / ".tmp"
+
+
+def _temporary_name() -> str:
+    # One rank on each node may have the same local number.
+    return "-".join(["rank", *(os.environ.get(name, "0") for name in _RANK_VARIABLES)])
 
 
 def run_stage(stage: Stage, word: Connection | None = None) -> int:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emo_lightning.core.names import begins_on_disk
+from emo_lightning.core.text import suggested
 from emo_lightning.experiment.arguments import has_argument, with_truths
 from emo_lightning.experiment.environment import guarded_resolvers, secrets
 from emo_lightning.experiment.files import (
@@ -34,7 +35,8 @@ from emo_lightning.experiment.files import (
     read_experiment,
     read_yaml,
 )
-from emo_lightning.experiment.interpolation import check_size
+from emo_lightning.experiment.interpolation import check_size, unknown_name
+from emo_lightning.experiment.kinds import KINDS
 from emo_lightning.experiment.stage import Stage, with_present_names
 from emo_lightning.experiment.tracked import Tracking, tracking_from
 
@@ -149,6 +151,9 @@ def _expanded(
     for name, body in stages.items():
         if not isinstance(body, dict) or not isinstance(body.get("run"), str):
             msg = f"{path}: stage {name!r} needs the key 'run' with its kind"
+            raise ExperimentError(msg)
+        if body["run"] not in KINDS:
+            msg = f"{path}: stage {name!r}: run: {body['run']!r} is unknown; {suggested(body['run'], KINDS)}"
             raise ExperimentError(msg)
         axes = body.get("foreach") or {}
         if isinstance(axes, dict):
@@ -289,7 +294,9 @@ def _resolve(
         with guarded_resolvers():
             plain = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, ExperimentError) as error:
-        msg = f"{path}: stage {stage!r}: {' '.join(str(error).split())}"
+        names = {**context, "run": run}
+        unknown = unknown_name({**arguments, "title": title}, names) if isinstance(error, OmegaConfBaseException) else None
+        msg = f"{path}: stage {stage!r}: {unknown or ' '.join(str(error).split())}"
         raise ExperimentError(msg) from None
     assert isinstance(plain, dict)
     # All of it, for the variables and the title are shown and written too.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,7 @@ from emo_lightning.core.endings import InterruptedBySignal, exit_code
 from emo_lightning.core.files import write_text
 from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.ranks import Ranks, forget_job_variables
+from emo_lightning.core.terminal import say
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.found_checkpoints import Checkpoints, set_damaged_aside
@@ -27,12 +29,13 @@ from emo_lightning.experiment.processes import (
     CUT_SHORT,
     StageFailedError,
     check_process_count,
+    remove_temporary_folders,
     run_in_process,
     runs_on_one_rank,
 )
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
 from emo_lightning.experiment.stage import Stage
-from emo_lightning.experiment.status import Status, check_not_stale, is_complete, write_config, write_status
+from emo_lightning.experiment.status import Status, changes_of, check_not_stale, is_complete, write_config, write_status
 from emo_lightning.experiment.tracking import tracking_stages
 
 console = Console(highlight=False)
@@ -112,9 +115,11 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
     started = time.time()
     inputs: Inputs = {}
     if ranks.rank == 0:
-        inputs = inputs_of(stage)
+        inputs, changes = inputs_of(stage), changes_of(stage)
+        for change in changes:
+            say(f"note: {stage.out} goes on with another setting: {change}", file=sys.stderr)
         write_config(stage)
-        write_status(stage, "running", started, inputs)
+        write_status(stage, "running", started, inputs, changes)
     elif runs_on_one_rank(stage):
         peers.wait_for_first(number)
         return
@@ -124,6 +129,8 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         if ranks.rank == 0:
             write_status(stage, "failed", started, inputs)
         raise
+    finally:
+        remove_temporary_folders(stage.out, alone=ranks.world_size == 1)
     changed = None
     if ranks.rank == 0:
         if code == 0 and (changed := first_changed(inputs, now := inputs_of(stage))) is None:

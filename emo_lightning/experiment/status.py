@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ import yaml
 from emo_lightning.core.files import read_object, read_yaml, write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT, ExperimentError
-from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.identity import MAY_CHANGE, Inputs, first_changed, inputs_of, settings_of
 from emo_lightning.experiment.stage import Stage, first_difference
 
 CONFIG_FILE = "config.yaml"
@@ -59,7 +59,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 Status = Literal["running", "complete", "cut short", "failed"]
 
 
-def write_status(stage: Stage, status: Status, started: float, inputs: Inputs) -> None:
+def write_status(stage: Stage, status: Status, started: float, inputs: Inputs, changes: Sequence[str] = ()) -> None:
     """Write `stage.json`.
 
     Args:
@@ -67,22 +67,60 @@ def write_status(stage: Stage, status: Status, started: float, inputs: Inputs) -
         status: of it.
         started: seconds since the epoch.
         inputs: what its inputs hold.
+        changes: of its settings, with which it goes on (`changes_of`).
     """
+    before = read_status(stage)
+    since = datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
+    changed = [*before.get("changed", []), *({"since": since, "setting": change} for change in changes)]
     entry = {
         "stage": stage.name,
         "kind": stage.kind,
         "title": stage.title,
         "status": status,
         "config_sha256": stage.digest,
-        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "started": since,
         "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
         # Of what ran: a checkout may have gone on while it did.
-        "commit": _commit() if status == "running" else read_status(stage).get("commit") or _commit(),
+        "commit": _commit() if status == "running" else before.get("commit") or _commit(),
         "command": shlex.join(["emo", *sys.argv[1:]]),
+        **({"changed": changed} if changed else {}),
         **_identity(stage, inputs),
     }
     write_text(stage.out / STATUS_FILE, json.dumps(entry, indent=2) + "\n")
+
+
+def changes_of(stage: Stage) -> list[str]:
+    """Settings with which a half-done stage goes on instead of those that it has run with, each with both values."""
+    path = stage.out / CONFIG_FILE
+    return _changes(_read_config(path), stage.config) if path.exists() else []
+
+
+def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    pairs = [(key, _at(old, key), _at(new, key)) for key in MAY_CHANGE]
+    return [f"{key}: {_said(was)} before, {_said(now)} now" for key, was, now in pairs if was != now]
+
+
+def _said(value: object) -> str:
+    return "not given" if value is None else str(value)
+
+
+def _check_left_out(stage: Stage) -> None:
+    """Of a stage that is now to stop at fewer images: those that it has left out already would have stopped it.
+
+    Raises:
+        ExperimentError: says how many there are, and how many are allowed.
+    """
+    # Later than at the top: what prints help knows nothing of data.
+    from emo_lightning.data.skips import MOST, left_out
+
+    allowed = int(str(_at(stage.config, "data.max_skipped") or MOST)) if _at(stage.config, "data.on_error") == "skip" else 0
+    if (count := len(left_out(stage.out))) > allowed:
+        msg = (
+            f"{stage.out} has left out {count} images that cannot be read, and data.on_error and data.max_skipped now allow {allowed}; "
+            f"allow as many, choose another --name, or delete {stage.out} to make it anew"
+        )
+        raise ExperimentError(msg)
 
 
 def _identity(stage: Stage, inputs: Inputs) -> dict[str, object]:
@@ -124,6 +162,8 @@ def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
     if difference:
         msg = f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
         raise ExperimentError(msg)
+    if _changes(old, stage.config):
+        _check_left_out(stage)
     if look_inside:
         _check_inputs(stage, status, complete)
     return complete
@@ -159,10 +199,14 @@ def _check_inputs(stage: Stage, status: dict[str, Any], complete: bool) -> None:
 
 
 def _value(stage: Stage, key: str) -> str:
-    found: Any = stage.config
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
+    found = _at(stage.config, key)
     return "not given now" if found is None else str(found)[:100]
+
+
+def _at(tree: object, key: str) -> object:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _old_run_dir(stage: Stage) -> str:

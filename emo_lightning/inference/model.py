@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from emo_lightning.core.devices import usable_device
+from emo_lightning.core.errors import InputError, check_count
 from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, check_pixels, read_bundle
 from emo_lightning.inference.explaining import Explaining
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
@@ -30,6 +31,12 @@ __all__ = ["EmotionModel", "Explanation"]
 
 BATCH_SIZE = 16
 """Images at a time, where nobody says."""
+
+
+def _batches(count: int, batch_size: int) -> list[range]:
+    """Positions of so many images, batch by batch."""
+    check_count("batch_size", batch_size)
+    return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
 
 
 class EmotionModel:
@@ -113,6 +120,10 @@ class EmotionModel:
         Args:
             folder: missing or empty; it is there when it is whole.
             merge: fold the adapter into its base model; else the adapter is kept beside its base.
+
+        Raises:
+            InputError: `folder` is a file or holds something, or a kept part is not in safetensors.
+            BackboneError: the parts do not belong together.
         """
         from emo_lightning.inference.folder import write_folder
 
@@ -141,15 +152,12 @@ class EmotionModel:
             batch_size: images at a time.
 
         Raises:
-            InputError: an image cannot be had, or is none; names it.
+            InputError: an image cannot be had, or is none; names it. Or `batch_size` is below 1.
         """
         import torch
 
         given = as_list(images)
-        rows = [
-            self._embed([as_picture(image, f"image {start + i}") for i, image in enumerate(given[start : start + batch_size])])
-            for start in range(0, len(given), batch_size)
-        ]
+        rows = [self._embed([as_picture(given[n], f"image {n}") for n in here]) for here in _batches(len(given), batch_size)]
         return torch.cat(rows) if rows else torch.zeros(0, self.des_dim)
 
     def _embed(self, pictures: Sequence[Image.Image]) -> Tensor:
@@ -212,14 +220,14 @@ class EmotionModel:
             batch_size: images at a time.
 
         Raises:
-            InputError: an image cannot be had, or is none; names it.
+            InputError: an image cannot be had, or is none; names it. Or `batch_size` is below 1.
         """
+        given, found = as_list(images), list[Unlike]()
+        batches = _batches(len(given), batch_size)
         if self.spread is None:
             return None
-        given, found = as_list(images), list[Unlike]()
-        for start in range(0, len(given), batch_size):
-            here = given[start : start + batch_size]
-            found += self.unlike_of(self.look([as_picture(image, f"image {start + i}") for i, image in enumerate(here)])) or []
+        for here in batches:
+            found += self.unlike_of(self.look([as_picture(given[n], f"image {n}") for n in here])) or []
         return found
 
     def unlike_of(self, seen: Seen) -> list[Unlike] | None:
@@ -279,19 +287,21 @@ class EmotionModel:
                 (`inference.unfinished` marks what is not finished).
 
         Raises:
-            InputError: an image cannot be had, or is none; names it. Or its labels cannot be scored so.
+            InputError: an image cannot be had, or is none; names it. Or its labels cannot be scored so, there is not one id for each image,
+                or `batch_size` or `max_new_tokens` is below 1.
         """
         self.explaining.check_scoring(label_scoring)
+        check_count("max_new_tokens", max_new_tokens)
         given = as_list(images)
+        batches = _batches(len(given), batch_size)
         names = [name_of(image, n) for n, image in enumerate(given)] if ids is None else list(ids)
         if len(names) != len(given):
             msg = f"{len(names)} ids for {len(given)} images; expected one each"
-            raise ValueError(msg)
+            raise InputError(msg)
         found: list[Explanation] = []
-        for start in range(0, len(given), batch_size):
-            here = range(start, min(start + batch_size, len(given)))
+        for here in batches:
             pictures = [as_picture(given[n], f"image {names[n]}") for n in here]
-            listeners = {n - start: one for n, one in (on_partial or {}).items() if n in here}
+            listeners = {n - here.start: one for n, one in (on_partial or {}).items() if n in here}
             called = [names[n] for n in here]
             explained = self.explaining.explain(
                 pictures, called, max_new_tokens, gated=label_scoring == "gated", on_partial=listeners

@@ -14,8 +14,8 @@ def explained_arms(run: RunFolder, stage: StageFolder, found: Result) -> dict[st
         stage: of kind `table5` or `table6`.
         found: its JSON.
     """
-    said = found.get("about") or stage.settings.get("about") or {}
-    places = stage.settings.get("predictions") or stage.settings.get("probes") or {}
+    said = found.get("about") or stage.table("about")
+    places = stage.table("predictions") or stage.table("probes")
     lines = {arm: said.get(arm) or _title(run, places.get(arm)) for arm in found["arms"]}
     return {arm: str(line) for arm, line in lines.items() if line}
 
@@ -24,7 +24,7 @@ def _title(run: RunFolder, place: object) -> str | None:
     """The title of the stage that made the backbone behind a stage's file."""
     path = place[0] if isinstance(place, list) and place else place
     stage = run.owner(path) if isinstance(path, str) else None
-    backbone = ((stage.settings.get("model") or {}).get("backbone") or {}) if stage else {}
-    maker = run.owner(str(backbone.get("path"))) if isinstance(backbone, dict) and backbone.get("path") else None
+    backbone = stage.setting("model", "backbone", "path") if stage else None
+    maker = run.owner(str(backbone)) if backbone else None
     title = maker.info.get("title") if maker else None
     return title if isinstance(title, str) else None

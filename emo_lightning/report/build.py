@@ -48,6 +48,7 @@ def build_report(run_dirs: Path | Sequence[Path], out: Path, samples: int = 4) -
         MissingFileError: a run is no directory. A half-finished run is no error: the page says what is missing.
         InputError: no run, one run twice, a folder without any stage, or `samples` is negative; or `NAME_tables/` holds something
             that no report writes.
+        Exception: a bug of ours, once the page is written with everything else.
     """
     folders = [Path(run_dirs)] if isinstance(run_dirs, str | Path) else [Path(path) for path in run_dirs]
     if not folders or len({path.resolve() for path in folders}) < len(folders):
@@ -86,7 +87,17 @@ def build_report(run_dirs: Path | Sequence[Path], out: Path, samples: int = 4) -
     # The tables first: a page whose tables could not be written would promise too much.
     folder = write_tables(tables_dir(out), tables, title, notes)
     write_text(out, html)
+    raise_bugs([bug for run in runs for bug in run.bugs])
     return Report(out, folder, runs, tables, notes)
+
+
+def raise_bugs(bugs: Sequence[Exception]) -> None:
+    """Raise what must not be passed over, one as it is and several as a group."""
+    if len(bugs) > 1:
+        msg = "bugs met while a report was built"
+        raise ExceptionGroup(msg, bugs)
+    for bug in bugs:
+        raise bug
 
 
 def tables_dir(out: Path) -> Path:

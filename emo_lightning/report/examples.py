@@ -16,7 +16,7 @@ from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
 from emo_lightning.report.pictures import AnsweredImage, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance
-from emo_lightning.report.run_folder import RunFolder, StageFolder, is_own, own_file
+from emo_lightning.report.run_folder import RunFolder, StageFolder, is_own, listed, own_file
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,11 @@ def right_and_wrong(run: RunFolder, stage: StageFolder, source: Provenance, coun
     Raises:
         SchemaError, MissingFileError: predictions or references are not there any more, or do not belong together.
     """
-    settings = stage.settings
-    places = [run.located(str(path)) for path in settings["references"]]
+    places = [run.located(str(path)) for path in listed(stage.setting("references"))]
     truth = References.load([str(place) for place in places])
     if not truth.has_images:
         return Examples("", [], seed, 0, 0, {}, [], [], source)
-    files = {arm: run.located(str(path)) for arm, path in settings["predictions"].items()}
+    files = {str(arm): run.located(str(path)) for arm, path in stage.table("predictions").items()}
     arms = {arm: load_predictions(own_file(run.path, file), truth) for arm, file in files.items() if is_own(run.path, file)}
     if outside := [arm for arm in files if arm not in arms]:
         run.note(

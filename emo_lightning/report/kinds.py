@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from emo_lightning.analysis.table5_rows import definition
 from emo_lightning.core.arrays import read_npz
 from emo_lightning.core.foreign import read_capped
 from emo_lightning.core.images import MAX_IMAGE_BYTES
+from emo_lightning.core.records import SchemaError
 from emo_lightning.report import cautions
+from emo_lightning.report.forms import Form, MdsForm, PanelForm, Table5Form, Table6Form
 from emo_lightning.report.pictures import Figure, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import StageFolder
@@ -110,6 +114,8 @@ class Kind:
     with_page: bool = False
     """Whether the `page.json` of such a stage stands under the same heading, and not under one of its own."""
     place: Place = "first"
+    form: type[Form] = Form
+    """What the file must hold; by default any JSON object will do."""
 
     def show(self, result: StageResult) -> Shown:
         """What a stage of this kind puts into the section."""
@@ -185,10 +191,11 @@ def _more_of_table6(result: StageResult, shown: Shown) -> None:
 
 
 def _more_of_mds(result: StageResult, shown: Shown) -> None:
-    points = read_npz(result.stage.own("mds.npz"))
+    path = result.stage.own("mds.npz")
+    points = read_npz(path)
     for n, (arm, found) in enumerate(result.found["arms"].items()):
-        labels = [str(label) for label in points[f"labels_{n}"]]
-        drawing = Markup(mds_svg(points[f"coords_{n}"].astype(float), labels, arm))
+        coords, labels = _layout(path, points, n)
+        drawing = Markup(mds_svg(coords, labels, arm))
         shown.figures.append(Figure(arm, drawing, result.sources.of(result.stage)))
         name = f"stage {result.stage.name!r}, {arm}"
         if found["without_emotion"]:
@@ -198,8 +205,17 @@ def _more_of_mds(result: StageResult, shown: Shown) -> None:
             shown.notes.append(f"{name}: {only}; silhouette and purity say nothing")
 
 
+def _layout(path: Path, points: Mapping[str, NDArray[np.generic]], arm: int) -> tuple[NDArray[np.float64], list[str]]:
+    """The (N, 2) places of an arm, and N labels."""
+    coords, labels = points.get(f"coords_{arm}"), points.get(f"labels_{arm}")
+    if coords is None or labels is None or coords.dtype.kind not in "iuf" or (*labels.shape, 2) != coords.shape:
+        msg = f"{path}: coords_{arm} and labels_{arm}: expected numbers of shape (N, 2), and N labels"
+        raise SchemaError(msg)
+    return coords.astype(np.float64), [str(label) for label in labels]
+
+
 def _more_of_panel(result: StageResult, shown: Shown) -> None:
-    panel = cast("Panel", result.found)  # As `panel.write_panel` wrote it; of a damaged one a note is made.
+    panel = cast("Panel", result.found)  # `PanelForm` has seen it.
     items = [
         with_boxes(item, read_capped(result.stage.own(item["image"]), MAX_IMAGE_BYTES), panel["arms"])
         for item in panel["items"]
@@ -214,10 +230,22 @@ def _more_of_prep(result: StageResult, shown: Shown) -> None:
 
 KINDS: dict[str, Kind] = {
     "table5": Kind(
-        "table5.json", "Table 5", "table5", "Table 5: what the model says of an image", _table5_tables, _more_of_table5
+        "table5.json",
+        "Table 5",
+        "table5",
+        "Table 5: what the model says of an image",
+        _table5_tables,
+        _more_of_table5,
+        form=Table5Form,
     ),
     "table6": Kind(
-        "table6.json", "Table 6", "table6", "Table 6: a linear probe on frozen embeddings", table6_tables, _more_of_table6
+        "table6.json",
+        "Table 6",
+        "table6",
+        "Table 6: a linear probe on frozen embeddings",
+        table6_tables,
+        _more_of_table6,
+        form=Table6Form,
     ),
     "mds": Kind(
         "mds.json",
@@ -229,8 +257,17 @@ KINDS: dict[str, Kind] = {
         "Every point is an image. The closer two points are, the more alike the model's embeddings (DES) of the two images are: the numbers "
         "that it makes of an image, drawn in two dimensions by multidimensional scaling (MDS). Colour and shape: the true emotion.",
         with_page=True,
+        form=MdsForm,
     ),
-    "panel": Kind("panel.json", "image panel", "panel", "Images: predicted and true", more=_more_of_panel, place="pictures"),
+    "panel": Kind(
+        "panel.json",
+        "image panel",
+        "panel",
+        "Images: predicted and true",
+        more=_more_of_panel,
+        place="pictures",
+        form=PanelForm,
+    ),
     "prep": Kind("prep.json", "dataset statistics", "data", "Dataset and annotation", more=_more_of_prep, place="last"),
 }
 """Kind of stage -> how it is shown; of one place, in the page's order."""

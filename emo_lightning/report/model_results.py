@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,7 +18,8 @@ from emo_lightning.core.files import read_object
 from emo_lightning.core.model_folders import SHIPPED
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.bootstrap import Estimate
-from emo_lightning.report.run_folder import RunFolder, Settings, StageFolder
+from emo_lightning.report.forms import CrossDatasetForm, ManifestForm, Table5Form, check_form
+from emo_lightning.report.run_folder import RunFolder, Settings, StageFolder, listed
 
 _ARM = "model"
 
@@ -54,17 +56,12 @@ class ModelResults(TypedDict):
     """What could not be read."""
 
 
-def bundle_stages(run: RunFolder) -> list[StageFolder]:
-    """Its stages that put a model together."""
-    return [stage for stage in run.stages if stage.kind == "bundle"]
-
-
 def model_results(run: RunFolder, bundle: StageFolder) -> ModelResults:
     """Everything that the run says of one of its models, but for `unlike`; what is missing is noted.
 
     Args:
         run: as `RunFolder` reads it.
-        bundle: of `bundle_stages`.
+        bundle: its stage that puts the model together.
     """
     probe = run.owner(str(bundle.settings.get("probe") or ""))
     backbone = str(bundle.settings.get("backbone") or "")
@@ -87,12 +84,12 @@ def model_results(run: RunFolder, bundle: StageFolder) -> ModelResults:
 def pictures_of(run: RunFolder, bundle: StageFolder) -> dict[str, list[str]]:
     """Set -> tars that the model's DES head was trained on (`train`, `val`), and that its probe was tested on (`test` first)."""
     head, probe = (run.owner(str(bundle.settings.get(part) or "")) for part in ("head", "probe"))
-    trained = {} if head is None else head.settings.get("data") or {}
-    tested = {} if probe is None else probe.settings.get("data") or {}
+    trained = {} if head is None else head.table("data")
+    tested = {} if probe is None else probe.table("data")
     found: dict[str, list[str]] = {}
     if head is not None and head.kind == "des_online":
-        found = {name: [str(run.located(str(tar))) for tar in _list(trained.get(name))] for name in ("train", "val")}
-    named = {"test": tested.get("test"), **(tested.get("extra") or {})}
+        found = {name: [str(run.located(str(tar))) for tar in listed(trained.get(name))] for name in ("train", "val")}
+    named = {"test": tested.get("test"), **({} if probe is None else _extra(probe))}
     caches = {**({} if found else {name: trained.get(name) for name in ("train", "val")}), **named}
     for name, cache in caches.items():
         tars = _tars_of(run, cache)
@@ -101,18 +98,23 @@ def pictures_of(run: RunFolder, bundle: StageFolder) -> dict[str, list[str]]:
     return {name: tars for name, tars in found.items() if tars}
 
 
+def _extra(probe: StageFolder) -> dict[str, object]:
+    """Further sets that a probe is tested on."""
+    return {str(name): cache for name, cache in probe.table("data", "extra").items()}
+
+
 def _tars_of(run: RunFolder, cache: object) -> list[str] | None:
     """Tars that a feature cache is of, by the settings of its stage."""
     features = None if cache is None else run.owner(str(cache))
-    tars = None if features is None else _get(features.settings, "data", "sets", Path(str(cache)).name)
-    return None if tars is None else [str(run.located(str(tar))) for tar in _list(tars)]
+    tars = None if features is None else features.setting("data", "sets", Path(str(cache)).name)
+    return None if tars is None else [str(run.located(str(tar))) for tar in listed(tars)]
 
 
 def _arm_of(run: RunFolder, predictions: object, backbone: str) -> str | None:
     """The arm whose predictions came from this backbone."""
     for arm, path in (predictions if isinstance(predictions, Mapping) else {}).items():
         stage = run.owner(str(path))
-        if stage is not None and _get(stage.settings, "model", "backbone", "path") == backbone:
+        if stage is not None and stage.setting("model", "backbone", "path") == backbone:
             return str(arm)
     return None
 
@@ -121,8 +123,8 @@ def _table5(run: RunFolder, backbone: str) -> tuple[dict[str, dict[str, Estimate
     for stage in (stage for stage in run.stages if stage.kind == "table5"):
         arm = _arm_of(run, stage.settings.get("predictions"), backbone)
         path = stage.path / "table5.json"
-        found = None if arm is None else run.attempt(path, lambda path=path: run.read_object(path))  # type: ignore[misc]
-        if arm is not None and found is not None:
+        found = None if arm is None else run.attempt(path, partial(run.read_object, path, Table5Form))
+        if arm is not None and found is not None and arm in found["arms"]:
             column = found["arms"][arm]
             ends = column.get("intervals") or {}
             rows: dict[str, dict[str, Estimate]] = {mode: _rows(column[mode], ends.get(mode) or {}) for mode in MODES}
@@ -148,8 +150,8 @@ def _table6(run: RunFolder, probe: StageFolder | None) -> tuple[dict[str, dict[s
 def _calibration(run: RunFolder, probe: StageFolder) -> ArmCalibration | None:
     """Temperature and conformal sets of the probe, from its predictions and the records that they are of."""
     sets: dict[str, list[Reference]] = {}
-    data = probe.settings.get("data") or {}
-    for name, cache in {"val": data.get("val"), "test": data.get("test"), **(data.get("extra") or {})}.items():
+    data = probe.table("data")
+    for name, cache in {"val": data.get("val"), "test": data.get("test"), **_extra(probe)}.items():
         tars = _tars_of(run, cache)
         if tars is None:
             continue
@@ -173,7 +175,7 @@ def _collapse(run: RunFolder, backbone: str) -> dict[str, object] | None:
     for stage in (stage for stage in run.stages if stage.kind == "cross_dataset"):
         arm = _arm_of(run, stage.settings.get("predictions"), backbone)
         path = stage.path / "cross_dataset.json"
-        found = None if arm is None else run.attempt(path, lambda path=path: run.read_object(path))  # type: ignore[misc]
+        found = None if arm is None else run.attempt(path, partial(run.read_object, path, CrossDatasetForm))
         if arm is not None and found is not None and arm in found["collapse"]:
             sets = [name for name in found["sets"] if name != found["in_domain"]]
             return {**found["collapse"][arm], "base": found["base"], "sets": sets}
@@ -184,13 +186,13 @@ def _data(run: RunFolder, backbone: str) -> Iterator[TrainingData]:
     """The exports that the backbone, and what it was started from, were fine-tuned on."""
     seen: set[Path] = set()
     for stage in _trainings(run, backbone):
-        for pattern in _list(_get(stage.settings, "data", "train")):
+        for pattern in listed(stage.setting("data", "train")):
             manifest = run.located(str(pattern)).parent / "manifest.json"
             if manifest in seen or not manifest.is_file():
                 continue
             seen.add(manifest)
             # Data sets lie outside of a run.
-            found = run.attempt(manifest, lambda path=manifest: read_object(path))  # type: ignore[misc]
+            found = run.attempt(manifest, partial(_manifest, manifest))
             if found is not None:
                 contents = found.get("contents") or {}
                 yield {
@@ -201,12 +203,19 @@ def _data(run: RunFolder, backbone: str) -> Iterator[TrainingData]:
                 }
 
 
+def _manifest(path: Path) -> Settings:
+    found = read_object(path)
+    check_form(found, ManifestForm, path)
+    return found
+
+
 def published_base(run: RunFolder, backbone: str) -> str | None:
     """The id of what the first training of a backbone in this run began with, where that is a model of the hub or comes with this package."""
     trainings = list(_trainings(run, backbone))
     if not trainings:
         return None
-    held = _get(trainings[-1].info, "inputs", "model.backbone.path")
+    inputs = trainings[-1].info.get("inputs")
+    held = inputs.get("model.backbone.path") if isinstance(inputs, Mapping) else None
     named = _begun_with(trainings[-1])
     return named if named in SHIPPED or str(held).startswith(f"hub {named}") else None
 
@@ -221,16 +230,4 @@ def _trainings(run: RunFolder, backbone: str) -> Iterator[StageFolder]:
 
 
 def _begun_with(stage: StageFolder) -> str:
-    return str(_get(stage.settings, "model", "backbone", "path") or "")
-
-
-def _list(value: object) -> list[object]:
-    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
-
-
-def _get(settings: Settings, *keys: str) -> object:
-    """What stands there, or None."""
-    found: object = settings
-    for key in keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+    return str(stage.setting("model", "backbone", "path") or "")

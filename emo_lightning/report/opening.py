@@ -6,15 +6,17 @@ They speak of one arm, the last of Table 5, which in the project's experiments i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from markupsafe import Markup
 
+from emo_lightning.core.foreign import as_number
 from emo_lightning.core.images import media_type
 from emo_lightning.report.arms import explained_arms
 from emo_lightning.report.examples import Examples
+from emo_lightning.report.forms import TrainingForm
 from emo_lightning.report.kinds import Pictures
 from emo_lightning.report.pictures import Answer, Picture
 from emo_lightning.report.provenance import Provenance, Sources
@@ -160,7 +162,7 @@ def _spread(cell: object) -> Spread:
 
 def _trained(run: RunFolder, stage: StageFolder, found: Result, arm: str) -> Markup:
     """What was trained on what, as far as the run's own stages say it."""
-    path = (stage.settings.get("predictions") or {}).get(arm)
+    path = stage.setting("predictions", arm)
     lessons = list(_lessons(run, run.owner(str(path)) if path else None))
     tested = Markup("is tested on <b>{:,}</b> other images").format(found["references"])
     if not lessons:
@@ -178,18 +180,22 @@ def _lessons(run: RunFolder, stage: StageFolder | None) -> Iterator[tuple[str, i
         taught = run.attempt(path, partial(_lesson, run, stage)) if path.is_file() else None
         if taught:
             yield taught
-        backbone = (stage.settings.get("model") or {}).get("backbone")
-        place = backbone.get("path") if isinstance(backbone, dict) else backbone
+        place = stage.setting("model", "backbone", "path") or stage.setting("model", "backbone")
         stage = run.owner(place) if isinstance(place, str) else None
 
 
 def _lesson(run: RunFolder, stage: StageFolder) -> tuple[str, int] | None:
-    found = run.read_object(stage.path / "training.json")
-    objectives = (stage.settings.get("data") or {}).get("objectives")
-    if not objectives:
-        return None
-    main = max(objectives, key=objectives.__getitem__) if isinstance(objectives, dict) else objectives[0]
-    return (LEARNED[main], int(found["images"]["train"])) if main in LEARNED else None
+    images = run.read_object(stage.path / "training.json", TrainingForm).get("images", {}).get("train")
+    objectives = stage.setting("data", "objectives")
+    match objectives:
+        case Mapping():
+            weights = {name: weight for name, value in objectives.items() if (weight := as_number(value)) is not None}
+            main = max(weights, key=weights.__getitem__, default=None)
+        case [main, *_]:
+            pass
+        case _:
+            main = None
+    return (LEARNED[main], images) if isinstance(main, str) and main in LEARNED and images is not None else None
 
 
 def _looking(gain: Gain) -> Markup:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
+from emo_lightning.report import problems
 from emo_lightning.report.table import Cell, Column, Spread, Table, numbered, slug
 
 FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".html": "text/html"}
@@ -141,40 +141,9 @@ class PageFile(_File):
     notes: list[str] = []
 
 
-_EXPECTED = {
-    "string_type": "a text",
-    "list_type": "a list",
-    "bool_type": "true or false",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "finite_number": "a finite number",
-    "float_type": "a finite number",
-    "int_type": "a whole number",
-}
-"""Kinds of pydantic's errors -> what is allowed, in the words of the other messages."""
-
-
 def problem(error: ValidationError) -> str:
-    """The first problem in one line: key, what was found, what is allowed; an unknown key comes before what is missing for it."""
-    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-    kind, loc, found = first["type"], first["loc"], first["input"]
-    if kind == "json_invalid":
-        return f"not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
-    if kind in ("extra_forbidden", "missing"):
-        allowed = ", ".join(sorted(_fields(error.title, loc)))
-        where = f"key {_dotted(loc[:-1])}" if len(loc) > 1 else "the file"
-        if kind == "missing":
-            return f"{where}: key {loc[-1]!r} is missing; expected {allowed}"
-        return f"{where}: unknown key {loc[-1]!r}; allowed: {allowed}"
-    where = f"key {_dotted(loc)}" if loc else "the file"
-    if kind == "value_error":
-        said = str(first["ctx"]["error"])
-        return where + (said if said.startswith((":", "[", ".")) else f": {said}")
-    if loc and loc[-1] == "digits":
-        return f"{where}: found {found!r}; expected a whole number from 0 to 10"
-    shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
-    shown = type(found).__name__ if kind in ("list_type", "model_type") else shown
-    return f"{where}: found {shown}; expected {_EXPECTED.get(kind, first['msg'])}"
+    """As `problems.problem`, with what is allowed in a page."""
+    return problems.problem(error, _fields)
 
 
 def _fields(checked: str, loc: tuple[int | str, ...]) -> set[str]:
@@ -183,9 +152,3 @@ def _fields(checked: str, loc: tuple[int | str, ...]) -> set[str]:
         return set(_SpreadFile.model_fields)
     parts = {"tables": set(_TableFile.model_fields), "figures": set(_FigureFile.model_fields)}
     return parts[str(loc[0])] if len(loc) > 1 else set(PageFile.model_fields)
-
-
-def _dotted(loc: Iterable[int | str]) -> str:
-    """`tables[0].rows[0]`."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
-    return "".join(parts).removeprefix(".")

@@ -91,7 +91,7 @@ def embedded(file: Path, title: str) -> Markup:
             raise InputError(msg)
         # Its scripts run in a frame of its own, without access to the page, and the page's policy keeps it from the network.
         return Markup('<iframe sandbox="allow-scripts" loading="lazy" title="{}" srcdoc="{}"></iframe>').format(
-            title, data.decode()
+            title, data.decode(errors="replace")
         )
     if kind == "image/svg+xml":
         # As the data of an image nothing in it runs or loads; its ink is the page's, light or dark, by a style of its own.
@@ -110,7 +110,9 @@ def is_wide(file: Path) -> bool:
         case ".html":
             return True
         case ".svg":
-            box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', file.read_text(encoding="utf-8")[:5000])
+            box = re.search(
+                r'viewBox="[-\d.]+ [-\d.]+ (\d+(?:\.\d+)?) ', file.read_text(encoding="utf-8", errors="replace")[:5000]
+            )
             return box is not None and float(box[1]) > WIDE
         case _:
             return image_size(read_capped(file, MAX_IMAGE_BYTES), file)[0] > 2 * WIDE

@@ -89,10 +89,10 @@ class Sources:
         return Provenance(
             self.run.name,
             stage.name,
-            command if command is None or isinstance(command, str) else " ".join(map(str, command)),
-            info.get("commit"),
-            info.get("config_sha256"),
-            info.get("started"),
+            " ".join(map(str, command)) if isinstance(command, list) else _text(command),
+            _text(info.get("commit")),
+            _text(info.get("config_sha256")),
+            _text(info.get("started")),
             self.data(stage),
         )
 
@@ -146,6 +146,11 @@ class Sources:
 
     def _file(self, path: Path) -> Data:
         return Data(self.run.shown(path), content_sha256(path))
+
+
+def _text(value: object) -> str | None:
+    """A value of `stage.json` that is to be a text; of any other type it is unknown."""
+    return value if isinstance(value, str) else None
 
 
 def _holds_tars(path: Path) -> bool:

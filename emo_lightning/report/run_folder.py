@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from emo_lightning.core.errors import MissingFileError
+from emo_lightning.core.errors import InputError, MissingFileError, user_message
 from emo_lightning.core.files import read_object, read_yaml
 from emo_lightning.core.records import SchemaError
+from emo_lightning.report.forms import Form, check_form
 
 COMPLETE = "complete"
 """`status` in `stage.json` of a stage that is done; the page names every stage with another."""
@@ -42,14 +43,35 @@ class StageFolder:
         kind = self.info.get("kind")
         return kind if isinstance(kind, str) else None
 
+    def setting(self, *keys: str) -> object:
+        """What stands in `config.yaml` under keys inside one another, or None: a stranger's settings may have any shape."""
+        found: object = self.settings
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+    def table(self, *keys: str) -> Mapping[object, object]:
+        """As `setting`, for what is a mapping; empty where there is none."""
+        found = self.setting(*keys)
+        return found if isinstance(found, Mapping) else {}
+
     def own(self, name: str) -> Path:
         """A file of this stage, by its name in the stage's folder; errors as `own_file`."""
         return own_file(self.path.parent, self.path / name)
 
 
+def listed(value: object) -> list[object]:
+    """A setting that may be one value or a list of them, as a list."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
 def is_own(run: Path, path: Path) -> bool:
     """Whether a path leads to a place inside the run's folder."""
-    return path.resolve().is_relative_to(run.resolve())
+    try:
+        return path.resolve().is_relative_to(run.resolve())
+    # What no file can be called, and links that lead around in a circle.
+    except (ValueError, RuntimeError):
+        return False
 
 
 def own_file(run: Path, path: Path) -> Path:
@@ -73,14 +95,18 @@ class RunFolder:
         name: how the page calls the run; default is the directory's name.
 
     Raises:
-        MissingFileError: `path` is no directory.
+        MissingFileError: there is no `path`.
+        InputError: `path` is a file.
     """
 
     def __init__(self, path: Path, outputs: set[str], name: str | None = None) -> None:
         self.path = Path(path)
-        if not self.path.is_dir():
+        if not self.path.exists():
             msg = f"{path}: no such run directory"
             raise MissingFileError(msg)
+        if not self.path.is_dir():
+            msg = f"{path}: a file; expected a run directory, runs/NAME"
+            raise InputError(msg)
         self.name = name or self.path.resolve().name
         self.notes: list[str] = []
         self.home = self._home()
@@ -96,19 +122,25 @@ class RunFolder:
             self.notes.append(text)
 
     def attempt(self, path: Path, read: Callable[[], _T]) -> _T | None:
-        """What `read` returns, or None and a note if the file cannot be used."""
+        """What `read` returns, or None and a note if the file cannot be used; a bug of ours is none of the file's, and is raised."""
         try:
             return read()
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"key {error} is missing" if isinstance(error, KeyError) else str(error).removeprefix(f"{path}: ")
-            self.note(f"{self.shown(path)} could not be shown: {reason}")
+        except Exception as error:
+            reason = user_message(error)
+            if reason is None:
+                raise
+            self.note(f"{self.shown(path)} could not be shown: {reason.removeprefix(f'{path}: ')}")
             return None
 
-    def read_object(self, path: Path) -> Settings:
+    def read_object(self, path: Path, form: type[Form] = Form) -> Settings:
         """A JSON object; numbers that are not finite become None, and a note counts them.
 
+        Args:
+            path: the file.
+            form: what of it is needed; by default any object will do.
+
         Raises:
-            SchemaError: not JSON, or no object.
+            SchemaError: not JSON, no object, or not of that form.
         """
         lost: list[str] = []
         found = read_object(own_file(self.path, path), lost.append)
@@ -116,6 +148,7 @@ class RunFolder:
             self.note(
                 f"{self.shown(path)} holds {len(lost)} numbers that are not finite ({lost[0]}); they are shown as missing"
             )
+        check_form(found, form, path)
         return found
 
     def shown(self, path: Path) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from markupsafe import Markup
 
 from emo_lightning.report.arms import explained_arms
 from emo_lightning.report.cautions import few_steps
 from emo_lightning.report.examples import Examples, right_and_wrong
+from emo_lightning.report.forms import TrainingForm
 from emo_lightning.report.kinds import KINDS, Arms, Pictures, StageResult, Table5Details
 from emo_lightning.report.opening import Opening, opening_of
 from emo_lightning.report.page import PAGE, PageFigure, read_page
@@ -25,6 +27,8 @@ from emo_lightning.report.tables.training import speed_row, speed_table, trainin
 
 TRAINING = "training.json"
 """Of every stage that trained (`stages.execute`)."""
+
+_T = TypeVar("_T")
 
 CURVES = 40
 """Trainings whose losses are drawn; a drawing has 20 KB."""
@@ -62,6 +66,8 @@ class RunSections:
         self.run = RunFolder(path, {*(kind.file for kind in KINDS.values()), PAGE}, name)
         self.sources = Sources(self.run)
         self.samples = samples
+        self.bugs: list[Exception] = []
+        """Of ours: what each would have shown is left out, and `build_report` raises them once the rest is written."""
         first = {name for name, kind in KINDS.items() if kind.place == "first"}
         built: list[Section | None] = [self._overview()]
         for name in (name for name in KINDS if name in first):
@@ -90,12 +96,24 @@ class RunSections:
             return stage.config[:CONFIG_LIMIT] + f"\n… cut at {CONFIG_LIMIT} characters; the rest is in config.yaml"
         return stage.config
 
+    def _attempt(self, path: Path, read: Callable[[], _T]) -> _T | None:
+        """As `RunFolder.attempt`; a bug of ours costs no more of the page than a damaged file."""
+        try:
+            return self.run.attempt(path, read)
+        except Exception as error:
+            error.add_note(f"while {self.run.shown(path)} of {self.run.path} was to be shown")
+            self.bugs.append(error)
+            self.run.note(
+                f"{self.run.shown(path)} could not be shown, by a bug of emo-lightning: {type(error).__name__}: {error}"
+            )
+            return None
+
     def _found(self, name: str) -> Iterator[tuple[StageFolder, Result]]:
         kind = KINDS[name]
         for stage in self.run.stages:
             path = stage.path / kind.file
             if path.is_file():
-                found = self.run.attempt(path, partial(self.run.read_object, path))
+                found = self._attempt(path, partial(self.run.read_object, path, kind.form))
                 if found is not None:
                     yield stage, found
             elif stage.kind == name and stage.info.get("status") == COMPLETE:
@@ -106,7 +124,7 @@ class RunSections:
         kind = KINDS[name]
         section = Section(kind.key, kind.title, kind.text)
         for stage, found in self._found(name):
-            shown = self.run.attempt(stage.path / kind.file, partial(kind.show, StageResult(stage, found, self.sources)))
+            shown = self._attempt(stage.path / kind.file, partial(kind.show, StageResult(stage, found, self.sources)))
             if shown:
                 section.tables += shown.tables
                 section.figures += shown.figures
@@ -122,9 +140,9 @@ class RunSections:
         for name, builder in (("table5", overview_tables), ("table6", overview_table6)):
             for stage, found in self._found(name):
                 path = stage.path / KINDS[name].file
-                tables = self.run.attempt(path, partial(_all_of, builder, found))
+                tables = self._attempt(path, partial(_all_of, builder, found))
                 section.tables += of_stage(tables or [], stage.name, self.sources.of(stage))
-                lines |= self.run.attempt(path, partial(explained_arms, self.run, stage, found)) or {}
+                lines |= self._attempt(path, partial(explained_arms, self.run, stage, found)) or {}
         section.details["arms"] = Arms(lines)
         return section if section.tables else None
 
@@ -133,7 +151,7 @@ class RunSections:
         # The panel's were drawn without regard to the answers.
         pictures = next((d for d in details if isinstance(d, Pictures)), next(iter(details), None))
         for stage, found in self._found("table5"):
-            return self.run.attempt(
+            return self._attempt(
                 stage.path / KINDS["table5"].file, partial(opening_of, self.run, self.sources, stage, found, pictures)
             )
         return None
@@ -149,7 +167,7 @@ class RunSections:
         for stage in self.run.stages:
             path = stage.path / PAGE
             if path.is_file() and stage.kind in kinds:
-                section = self.run.attempt(path, partial(self._page, stage, path))
+                section = self._attempt(path, partial(self._page, stage, path))
                 if section:
                     yield section
 
@@ -164,7 +182,7 @@ class RunSections:
                 self.run.note(f"stage {stage.name!r}: the table {table.title!r} has no row")
         for figure in page.figures:
             file = stage.path / figure.file
-            drawn = self.run.attempt(file, partial(self._drawn, file, figure, source))
+            drawn = self._attempt(file, partial(self._drawn, file, figure, source))
             if drawn:
                 section.figures.append(drawn)
         return section
@@ -177,9 +195,7 @@ class RunSections:
                 self.run.note(f"{name}: no samples, its settings name no references and predictions")
                 continue
             source = self.sources.of(stage)
-            chosen = self.run.attempt(
-                stage.path / "config.yaml", partial(right_and_wrong, self.run, stage, source, self.samples)
-            )
+            chosen = self._attempt(stage.path / "config.yaml", partial(right_and_wrong, self.run, stage, source, self.samples))
             if chosen is None:
                 continue
             if not chosen.arms:
@@ -197,17 +213,17 @@ class RunSections:
         speeds, timed = [], []
         for stage in self.run.stages:
             path = stage.path / TRAINING
-            found = self.run.attempt(path, partial(self.run.read_object, path)) if path.is_file() else None
+            found = self._attempt(path, partial(self.run.read_object, path, TrainingForm)) if path.is_file() else None
             if found is None:
                 continue
-            row = self.run.attempt(path, partial(training_row, stage.name, stage.settings, found))
+            row = self._attempt(path, partial(training_row, stage, found))
             if row is not None:
                 rows.append(row)
                 sources.append(self.sources.of(stage))
-            if speed := self.run.attempt(path, partial(speed_row, stage.name, found)):
+            if speed := self._attempt(path, partial(speed_row, stage.name, found)):
                 speeds.append(speed)
                 timed.append(self.sources.of(stage))
-            self.run.attempt(path, partial(self._training_notes, stage, found))
+            self._attempt(path, partial(self._training_notes, stage, found))
         if rows:
             section.tables.append(training_table(rows, sources))
         for note in few_steps({str(row[0]): row[4] for row in rows if isinstance(row[4], int)}):
@@ -240,7 +256,7 @@ class RunSections:
                 f"the losses of {CURVES} of {len(found)} trainings are drawn, the first ones; those of the others are in their metrics.csv"
             )
         for stage, path in found[:CURVES]:
-            curves = self.run.attempt(path, partial(self._curves, path))
+            curves = self._attempt(path, partial(self._curves, path))
             if curves:
                 drawing = Markup(loss_svg(curves, stage.name))
                 section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))

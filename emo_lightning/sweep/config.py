@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from emo_lightning.core.files import read_yaml
 from emo_lightning.experiment.files import find_file, shipped_experiments
 from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
-from emo_lightning.sweep.values import Values
+from emo_lightning.sweep.values import Values, as_text
 
 __all__ = ["Sweep", "SweepError", "beside", "load_sweep", "read_sweep"]
 
@@ -94,19 +95,21 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
     program = _program(raw, problems)
     method = raw.get("method")
     if method not in ("grid", "random", "bayes"):
-        problems.append(f"method is {method!r}{suggestion(method, ('grid', 'random', 'bayes'))}; allowed: grid, random, bayes")
+        problems.append(
+            f"{_found('method', raw)}{suggestion(method, ('grid', 'random', 'bayes'))}; allowed: grid, random, bayes"
+        )
     metric = _metric(raw, problems)
     parameters = _parameters(raw, problems)
     problems += [text for p in parameters for text in _unsuited(p, method)]
     _check_command(raw, problems)
     cap = raw.get("run_cap")
     if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
-        problems.append(f"run_cap is {cap!r}; expected a whole number, at least 1")
+        problems.append(f"{_found('run_cap', raw)}; expected a whole number, at least 1")
     for key in ("name", "project", "entity", "description"):
         if key in raw and not isinstance(raw[key], str):
-            problems.append(f"{key} is {raw[key]!r}; expected text")
+            problems.append(f"{_found(key, raw)}; expected text")
     if isinstance(raw.get("name"), str) and (not raw["name"] or "/" in raw["name"]):
-        problems.append(f"name is {raw['name']!r}; it is the name of a folder: no '/'")
+        problems.append(f"{_found('name', raw)}; it is the name of a folder: no '/'")
     if program is None or not parameters:
         return None, problems
     name, goal, target = metric
@@ -123,6 +126,13 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
         raw=raw,
     )
     return sweep, problems
+
+
+def _found(key: str, raw: Mapping[str, object]) -> str:
+    """What stands at a key: a text in quotes, all else as YAML writes it."""
+    if key not in raw:
+        return f"{key} is missing"
+    return f"{key} is {raw[key]!r}" if isinstance(raw[key], str) else f"{key} is {as_text(raw[key])}"
 
 
 def _narrowed(raw: dict[str, Any], given: Values) -> dict[str, Any]:
@@ -167,7 +177,7 @@ def _metric(raw: dict[str, Any], problems: list[str]) -> tuple[str, str, float |
     if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
         why = "bayes has nothing to search for" if raw.get("method") == "bayes" else "runs cannot be ordered"
         problems.append(
-            f"metric is {metric!r}: {why} without one; expected e.g. metric: {{name: probe/val/accuracy, goal: maximize}}"
+            f"{_found('metric', raw)}: {why} without one; expected e.g. metric: {{name: probe/val/accuracy, goal: maximize}}"
         )
         return "", "minimize", None
     allowed = ("name", "goal", "target")
@@ -177,17 +187,17 @@ def _metric(raw: dict[str, Any], problems: list[str]) -> tuple[str, str, float |
     goal, target = metric.get("goal", "minimize"), metric.get("target")
     if goal not in ("minimize", "maximize"):
         problems.append(
-            f"metric: goal is {goal!r}{suggestion(goal, ('minimize', 'maximize'))}; allowed: minimize (W&B's default), maximize"
+            f"metric: {_found('goal', metric)}{suggestion(goal, ('minimize', 'maximize'))}; allowed: minimize (W&B's default), maximize"
         )
     if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
-        problems.append(f"metric: target is {target!r}; expected a number")
+        problems.append(f"metric: {_found('target', metric)}; expected a number")
     return metric["name"], str(goal), target
 
 
 def _parameters(raw: dict[str, Any], problems: list[str]) -> list[Parameter]:
     bodies = raw.get("parameters")
     if not isinstance(bodies, dict) or not bodies:
-        problems.append(f"parameters is {bodies!r}; expected a mapping from keys of `emo run` to their values")
+        problems.append(f"{_found('parameters', raw)}; expected a mapping from keys of `emo run` to their values")
         return []
     read = [read_parameter(name, body, problems) for name, body in bodies.items()]
     found = [p for p in read if p is not None]
@@ -212,7 +222,7 @@ def _check_command(raw: dict[str, Any], problems: list[str]) -> None:
     """W&B's default would run the experiment's YAML with Python."""
     command = raw.get("command")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-        problems.append(f"command is {command!r}; expected {COMMAND}")
+        problems.append(f"{_found('command', raw)}; expected {COMMAND}")
         return
     # W&B's agent starts whatever stands here: a file of someone else's must not choose it.
     if [word for word in command if word != "${env}"] not in [

@@ -113,12 +113,11 @@ def test_what_is_refused(made: str, given: list[str], message: str, capsys: pyte
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_option_is_refused_with_the_usage_of_its_part(made: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_option_is_refused_by_its_part(made: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["index", "search", "i6", "-k", "3", "--index", made])
     said = capsys.readouterr().err
-    assert said.startswith("usage: emo index search")
-    assert "emo index search: error: unrecognized arguments: -k 3" in said
+    assert said == "error: emo index search: unrecognized arguments: -k 3; see emo index search --help\n"
 
 
 def test_words_that_no_record_has_are_named_and_ids_stay_whole(made: str, capsys: pytest.CaptureFixture[str]) -> None:

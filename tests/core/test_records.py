@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emo_lightning.analysis.references import by_id
-from emo_lightning.core.records import Prediction, Record, SchemaError
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import GroundedObject, Prediction, Record, SchemaError, Triplet
+from emo_lightning.core.records.ratings import Rating
 
 BOX = {"phrase": "dog", "bbox": [10.0, 5.0, 40.0, 45.0], "score": 0.5}
 RECORD: dict[str, Any] = {"id": "a", "source": "s", "width": 100, "height": 50, "sha256": "0" * 64, "split": "test"}
@@ -70,3 +73,28 @@ def test_predictions_in_fractions(tmp_path: Path) -> None:
         by_id(path)
     path.write_text("\n".join(map(json.dumps, [*lines, {"id": "x", "objects": [{"bbox": [3, 4, 50, 60]}]}])))
     assert len(by_id(path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: Record(**{**RECORD, "width": "wide"}), "Record: key 'width': "),
+        (lambda: Record(id="a"), "Record: key 'source': is missing; and 4 more"),  # type: ignore[call-arg]
+        (lambda: Record(**{**RECORD, "emotoin": "awe"}), "Record: key 'emotoin': unknown key"),
+        (lambda: Prediction(id=3), "Prediction: key 'id': "),  # type: ignore[arg-type]
+        (lambda: Triplet(background="b", attribute="a", subject=None), "Triplet: key 'subject': "),  # type: ignore[arg-type]
+        (
+            lambda: GroundedObject(phrase="dog", bbox=(9, 0, 1, 5), score=1.0),
+            "GroundedObject: key 'bbox': box [9.0, 0.0, 1.0, 5.0] is empty",
+        ),
+        (lambda: Rating(mean=9, low=1, high=5), "Rating: key 'record': mean 9 is off its scale"),
+    ],
+)
+def test_a_wrong_call_is_the_users(made: Callable[[], object], said: str) -> None:
+    """As what their readers refuse: one line, a `UserError` and a `ValueError`."""
+    with pytest.raises(SchemaError) as caught:
+        made()
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UserError)
+    assert isinstance(caught.value, ValueError)

@@ -148,14 +148,18 @@ def test_memory_of_a_batch_is_used_again_when_nobody_holds_it() -> None:
 def test_interrupted_extraction_goes_on_even_with_other_ranks(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, interrupted(9))
-    (tmp_path / "part-00000-00099.safetensors.tmp").write_bytes(b"torn")
+    for name in ("part-00000-00099", "part-00001-00000", "part-00007-00000"):
+        (tmp_path / f"{name}.safetensors.tmp").write_bytes(b"torn")
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("part-*.safetensors")}
     with pytest.raises(FeatureError, match="no finished feature cache"):
         FeatureCache(tmp_path)
     write(tmp_path, range(0, 23, 2), rank=0, world_size=2)
+    # Another rank may be writing its own.
+    assert [path.name for path in tmp_path.glob("*.tmp")] == ["part-00001-00000.safetensors.tmp"]
     with pytest.raises(FeatureError, match=r"no index of ranks \[1\]"):
         FeatureCache(tmp_path)
     write(tmp_path, range(1, 23, 2), rank=1, world_size=2)
+    assert not list(tmp_path.glob("*.tmp"))
     assert len(FeatureCache(tmp_path)) == 23
     assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in before.items())
     # Again with three ranks: nothing to do, and the marks of the two-rank run go.

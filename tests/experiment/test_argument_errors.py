@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
-from emo_lightning.experiment.arguments import check, parser_of
+from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.experiment.argument_errors import explain_arguments, fits, type_hints
+from emo_lightning.experiment.arguments import check, parsed, parser_of
+from emo_lightning.experiment.classes import ALLOW_CLASSES, set_policy
+from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.kinds import KINDS, FunctionKind
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone_config import BackboneConfig
 
@@ -108,6 +115,91 @@ def test_what_the_walk_does_not_find_is_said_as_jsonargparse_says_it() -> None:
     assert explain_arguments(ArgumentParser(), {}, TypeError("Validation failed: Something  else\n happened")) == [
         "Something else happened"
     ]
+
+
+# What code of ours raises while jsonargparse parses or makes objects
+
+
+def of_ours(function: FunctionType) -> FunctionType:
+    """The function as if it stood in the package: where a line of code stands tells whose it is."""
+    ours = FunctionType(function.__code__, {**function.__globals__, "__name__": "emo_lightning.made_up"}, function.__name__)
+    ours.__module__ = __name__
+    return ours
+
+
+def hooked(text: str) -> int:
+    """A type of ours, with a bug."""
+    return {"one": 1}[text]
+
+
+def refusing(text: str) -> int:
+    """A type of ours that refuses a value in words of its own."""
+    msg = f"{text}: expected another"
+    raise InputError(msg)
+
+
+@dataclass
+class Guarded:
+    """A config with a check of its own."""
+
+    rank: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rank == 0:
+            msg = "rank: found 0; expected 1 or more"
+            raise InputError(msg)
+        if self.rank == 13:
+            raise KeyError("our own bug")
+
+
+def a_stage(out: Path, guarded: Guarded | None = None) -> None:
+    """What a stage's function looks like."""
+
+
+def test_a_bug_in_a_hook_of_a_type_is_no_wrong_value() -> None:
+    assert not fits(refusing, "a")
+    with pytest.raises(KeyError, match="two"):
+        fits(of_ours(cast("FunctionType", hooked)), "two")
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], Stage]:
+    monkeypatch.setattr(Guarded, "__post_init__", of_ours(cast("FunctionType", Guarded.__post_init__)))
+    monkeypatch.setitem(KINDS, "guarded", FunctionKind(f"{__name__}:a_stage", {}))
+    # Whichever test has set it: the config stands in none of the packages that an experiment may name.
+    monkeypatch.setenv(ALLOW_CLASSES, __name__)
+    set_policy()
+    return lambda rank: Stage("s", "guarded", "s", {"guarded": {"rank": rank}}, Path("nowhere"))
+
+
+def test_what_a_config_refuses_is_the_users(stage: Callable[[object], Stage]) -> None:
+    """jsonargparse makes a plain ValueError of it where the config is optional: it was told as a bug of ours."""
+    with pytest.raises(InputError, match=r"^rank: found 0; expected 1 or more$"):
+        parsed(stage(0))
+
+
+def test_a_bug_in_a_config_keeps_its_traceback(stage: Callable[[object], Stage]) -> None:
+    with pytest.raises(KeyError, match="our own bug") as caught:
+        parsed(stage(13))
+    assert caught.traceback[-1].name == "__post_init__"
+    assert parsed(stage(2)) == {"guarded": Guarded(2)}
+
+
+def test_a_refused_argument_shows_its_cause(stage: Callable[[object], Stage]) -> None:
+    with pytest.raises(ExperimentError, match=r"guarded.rank: found many; allowed: a whole number") as caught:
+        check(stage("many"))
+    assert isinstance(caught.value.__cause__, ArgumentError)
+
+
+def test_rank_0_of_an_adapter_is_the_users(tmp_path: Path) -> None:
+    """As a stage's process meets it."""
+    config = {
+        "model": {"backbone": {"path": "m", "lora": {"rank": 0}}},
+        "data": {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},
+        "trainer": {},
+    }
+    with pytest.raises(UserError, match="lora: found rank 0"):
+        execute(Stage("s", "sft", "s", config, tmp_path))
 
 
 # What we use of jsonargparse beside its interface

@@ -269,9 +269,35 @@ def test_defaults_may_be_one_name(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_lists_all(tmp_path: Path) -> None:
-    (stage,) = load(tmp_path, {"stages": {"a": {"run": "sfd"}}}).stages
-    with pytest.raises(ExperimentError, match=r"run: 'sfd' is unknown; allowed: world, .*sft"):
-        check(stage)
+    with pytest.raises(
+        ExperimentError, match=r"\.yaml: stage 'a': run: 'sfd' is unknown; did you mean sft.*\? allowed: world, .*sft"
+    ):
+        load(tmp_path, {"stages": {"a": {"run": "sfd"}}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            {"data": {"train": ["${vars.q}/a.tar"]}},
+            "data.train[0]: ${vars.q}: there is no such name; allowed: vars.lr, vars.deep",
+        ),
+        (
+            {"title": "of ${vars.lrr}"},
+            "title: ${vars.lrr}: there is no such name; did you mean vars.lr? allowed: vars.lr, vars.deep",
+        ),
+        ({"x": "${vars.deep.b}"}, "x: ${vars.deep.b}: there is no such name; allowed: vars.deep.a"),
+        ({"x": "${vars.lr.b}"}, "x: ${vars.lr.b}: vars.lr has no part 'b'; found '1'"),
+        ({"x": "${var.lr}"}, "x: ${var.lr}: there is no such name; did you mean vars? allowed: vars, run, each"),
+        ({"x": "${run.stages.bb}"}, "x: ${run.stages.bb}: there is no such name; allowed: run.stages.a, run.stages.other"),
+    ],
+)
+def test_an_unknown_name_is_said_with_what_there_is(tmp_path: Path, arguments: dict[str, object], said: str) -> None:
+    tree = {"vars": {"lr": 1, "deep": {"a": 2}}, "stages": {"a": {"run": "sft", **arguments}, "other": {"run": "sft"}}}
+    with pytest.raises(ExperimentError) as caught:
+        load(tmp_path, tree)
+    assert f"stage 'a': {said}" in str(caught.value)
+    assert "full_key" not in str(caught.value)
 
 
 # Every file that is shipped

@@ -24,7 +24,7 @@ from emo_lightning.experiment.arguments import problems
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.files import ROOT, read_yaml
 from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint, set_damaged_aside
-from emo_lightning.experiment.processes import make_temporary_folder
+from emo_lightning.experiment.processes import make_temporary_folder, remove_temporary_folders
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.experiment.saving import (
     LAST,
@@ -215,6 +215,17 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert make_temporary_folder(tmp_path) == folder
     assert not list(folder.iterdir())
     assert not old.exists()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_nothing_is_left_of_ranks_that_are_no_more(alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose number no later start has; where a launcher has started one command on each rank, others may still work."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    other = make_temporary_folder(tmp_path)
+    monkeypatch.delenv("LOCAL_RANK")
+    own = make_temporary_folder(tmp_path)
+    remove_temporary_folders(tmp_path, alone=alone)
+    assert (own.exists(), other.exists()) == (False, not alone)
 
 
 def test_a_checkpoint_is_staged_where_it_is_renamed(tmp_path: Path) -> None:

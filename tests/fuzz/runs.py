@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from PIL import Image
@@ -35,6 +36,7 @@ from emo_lightning.models.adapter_files import read_adapter
 from emo_lightning.models.families import FAMILIES
 from emo_lightning.models.spread import Spread
 from emo_lightning.models.weights import load_network
+from emo_lightning.report.build import raise_bugs
 from emo_lightning.report.page import read_page
 from emo_lightning.report.sections import RunSections
 from emo_lightning.stages.tables import table5_stage
@@ -61,13 +63,14 @@ def _shown(name: str, kind: str, content: object, folder: Path) -> Target:
     book(stage, kind, {"a": 1})
     (stage / "panel").mkdir()
     Image.new("RGB", (8, 8)).save(stage / "panel/0.jpg")
+    np.savez(stage / "mds.npz", coords_0=np.zeros((2, 2)), labels_0=np.array(["awe", "fear"]))
     (stage / "a.svg").write_text('<svg viewBox="0 0 10 10"></svg>')
     if isinstance(content, Path):
         content = content.read_bytes()
     whole = content if isinstance(content, bytes) else as_json(content)
 
     def read(_: Path) -> None:
-        RunSections(run, samples=1)
+        raise_bugs(RunSections(run, samples=1).bugs)
         run_metrics(run)
 
     return Target(through(run / name, read), [whole], one_of=2)
@@ -246,14 +249,17 @@ def _panel() -> dict[str, Any]:
 
 
 _TRAINING = {
-    "seconds": 1.5,
-    "epochs": 2,
+    "seed": 3,
     "steps": 10,
-    "parameters": 100,
-    "trainable": 10,
-    "images": 4,
-    "tokens": 5,
     "devices": 1,
+    "trained_parameters": 100,
+    "step": {"ranks": 1, "accumulate": 2, "rows": 4},
+    "perf": {"tokens_per_s": 10.5, "images_per_s": 2.0, "fill": 0.9, "data_wait": 0.1},
+    "images": {"train": 4, "val": 2},
+    "skipped": {"train": 1},
+    "labels": {"train": {"emotion": 4}},
+    "remarks": ["train: no record has emotion_scores"],
+    "unreadable": {"a": "broken"},
 }
 _STAGE = {
     "stage": "s",
@@ -268,7 +274,26 @@ _STAGE = {
     "title": "t",
 }
 _PREP = {"images": 24, "emotions": {"awe": 3}, "discarded": ["a", "b"], "cost": {"usd": 1.5, "by": {"m": 1}}}
-_MDS = {"base": {"points": 2, "stress": 0.1, "silhouette_des": None, "splits": {"test": 2}, "dim": 4}}
+_MAP = {
+    "points": 2,
+    "available": 2,
+    "splits": {"test": 2},
+    "without_emotion": 1,
+    "stress": 0.1,
+    "silhouette_des": None,
+    "silhouette_2d": None,
+    "knn_purity_des": 0.5,
+    "knn_purity_2d": 0.5,
+    "k": 1,
+}
+_MEAN = {"mean": 5.0, "std": None, "values": [5.0]}
+_PROBES = {"test": dict.fromkeys(("accuracy", "precision", "recall", "f1"), _MEAN)}
+_PAIR = {"a": "a", "b": "b", "accuracy": {"difference": 1.0, "images": [-1.0, 2.0]}}
+_TABLE6 = {
+    "arms": {"a": _PROBES, "b": _PROBES},
+    "seeds": {"a": 1, "b": 1},
+    "paired": {"sets": {"test": {"images": 2, "pairs": [_PAIR]}}},
+}
 
 RUNS: dict[str, Make] = {
     "page.json": lambda folder: Target(through(folder / "page.json", read_page), [as_json(_PAGE)]),
@@ -280,13 +305,8 @@ RUNS: dict[str, Make] = {
     "metrics.csv": partial(_shown, "s/logs/version_0/metrics.csv", "des", _csv()),
     "panel.json": partial(_shown, "s/panel.json", "panel", _panel()),
     "prep.json": partial(_shown, "s/prep.json", "prep", _PREP),
-    "mds.json": partial(_shown, "s/mds.json", "mds", _MDS),
-    "table6.json": partial(
-        _shown,
-        "s/table6.json",
-        "table6",
-        {"arms": {"a": {"test": {"accuracy": {"mean": 5.0, "std": None, "values": [5.0]}}}}, "seeds": {"a": 1}},
-    ),
+    "mds.json": partial(_shown, "s/mds.json", "mds", {"arms": {"a": _MAP}}),
+    "table6.json": partial(_shown, "s/table6.json", "table6", _TABLE6),
     "table5.json": _table5,
     "probe's metrics": _table6,
     "probe's metrics, paired": _arm,

@@ -260,3 +260,20 @@ def test_labels_gated_by_polarity(model: EmotionModel, bundle: Path, pictures: l
         assert np.array_equal(one.des, before.des)
     with pytest.raises(InputError, match=r"label_scoring: found gated, but .* allowed: plain"):
         EmotionModel(bundle, device="cpu").explain(pictures, label_scoring="gated")
+
+
+def test_what_cannot_be_asked_is_named(model: EmotionModel, pictures: list[Image.Image]) -> None:
+    for wrong in (0, -1):
+        for call in (model.embed, model.explain, model.unlike):
+            with pytest.raises(InputError, match=rf"^batch_size={wrong}; expected a whole number, at least 1$"):
+                call(pictures[:1], batch_size=wrong)
+        with pytest.raises(InputError, match=rf"^max_new_tokens={wrong}; "):
+            model.explain(pictures[:1], max_new_tokens=wrong)
+    with pytest.raises(InputError, match=r"^2 ids for 1 images; expected one each$"):
+        model.explain(pictures[:1], ids=["a", "b"])
+
+
+def test_a_model_is_saved_over_nothing(model: EmotionModel, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="exists already"):
+        model.save_pretrained(tmp_path)

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emo_lightning.cli import main
+from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import EMOTIONS, SchemaError, write_jsonl
 from emo_lightning.report.build import build_report
 from emo_lightning.report.examples import Examples
+from emo_lightning.report.kinds import Kind, Shown, StageResult
 from emo_lightning.report.page import Page, PageFigure, write_page
 from emo_lightning.report.sections import RunSections
 from emo_lightning.stages import tables as stages
@@ -102,7 +105,7 @@ def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:
     text = page(tmp_path, tmp_path / "report.html")
     for expected in (
         "a/table5.json could not be shown: not JSON",
-        "b/mds.json could not be shown",
+        "b/mds.json could not be shown: key arms is missing",
         "b/metrics.csv could not be shown: no column 'step'",
         "c/config.yaml could not be shown: not YAML",
         "stage 'b' was interrupted, or is still running",
@@ -136,6 +139,83 @@ def test_what_was_trained_is_said(run: Path) -> None:
     read(report.html)
     (run / "sft" / "training.json").write_text('{"steps": 1}')
     assert any("sft/training.json could not be shown" in note for note in build_report(run, run / "report.html").notes)
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value", "said"),
+    [
+        ("table5/table5.json", ("arms", "ours", "confusion", "counts"), [[1]], "arms.ours.confusion: counts of 1 rows"),
+        ("table5/table5.json", ("references",), "24", "key references: found '24'; expected a whole number"),
+        ("table5/table5.json", ("arms",), {}, "key arms: "),
+        (
+            "table5/table5.json",
+            ("by_split",),
+            {"test": {"references": 1, "arms": {}, "baselines": {}}},
+            "by_split.test.arms has no ",
+        ),
+        ("table6/table6.json", ("seeds",), {}, "'seeds' has no 'base', which is an arm"),
+        ("mds/mds.json", ("arms", "base", "k"), None, "key arms.base.k: found None; expected a whole number"),
+        ("panel/panel.json", ("items", 0, "predictions"), {}, "items[0].predictions has no base"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_key(
+    run: Path, file: str, keys: tuple[str | int, ...], value: object, said: str
+) -> None:
+    found = json.loads((run / file).read_text())
+    at = found
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    (run / file).write_text(json.dumps(found))
+    assert any(f"{file} could not be shown" in note and said in note for note in build_report(run, run / "report.html").notes)
+
+
+def test_a_map_without_its_points_is_named(run: Path) -> None:
+    np.savez(run / "mds" / "mds.npz", coords_0=np.zeros((2, 3)), labels_0=np.array(["awe", "fear"]))
+    assert any("coords_0 and labels_0: expected numbers of shape (N, 2)" in note for note in RunSections(run).notes)
+
+
+def test_a_bug_of_ours_is_no_damaged_file(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has the rest, and says what it has not; the command ends as every bug does."""
+
+    def show(kind: Kind, result: StageResult) -> Shown:
+        if kind.key == "mds":
+            raise KeyError("our own bug")
+        return shown(kind, result)
+
+    shown = Kind.show
+    monkeypatch.setattr(Kind, "show", show)
+    assert main(["report", str(run)]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert "KeyError: 'our own bug'" in said
+    assert "while mds/mds.json of" in said
+    assert "this is a bug in emo-lightning" in said
+    text = read(run / "report.html")
+    assert "mds/mds.json could not be shown, by a bug of emo-lightning: KeyError: 'our own bug'" in text
+    assert "Table 5, strict mode" in text
+    run_folder = RunSections(run)
+    assert [type(bug) for bug in run_folder.bugs] == [KeyError]
+
+
+def test_several_bugs_are_all_raised(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def show(kind: Kind, result: StageResult) -> Shown:
+        raise TypeError(kind.key)
+
+    monkeypatch.setattr(Kind, "show", show)
+    with pytest.raises(ExceptionGroup) as caught:
+        build_report(run, run / "report.html")
+    assert [str(bug) for bug in caught.value.exceptions] == ["table5", "table6", "mds", "panel", "data"]
+
+
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"notes\.txt: a file; expected a run directory"):
+        RunSections(tmp_path / "notes.txt")
+    with pytest.raises(MissingFileError, match="no such run directory"):
+        RunSections(tmp_path / "none")
 
 
 def test_losses_of_many_trainings_are_counted_and_not_all_drawn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

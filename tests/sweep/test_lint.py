@@ -123,7 +123,7 @@ FAULTS = {
     "key that lacks its path": (of("model.backbone.lora.rank", {"values": [1, 2]}), "model.backbone.path is missing"),
     "early stopping": ({"early_terminate": {"type": "hyperband", "min_iter": 3}}, "nothing to stop early on"),
     "unknown key": ({"metod": "grid"}, "unknown key 'metod'; did you mean method?"),
-    "no command": ({"command": None}, "command is None"),
+    "no command": ({"command": None}, "command is missing; expected"),
     "command of a script": (
         {"command": ["${env}", "python", "${program}", "${args}"]},
         "W&B's agent would run it; allowed: ",
@@ -137,6 +137,9 @@ FAULTS = {
         "a normal distribution under method: bayes; allowed",
     ),
     "run_cap": ({"run_cap": 0}, "run_cap is 0"),
+    "truth of YAML": ({"run_cap": True}, "run_cap is true; expected a whole number"),
+    "no metric": ({"metric": None}, "metric is missing: runs cannot be ordered"),
+    "no method": ({"method": None}, "method is missing"),
 }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic._internal._model_construction import ModelMetaclass
 
 from emo_lightning.core.emotions import SchemaError
 from emo_lightning.core.foreign import MAX_LINE_BYTES, decode_json
@@ -48,6 +49,26 @@ def parse(model: type[_M], data: bytes | str, where: str, *, said: bool = False)
     except SchemaError as error:
         msg = f"{where}: {error}"
         raise SchemaError(msg) from None
+
+
+if TYPE_CHECKING:
+
+    class CheckedModel(BaseModel):
+        """Base of the records: a wrong call raises a `SchemaError`, as their readers do, and no error of pydantic's."""
+
+else:
+
+    class _Checked(ModelMetaclass):
+        # Of the call alone: what validates (`model_validate`, a field that holds another record) makes its objects without one.
+        def __call__(self, *args, **kwargs):  # noqa: ANN002, ANN003, ANN204 - those of the class
+            try:
+                return super().__call__(*args, **kwargs)
+            except ValidationError as error:
+                msg = f"{self.__name__}: {describe(error)}"
+                raise SchemaError(msg) from None
+
+    class CheckedModel(BaseModel, metaclass=_Checked):
+        """Base of the records: a wrong call raises a `SchemaError`, as their readers do, and no error of pydantic's."""
 
 
 def describe(error: ValidationError) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from emo_lightning.core.records.parsing import parse
+from emo_lightning.core.records.parsing import CheckedModel, parse
 from emo_lightning.core.records.ratings import without_none
 from emo_lightning.core.strict_numbers import Said, Whole
 
 
-class PredictedObject(BaseModel):
+class PredictedObject(CheckedModel):
     """A region as a model gave it, in original-image pixels; nothing is checked but the shape."""
 
     # A number that a model said and that is none stays what it is, and is no null.
@@ -24,7 +24,7 @@ class PredictedObject(BaseModel):
     """Whether it is the subject."""
 
 
-class Prediction(BaseModel):
+class Prediction(CheckedModel):
     """What a model said of one image: strings as given, None where missing or unparsable, raw answer in `provenance`."""
 
     # A number that a model said and that is none stays what it is, and is no null.
@@ -49,9 +49,9 @@ class Prediction(BaseModel):
     """From -1 to 1, whatever the scale of the references; so are the next two. Written only where there is one."""
     arousal: Said | None = None
     dominance: Said | None = None
-    objects: list[PredictedObject] = []
+    objects: list[PredictedObject] = Field(default=[])
     des: list[Said] | None = None
-    provenance: dict[str, object] = {}
+    provenance: dict[str, object] = Field(default={})
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:

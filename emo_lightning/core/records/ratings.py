@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from emo_lightning.core.records.parsing import CheckedModel
 from emo_lightning.core.strict_numbers import Number, Whole
 
 DIMENSIONS = ("valence", "arousal", "dominance")
@@ -14,7 +15,7 @@ DIMENSIONS = ("valence", "arousal", "dominance")
 _OPTIONAL = (*DIMENSIONS, "votes")
 
 
-class _Model(BaseModel):
+class _Model(CheckedModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

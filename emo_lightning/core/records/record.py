@@ -7,7 +7,6 @@ import re
 from typing import Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -19,7 +18,7 @@ from pydantic import (
 
 from emo_lightning.core.emotions import EMOTIONS, Emotion, IntensityLevel, intensity_level
 from emo_lightning.core.foreign import MAX_PIXELS
-from emo_lightning.core.records.parsing import parse
+from emo_lightning.core.records.parsing import CheckedModel, parse
 from emo_lightning.core.records.pixels import refuse_fractions
 from emo_lightning.core.records.ratings import Rating, Votes, without_none
 from emo_lightning.core.strict_numbers import Number, Whole
@@ -54,7 +53,7 @@ def _sides(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-class _Model(BaseModel):
+class _Model(CheckedModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -165,11 +164,11 @@ class Reference(_Model):
     """How much in control they felt."""
     votes: Votes | None = None
     """What people chose, in the words of the source."""
-    objects: list[GroundedObject] = []
+    objects: list[GroundedObject] = Field(default=[])
     """Grounded regions; those of the subject are `primary`."""
     des: list[Number] | None = None
     """The emotion embedding. In a tar it stands beside the record instead, as `.des.npy`."""
-    provenance: dict[str, object] = {}
+    provenance: dict[str, object] = Field(default={})
     """Where the annotation comes from: votes, models, revisions, licence. JSON of any shape."""
 
     @field_validator("id")

@@ -5,26 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emo_lightning.report.provenance import Provenance
+from emo_lightning.report.run_folder import StageFolder
 from emo_lightning.report.table import Cell, Result, Table, columns
 
 
-def training_row(name: str, settings: Result, found: Result) -> list[Cell]:
+def training_row(stage: StageFolder, found: Result) -> list[Cell]:
     """One line of `training_table`: a stage's settings and its `training.json`."""
     images, labels = found.get("images", {}), found.get("labels", {}).get("train", {})
     has = ", ".join(f"{label.replace('_', ' ')} {count:,}" for label, count in labels.items()) or None
-    data = settings.get("data", {})
     # Said of a training that went on with another number of processes: a step kept its samples, and was shared otherwise.
     step = found.get("step") or {
         "ranks": found["devices"],
-        "accumulate": settings.get("trainer", {}).get("accumulate_grad_batches") or 1,
-        "rows": data.get("batch_size"),
+        "accumulate": _whole(stage.setting("trainer", "accumulate_grad_batches")) or 1,
+        "rows": _whole(stage.setting("data", "batch_size")),
     }
     each = step["ranks"] * step["accumulate"]
-    batch: Cell = None if data.get("batch_size") is None else step["rows"] * each
-    if tokens := data.get("global_tokens") or (data.get("max_tokens") or 0) * each:
+    batch: Cell = None if _whole(stage.setting("data", "batch_size")) is None else step["rows"] * each
+    tokens = _whole(stage.setting("data", "global_tokens")) or (_whole(stage.setting("data", "max_tokens")) or 0) * each
+    if tokens:
         batch = f"{tokens:,} tokens"
     return [
-        name,
+        stage.name,
         images.get("train"),
         images.get("val"),
         has,
@@ -33,6 +34,10 @@ def training_row(name: str, settings: Result, found: Result) -> list[Cell]:
         found["trained_parameters"],
         str(found["seed"]),
     ]
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def training_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Table:
@@ -59,11 +64,12 @@ def training_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Tab
 
 def speed_row(name: str, found: Result) -> list[Cell] | None:
     """One line of `speed_table`: `perf` in a `training.json`; None where it has none."""
-    perf = found.get("perf")
-    if not perf:
+    perf = found.get("perf") or {}
+    # No time went by, or no batch.
+    if perf.get("tokens_per_s") is None:
         return None
     shares = [None if perf.get(key) is None else 100 * perf[key] for key in ("mfu", "fill", "data_wait")]
-    return [name, round(perf["tokens_per_s"]), perf["images_per_s"], *shares, perf.get("memory")]
+    return [name, round(perf["tokens_per_s"]), perf.get("images_per_s"), *shares, perf.get("memory")]
 
 
 def speed_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Table:

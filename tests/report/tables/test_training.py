@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from emo_lightning.report.run_folder import StageFolder
 from emo_lightning.report.tables.training import speed_row, speed_table, training_row
 
 FOUND = {"devices": 2, "steps": 30, "trained_parameters": 7, "seed": 1, "images": {"train": 40, "val": 8}}
 
 
+def stage(data: object, accumulate: object) -> StageFolder:
+    settings = {"data": data, "trainer": {"accumulate_grad_batches": accumulate}}
+    return StageFolder("a", Path("a"), settings=settings)
+
+
 def test_a_batch_is_counted_in_images_or_tokens() -> None:
     def batch(data: dict[str, int | None], accumulate: int | None = 3) -> object:
-        return training_row("a", {"data": data, "trainer": {"accumulate_grad_batches": accumulate}}, FOUND)[5]
+        return training_row(stage(data, accumulate), FOUND)[5]
 
     assert batch({"batch_size": 4}) == 24
     assert batch({"batch_size": 4}, None) == 8
@@ -17,9 +25,9 @@ def test_a_batch_is_counted_in_images_or_tokens() -> None:
     assert batch({"batch_size": 8, "max_tokens": None, "global_tokens": None}) == 48
     assert batch({"max_tokens": 4096, "global_tokens": 65536}, None) == "65,536 tokens"
     assert batch({}) is None
+    assert training_row(stage(["a"], "b"), FOUND)[5] is None, "settings of a stranger"
     cut = {"devices": 1, "step": {"ranks": 1, "accumulate": 6, "rows": 4}}
-    settings = {"data": {"batch_size": 4}, "trainer": {"accumulate_grad_batches": 3}}
-    assert training_row("a", settings, FOUND | cut)[5] == 24, "as on the two devices that it was begun with"
+    assert training_row(stage({"batch_size": 4}, 3), FOUND | cut)[5] == 24, "as on the two devices that it was begun with"
 
 
 def test_speed_is_shown_where_it_was_logged() -> None:
