@@ -16,7 +16,7 @@ def silence_advice() -> None:
         "You have overridden `on_before_batch_transfer`",
         "Precision .* is not supported by the model summary",
         # They are sums over all ranks, divided once (tasks/base.py, tasks/tallies.py).
-        "It is recommended to use `self.log\\('(?:val/loss|[^']*/(?:accuracy|gain|over_constant|labels))'",
+        "It is recommended to use `self.log\\('(?:val/loss|[^']*/(?:accuracy|gain|zero_shot_gain|over_constant|labels))'",
         # A pass that finds everything answered has no loader.
         "Total length of `list` across ranks is zero",
         # Notices of renamed things between transformers, peft, Lightning and torch, which are theirs to settle.

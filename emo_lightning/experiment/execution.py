@@ -124,7 +124,7 @@ def _write_training(stage: Stage, cli: LightningCLI, cut: StepCut | None) -> Non
     if cut is not None:
         found["step"] = cut._asdict()
     assert isinstance(cli.datamodule, Summarised)
-    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]  # every Trainer has it
-        if isinstance(callback, Summarised):
-            found |= callback.summary()
+    for part in (cli.model, *cli.trainer.callbacks):  # type: ignore[attr-defined]  # every Trainer has it
+        if isinstance(part, Summarised):
+            found |= part.summary()
     write_json(stage.out / "training.json", {**found, **cli.datamodule.summary()})

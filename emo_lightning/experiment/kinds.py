@@ -149,6 +149,7 @@ KINDS: dict[str, Kind] = {
         "emo_lightning.data.rollouts:RolloutDataModule",
         reads={
             "model.backbone.path": "weights",
+            "model.zero_shot": "weights",
             "model.rewards.embeddings": "file",
             "model.rewards.lexicon": "file",
             **_TRAINED_ON,

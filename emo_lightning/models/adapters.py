@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from torch import nn
 from emo_lightning.core.model_loading import foreign_files
 from emo_lightning.models.adapter_files import CONFIG, PREFIX, check_size, read_adapter, resolved, restore_patterns
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
-from emo_lightning.models.families import PARTS, Family
+from emo_lightning.models.families import PARTS, Family, Part
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -59,6 +61,28 @@ def attach(
         msg = f"tuning={config.tuning} but nothing trains: set one of train_vision, train_merger, train_language to true"
         raise BackboneError(msg)
     return adapted
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Have the model be its base: what learns, and whether, stays as it is (peft's own switch would have all adapters learn afterwards).
+
+    Args:
+        model: with adapters, or without any.
+    """
+    layers = [(layer, off) for layer in model.modules() if isinstance(off := getattr(layer, "_disable_adapters", None), bool)]
+    try:
+        for layer, _ in layers:
+            layer._disable_adapters = True  # type: ignore[assignment]  # peft's layers have it
+        yield
+    finally:
+        for layer, off in layers:
+            layer._disable_adapters = off  # type: ignore[assignment]
+
+
+def adapted_parts(model: nn.Module, family: Family) -> set[Part]:
+    """The parts that adapters are on, whether these learn or not."""
+    return {family.part_of(name) for name, _ in model.named_parameters() if ".lora_" in name}
 
 
 def _new_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig, base_path: str) -> PeftModel:

@@ -283,6 +283,7 @@ class TrainingForm(Form):
     labels: dict[str, dict[str, int]] = {}
     step: _StepForm | None = None
     perf: _PerfForm | None = None
+    answered: dict[str, dict[str, Number]] = {}
     remarks: list[str] = []
     skipped: dict[str, int] = {}
     unreadable: dict[str, object] | None = None

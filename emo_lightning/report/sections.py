@@ -21,9 +21,16 @@ from emo_lightning.report.pictures import Figure, drawn_figure
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder, own_file
 from emo_lightning.report.svg import loss_svg, read_losses
-from emo_lightning.report.table import Result, Table, of_stage
+from emo_lightning.report.table import Cell, Result, Table, of_stage
 from emo_lightning.report.tables.overview import overview_table6, overview_tables
-from emo_lightning.report.tables.training import speed_row, speed_table, training_row, training_table
+from emo_lightning.report.tables.training import (
+    answered_rows,
+    answered_table,
+    speed_row,
+    speed_table,
+    training_row,
+    training_table,
+)
 
 TRAINING = "training.json"
 """Of every stage that trained (`stages.execute`)."""
@@ -211,6 +218,8 @@ class RunSections:
         section = Section("training", "Training")
         rows, sources = [], []
         speeds, timed = [], []
+        answers: list[list[Cell]] = []
+        answered: list[Provenance] = []
         for stage in self.run.stages:
             path = stage.path / TRAINING
             found = self._attempt(path, partial(self.run.read_object, path, TrainingForm)) if path.is_file() else None
@@ -223,11 +232,16 @@ class RunSections:
             if speed := self._attempt(path, partial(speed_row, stage.name, found)):
                 speeds.append(speed)
                 timed.append(self.sources.of(stage))
+            if lines := self._attempt(path, partial(answered_rows, stage.name, found)):
+                answers += lines
+                answered += [self.sources.of(stage)] * len(lines)
             self._attempt(path, partial(self._training_notes, stage, found))
         if rows:
             section.tables.append(training_table(rows, sources))
         for note in few_steps({str(row[0]): row[4] for row in rows if isinstance(row[4], int)}):
             self.run.note(note)
+        if answers:
+            section.tables.append(answered_table(answers, answered))
         if speeds:
             section.tables.append(speed_table(speeds, timed))
         self._losses(section)

@@ -31,7 +31,8 @@ def promised(stage: Stage) -> tuple[list[str], bool]:
     elif stage.kind == "grpo":
         # And what it logs of replies and rewards.
         sets = ["val", *(stage.config.get("data", {}).get("others") or {})]
-        names = ["val/loss", "train/loss", "reward/total", *(f"{name}/{metric}" for name in sets for metric in _ANSWERED)]
+        metrics = [*_ANSWERED, *(["zero_shot_gain"] if stage.config.get("model", {}).get("zero_shot") else [])]
+        names = ["val/loss", "train/loss", "reward/total", *(f"{name}/{metric}" for name in sets for metric in metrics)]
     known = stage.kind in _LOGGED or stage.kind == "probe" or stage.kind in _SILENT
     return [f"{stage.name}/{name}" for name in names], not known
 

@@ -24,7 +24,7 @@ from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.metrics.rewards import constant_label, right_emotion, spread_of_labels
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone import Backbone, BackboneConfig
 from emo_lightning.models.policies import Policy, without_dropout
 from emo_lightning.models.policy_loss import Said, policy_loss
 from emo_lightning.models.reply_rows import reply_log_probs
@@ -38,6 +38,7 @@ from emo_lightning.tasks.grpo_rewards import Judge
 from emo_lightning.tasks.grpo_rollouts import Rollout, Rollouts, read_answers
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.tallies import Means, Tally
+from emo_lightning.tasks.zero_shot import ZeroShot
 
 _STATE = "emo_grpo"
 """In a checkpoint: the policy that samples, and accuracies of the one that the round began with."""
@@ -56,6 +57,8 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         sampling: how replies are drawn.
         rewards: what they are worth.
         engine: what draws the replies that are learnt from.
+        zero_shot: model that no round has trained, whose greedy answers `NAME/zero_shot_gain` is over; None takes the base of the adapter that
+            the round begins with, and measures nothing where it begins with none.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         sampling: Sampling | None = None,
         rewards: Rewards | None = None,
         engine: EngineConfig | None = None,
+        zero_shot: str | None = None,
     ) -> None:
         super().__init__(backbone, optim, seed)
         self.engine = engine or EngineConfig()
@@ -80,6 +84,9 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         self._start: Policy | None = None
         self._sampler: Policy | None = None
         self._renewed_at = -1
+        self._zero_shot = ZeroShot(zero_shot, backbone)
+        self._answered: dict[str, dict[str, float]] = {}
+        """What the last validation has found of each set."""
         self._began_with: dict[str, float] = {}
         """Set -> accuracy of the policy that the round began with."""
         self._tallies: dict[str, Tally] = {}
@@ -131,8 +138,14 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         return self.rollouts.judge.looks_again or self.engine.name == "vllm"
 
     def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
-        """See `ReadsImages`; a reward that covers a part of a picture needs the picture, and so does an engine that reads it itself."""
-        return None if self.wants_images() else super().pictures(index, data)
+        """See `ReadsImages`; a reward that covers a part of a picture needs the picture, and so does what reads it with another tower."""
+        live = self.wants_images() or self._zero_shot.sees_otherwise(self.net)
+        return None if live else super().pictures(index, data)
+
+    @override
+    def on_fit_start(self) -> None:
+        """Refuse a zero-shot model that cannot be asked what this one is asked."""
+        self._zero_shot.check(self.net)
 
     @override
     def on_before_batch_transfer(self, batch: RolloutBatch, dataloader_idx: int) -> RolloutBatch:
@@ -241,39 +254,58 @@ class GRPOTask(BackboneTask[RolloutBatch]):
 
     @override
     def validation_step(self, batch: RolloutBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Greedy answers to a batch of one of the sets; the first time also those of the policy that the round began with."""
+        """Greedy answers to a batch of one of the sets; the first time also those of the policies that it is compared with."""
         name = self.data.evaluated[dataloader_idx]
         tally = self._tallies.setdefault(name, Tally())
-        tally.now(*self._greedy(batch, None))
+        with self._as(None):
+            tally.now(*self._greedy(batch, self.net))
         if name not in self._began_with:
-            tally.before(*self._greedy(batch, self._started)[:2])
+            with self._as(self._started):
+                tally.before(self._greedy(batch, self.net)[0])
+        if self._zero_shot.asked_for(name, self.net):
+            with self._as(None), self._zero_shot.within(self.net) as base:
+                tally.zero_shot(self._greedy(batch, base)[0])
 
-    def _greedy(self, batch: RolloutBatch, policy: Policy | None) -> tuple[Any, Any, Any]:
+    def _greedy(self, batch: RolloutBatch, policy: Backbone) -> tuple[Any, Any, Any]:
         """Of the images that count: whether each is right, (N,); its annotated emotion, and the one that is said (8: none)."""
-        with self._as(policy):
-            texts = self.net.replies(self.net.read(batch), 0, self.sampling.max_new_tokens)
-        answers = read_answers(self.net, batch, texts, list(range(len(texts))), self.data.keys)
+        texts = policy.replies(policy.read(batch), 0, self.sampling.max_new_tokens)
+        answers = read_answers(policy, batch, texts, list(range(len(texts))), self.data.keys)
         real = (~batch["filler"]).cpu().numpy()
         truth = [0 if record.emotion is None else record.emotion.position for record in answers.records]
         said = [len(EMOTIONS) if one is None else one for one in answers.said]
         return right_emotion(answers)[real], np.array(truth)[real], np.array(said)[real]
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy of every set, what it has gained since the round began, and what it is above the best constant answer."""
+        """Log accuracy of every set, what it has gained since the round began and since zero-shot, and what it is above a constant answer."""
         for name in self.data.evaluated:
             tally = self._tallies.pop(name, Tally())
             tally.take(self.trainer.strategy.reduce(tally.vector().to(self.device), reduce_op="sum").cpu())
             if not tally.images:
                 continue
-            if name not in self._began_with and not self.trainer.sanity_checking:
-                self._began_with[name] = tally.accuracy_before
+            before = self._began_with.get(name, tally.accuracy_before)
+            zero_shot = self._zero_shot.accuracies.get(name, tally.accuracy_zero_shot)
+            if zero_shot is None and self._zero_shot.is_start(self.net):
+                zero_shot = before
+            if not self.trainer.sanity_checking:
+                self._began_with[name] = before
+                if zero_shot is not None:
+                    self._zero_shot.accuracies[name] = zero_shot
             accuracy = tally.accuracy
-            self.log(f"{name}/accuracy", accuracy, prog_bar=True)
-            self.log(f"{name}/gain", accuracy - self._began_with.get(name, tally.accuracy_before))
-            self.log(f"{name}/over_constant", accuracy - constant_label(tally.truth))
-            self.log(f"{name}/labels", spread_of_labels(tally.said[: len(EMOTIONS)]))
+            found = {"accuracy": accuracy, "gain": accuracy - before}
+            if zero_shot is not None:
+                found["zero_shot_gain"] = accuracy - zero_shot
+            found["over_constant"] = accuracy - constant_label(tally.truth)
+            found["labels"] = spread_of_labels(tally.said[: len(EMOTIONS)])
+            for what, value in found.items():
+                self.log(f"{name}/{what}", value, prog_bar=what == "accuracy")
             if name == "val":
                 self.log("val/loss", 1 - accuracy)
+            self._answered[name] = found
+        self._zero_shot.close()
+
+    def summary(self) -> dict[str, object]:
+        """What the last validation has found, set by set, as JSON for `training.json`."""
+        return {"answered": self._answered} if self._answered else {}
 
     # Checkpoints
 
@@ -281,13 +313,18 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         """Also keep the policy that samples, where it is another, and what the round began with."""
         super().on_save_checkpoint(checkpoint)
         sampler = {} if self._sampler is None else self._sampler.weights()
-        checkpoint[_STATE] = {"sampler": sampler, "began_with": dict(self._began_with)}
+        checkpoint[_STATE] = {
+            "sampler": sampler,
+            "began_with": dict(self._began_with),
+            "zero_shot": self._zero_shot.state(self.net),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with them."""
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(_STATE, {})
         self._began_with = dict(state.get("began_with", {}))
+        self._zero_shot.restore(state.get("zero_shot", {}), self.net)
         if self._sampler is not None and state.get("sampler"):
             self._sampler.load(state["sampler"])
 

@@ -52,10 +52,11 @@ class Means:
 
 
 class Tally:
-    """Answers to a set, of the policy that learns and of the one that it began as."""
+    """Answers to a set, of the policy that learns, of the one that it began as, and of the one that no round has trained."""
 
     def __init__(self) -> None:
-        self._counts: Array = np.zeros(4)
+        self._counts: Array = np.zeros((3, 2))
+        """Of each of the three: right answers, and images."""
         self.truth: Array = np.zeros(len(EMOTIONS))
         """Images by annotated emotion."""
         self.said: Array = np.zeros(_LABELS)
@@ -63,34 +64,48 @@ class Tally:
 
     def now(self, right: Array, truth: Array, said: Array) -> None:
         """Add images: whether each is right, and its positions in `EMOTIONS`."""
-        self._counts[:2] += (right.sum(), len(right))
+        self._counts[0] += (right.sum(), len(right))
         self.truth += np.bincount(truth.astype(int), minlength=len(EMOTIONS))
         self.said += np.bincount(said.astype(int), minlength=_LABELS)
 
-    def before(self, right: Array, truth: Array) -> None:
+    def before(self, right: Array) -> None:
         """Add answers of the policy that it began as."""
-        self._counts[2:] += (right.sum(), len(truth))
+        self._counts[1] += (right.sum(), len(right))
+
+    def zero_shot(self, right: Array) -> None:
+        """Add answers of the one that no round has trained."""
+        self._counts[2] += (right.sum(), len(right))
 
     @property
     def images(self) -> int:
         """That were answered."""
-        return int(self._counts[1])
+        return int(self._counts[0, 1])
 
     @property
     def accuracy(self) -> float:
         """0 to 1."""
-        return float(self._counts[0] / max(1.0, self._counts[1]))
+        return self._accuracies[0]
 
     @property
     def accuracy_before(self) -> float:
         """0 to 1, of the policy that it began as."""
-        return float(self._counts[2] / max(1.0, self._counts[3]))
+        return self._accuracies[1]
+
+    @property
+    def accuracy_zero_shot(self) -> float | None:
+        """0 to 1, of the one that no round has trained; None where it was not asked."""
+        return self._accuracies[2] if self._counts[2, 1] else None
+
+    @property
+    def _accuracies(self) -> list[float]:
+        return [float(right / max(1.0, images)) for right, images in self._counts]
 
     def vector(self) -> Tensor:
         """What ranks add up, float64."""
-        return torch.from_numpy(np.concatenate([self._counts, self.truth, self.said]))
+        return torch.from_numpy(np.concatenate([self._counts.ravel(), self.truth, self.said]))
 
     def take(self, vector: Tensor) -> None:
         """As `vector` gives it, of all ranks."""
         values = vector.numpy().astype(np.float64)
-        self._counts, self.truth, self.said = values[:4], values[4 : 4 + len(EMOTIONS)], values[4 + len(EMOTIONS) :]
+        counts, self.truth, self.said = np.split(values, [self._counts.size, self._counts.size + len(EMOTIONS)])
+        self._counts = counts.reshape(self._counts.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.reply_rows import with_replies
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 from emo_lightning.sweep.metrics import promised, run_metrics
+from tests.ranks import run_ranks
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,7 @@ def small(folder: Path) -> Path:
 def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
     sets = {split: [f"{world_tars}/*-{split}-*.tar"] for split in ("train", "val", "test")}
     changes: dict[str, object] = {
-        "vars.base": worded_qwen,
+        "vars.backbone": worded_qwen,
         "vars.tars": world_tars,
         "vars.reference": world_tars,
         "vars.dusk": tmp_path / "none",
@@ -72,12 +74,86 @@ def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> Non
     assert set(result["arms"]) == {"base", "round2", "sft", "near"}
     assert "gain" in result["arms"]["near"]["test"]
     assert (run / "rl-near-0/model/config.json").exists()
-    assert (run / "report.html").exists()
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "What learning from rewards gained and lost" in report
+    assert "rl-near-0, val" in report
     # What a sweep may order its runs by.
     trained = next(one for one in load_experiment(small(tmp_path)).stages if one.name == "rl-near-0")
     names, others = promised(trained)
     assert others
     assert set(names) <= run_metrics(run).keys()
+
+
+def paths_in(tree: object) -> set[str]:
+    """Texts of a configuration that begin with a folder of runs."""
+    if isinstance(tree, Mapping):
+        return set().union(*map(paths_in, tree.values()))
+    if isinstance(tree, list):
+        return set().union(*map(paths_in, tree))
+    return {tree} if isinstance(tree, str) and tree.startswith("runs/") else set()
+
+
+def test_what_it_begins_with_is_what_the_experiments_before_it_make() -> None:
+    """Every path of `runs/demo` and `runs/demo-cross` is one that those read from stages of their own, by the same names."""
+    made: set[str] = set()
+    stages: dict[str, str] = {}
+    for name in ("demo", "demo_cross"):
+        before = load_experiment(ROOT / f"experiments/{name}.yaml")
+        made |= paths_in([stage.config for stage in before.stages])
+        stages |= {str(stage.out): stage.kind for stage in before.stages}
+    own = [stage.config for stage in load_experiment(ROOT / "experiments/round3.yaml").stages]
+    taken = {path for path in paths_in(own) if not path.startswith("runs/round3")}
+    assert {"runs/demo-cross/base/model", "runs/demo-cross/dusk/*.tar", "runs/demo-cross/dusk_train/*.tar"} <= taken
+    assert taken <= made
+    kinds = {"/".join(path.split("/")[:3]): path for path in taken}
+    assert {folder: stages.get(folder) for folder in kinds} == {
+        "runs/demo/world": "world",
+        "runs/demo-cross/base": "sft",
+        "runs/demo-cross/dusk": "world_tars",
+        "runs/demo-cross/dusk_train": "world_tars",
+    }
+
+
+def exit_with(arguments: list[str]) -> None:
+    """The command as a process has it."""
+    raise SystemExit(main(arguments))
+
+
+@pytest.mark.slow
+def test_two_ranks_run_a_stage_of_rewards(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
+    """`emo run` as torchrun starts it: one model, one log, and a complete stage."""
+    tree = yaml.safe_load((ROOT / "experiments/round3.yaml").read_text(encoding="utf-8"))
+    stage = tree["stages"]["rl-{arm}-{seed}"]
+    del stage["foreach"]
+    path = tmp_path / "two.yaml"
+    text = yaml.safe_dump({"name": "two", "vars": tree["vars"], "stages": {"round3": stage}}, sort_keys=False)
+    path.write_text(text.replace("${each.seed}", "0").replace("${each.arm}", "grpo"), encoding="utf-8")
+    changes: dict[str, object] = {
+        "model.backbone.path": worded_qwen,
+        "model.zero_shot": worded_qwen,
+        "model.grpo.algorithm": "dapo",
+        "model.rewards": json.dumps({"emotion": 1.0, "intensity": 0.1, "format": 0.1}),
+        "model.sampling": json.dumps({"replies": 2, "max_new_tokens": 6}),
+        "data.train": json.dumps([f"{world_tars}/*-train-*.tar"]),
+        "data.val": json.dumps([f"{world_tars}/*-val-*.tar"]),
+        "data.others": json.dumps({"dusk": [f"{world_tars}/*-test-*.tar"]}),
+        "data.batch_size": 2,
+        "data.limit": 8,
+        "data.num_workers": 0,
+        "trainer.devices": 2,
+        "trainer.strategy": "ddp",
+        "trainer.max_epochs": 1,
+        "trainer.log_every_n_steps": 1,
+        "trainer.enable_progress_bar": "false",
+    }
+    words = [part for key, value in changes.items() for part in (f"--round3.{key}", str(value))]
+    run_ranks(partial(exit_with, ["run", str(path), "--runs", str(tmp_path / "runs"), *words]))
+    out = tmp_path / "runs/two/round3"
+    assert json.loads((out / "stage.json").read_text(encoding="utf-8"))["status"] == "complete"
+    found = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    assert (found["devices"], found["steps"]) == (2, 2)
+    assert found["answered"]["dusk"]["zero_shot_gain"] == found["answered"]["dusk"]["gain"]
+    assert (out / "model/config.json").exists()
 
 
 def test_arms_cost_as_much(world_tars: Path, tmp_path: Path) -> None:

@@ -62,6 +62,36 @@ def training_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Tab
     )
 
 
+def answered_rows(name: str, found: Result) -> list[list[Cell]]:
+    """Lines of `answered_table`: `answered` in a `training.json`, a set each."""
+    points = ("accuracy", "gain", "zero_shot_gain", "over_constant")
+    return [
+        [f"{name}, {one}", *(None if values.get(key) is None else 100 * values[key] for key in points)]
+        for one, values in found.get("answered", {}).items()
+    ]
+
+
+def answered_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Table:
+    """The lines of all trainings by rewards."""
+    return Table(
+        "training-answers",
+        "What learning from rewards gained and lost",
+        columns(
+            ("set", "Stage, set"),
+            ("accuracy", "Accuracy %"),
+            ("gain", "Since the round began"),
+            ("zero_shot_gain", "Over zero-shot"),
+            ("over_constant", "Over the best constant"),
+        ),
+        rows,
+        "Greedy answers at the last validation; differences in points. Zero-shot: the model that no round has trained, where the stage says or "
+        "knows which that is (model.zero_shot, or the adapter's base).",
+        digits=1,
+        name="training_answers",
+        sources=list(sources),
+    )
+
+
 def speed_row(name: str, found: Result) -> list[Cell] | None:
     """One line of `speed_table`: `perf` in a `training.json`; None where it has none."""
     perf = found.get("perf") or {}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from emo_lightning.report.run_folder import StageFolder
-from emo_lightning.report.tables.training import speed_row, speed_table, training_row
+from emo_lightning.report.tables.training import answered_rows, answered_table, speed_row, speed_table, training_row
 
 FOUND = {"devices": 2, "steps": 30, "trained_parameters": 7, "seed": 1, "images": {"train": 40, "val": 8}}
 
@@ -28,6 +30,17 @@ def test_a_batch_is_counted_in_images_or_tokens() -> None:
     assert training_row(stage(["a"], "b"), FOUND)[5] is None, "settings of a stranger"
     cut = {"devices": 1, "step": {"ranks": 1, "accumulate": 6, "rows": 4}}
     assert training_row(stage({"batch_size": 4}, 3), FOUND | cut)[5] == 24, "as on the two devices that it was begun with"
+
+
+def test_what_rewards_gained_is_shown_set_by_set() -> None:
+    assert answered_rows("round3", FOUND) == []
+    answered = {
+        "val": {"accuracy": 0.5, "gain": 0.1, "zero_shot_gain": 0.25, "over_constant": 0.375, "labels": 0.9},
+        "other": {"accuracy": 0.25, "gain": 0.0, "over_constant": 0.125, "labels": 0.9},
+    }
+    rows = answered_rows("round3", {**FOUND, "answered": answered})
+    assert rows == [["round3, val", 50, pytest.approx(10), 25, 37.5], ["round3, other", 25, 0, None, 12.5]]
+    assert [column.key for column in answered_table(rows, []).columns][2:4] == ["gain", "zero_shot_gain"]
 
 
 def test_speed_is_shown_where_it_was_logged() -> None:
