@@ -48,4 +48,13 @@ def caches(given: Given) -> Iterator[Line | Tested]:
         "tests/tasks/test_frozen_vision.py",
     )
     yield tested("cached features and the live backbone give one head, to the bit", "tests/tasks/test_des_online.py")
-    yield tested("content under the same path has changed: 20/20 mutations are named", "tests/experiment/test_identity.py")
+    # One test for each mutation and state of the stage: the line counts them.
+    yield tested(
+        "content under the same path has changed, of a finished and of a half-finished stage: each mutation is named",
+        "tests/experiment/test_identity.py::test_other_content_is_refused_by_name",
+        "tests/experiment/test_identity.py::test_other_limits_of_pixels_are_other_settings",
+        "tests/experiment/test_results.py::test_a_changed_result_is_refused_by_name",
+        "tests/experiment/test_results.py::test_who_reads_a_result_compares_it",
+        "tests/core/test_fingerprints.py::test_a_change_whose_time_is_put_back_is_noticed",
+        "tests/tasks/test_des_online.py::test_a_cache_that_was_computed_otherwise_is_not_taken",
+    )

@@ -221,7 +221,10 @@ def _cases(
     said = load_predictions(boxes, truth) if boxes else None
     for row, record in enumerate(truth.records[:limit]):
         objects = record.primary_objects if said is None else _predicted(said, record.id)
-        image = truth.image(row)
+        image = truth.picture(row)
+        if image is None:
+            skipped["whose picture cannot be read"] = skipped.get("whose picture cannot be read", 0) + 1
+            continue
         usable = [(o, b) for o in objects if (b := whole_pixels(o.bbox, image.size)) is not None]
         if not usable:
             skipped["without a box"] = skipped.get("without a box", 0) + 1

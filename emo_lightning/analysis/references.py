@@ -39,6 +39,8 @@ class References:
     def __init__(self, records: Sequence[Reference], index: TarIndex | None = None, where: str = "the references") -> None:
         self.records = list(records)
         self._index = index
+        self.unreadable: dict[str, str] = {}
+        """Id -> why, of the images that `picture` could not give."""
         if not self.records:
             msg = f"{where}: no record"
             raise SchemaError(msg)
@@ -73,7 +75,8 @@ class References:
         from emo_lightning.data.tar_index import TarIndex
 
         try:
-            index = TarIndex.open(given)
+            # What is true of an image is known whether or not its picture is whole.
+            index = TarIndex.open(given, bad_images=True)
             return cls([index.record(i) for i in range(len(index))], index, where)
         except ShardError as problem:
             # Perhaps they are references of the least form; where they are none either, that is what the reader of them says.
@@ -106,11 +109,23 @@ class References:
 
         Raises:
             SchemaError: these references came without images.
+            ShardError: the image cannot be read.
         """
         if self._index is None:
             msg = "these references hold no images: give the tars instead"
             raise SchemaError(msg)
         return self._index.image(i)
+
+    def picture(self, i: int) -> Image | None:
+        """As `image`; None of one that cannot be read, which is named on the terminal once, and kept in `unreadable`."""
+        try:
+            return self.image(i)
+        except ShardError as fault:
+            name = self.records[i].id
+            if name not in self.unreadable:
+                self.unreadable[name] = str(fault)
+                say(f"picture {len(self.unreadable)} that cannot be read, left out: {fault}", file=sys.stderr)
+            return None
 
 
 def _is_whole(reference: Reference) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from emo_lightning.analysis import baselines
@@ -73,7 +75,8 @@ class Table5:
         Args:
             predictions: one per record, None where there is no answer.
             records: the references.
-            image_features: (len(records), dim), unit norm, from `ClipScorer.images`; None where there are no images.
+            image_features: (len(records), dim), unit norm, from `ClipScorer.images`, NaN of an image that cannot be read; None where there
+                are no images.
             draws: `bootstrap.draws` of the records, where they are at hand already.
 
         Raises:
@@ -97,7 +100,7 @@ class Table5:
         texts = [p.description.strip() if p and p.description else "" for p in batch.predictions]
         by_text = self._text_scores(texts, [r.description or "" for r in batch.records])
         by_triplet = self._text_scores(*([_triplet(one) for one in side] for side in (batch.predictions, batch.records)))
-        by_image = None if image_features is None else np.zeros(len(texts))
+        by_image = None if image_features is None else np.where(image_features.isnan().any(1).numpy(), np.nan, 0.0)
         said = [i for i, text in enumerate(texts) if text]
         if by_image is not None and image_features is not None and said:
             by_image[said] = cosine01(self.scorer.texts([texts[i] for i in said]), image_features[said])
@@ -205,7 +208,7 @@ def table5(
         records = references.records[start : start + size]
         features = None
         if scorer is not None and references.has_images:
-            features = scorer.images([references.image(start + i) for i in range(len(records))])
+            features = _seen(scorer, [references.picture(start + i) for i in range(len(records))])
         draws = bootstrap.draws([r.id for r in records], resamples, seed)
         said = {name: [predictions.get(r.id) for r in records] for name, predictions in arms.items()}
         said |= {name: list(baseline.answers(records)) for name, baseline in unseeing.items()}
@@ -249,9 +252,20 @@ def table5(
         "clip_truncated": scorer.truncated if scorer else None,
         "definition": definition(),
     }
+    if references.unreadable:
+        result["unreadable"] = sorted(references.unreadable)
     if by_split:
         result["by_split"] = by_split
     return result
+
+
+def _seen(scorer: ClipScorer, pictures: Sequence[Image | None]) -> Tensor:
+    """(N, dim) of N pictures; NaN where there is none."""
+    there = [n for n, picture in enumerate(pictures) if picture is not None]
+    features = scorer.images([picture for picture in pictures if picture is not None])
+    return torch.full((len(pictures), features.shape[1]), torch.nan).index_copy(
+        0, torch.tensor(there, dtype=torch.long), features
+    )
 
 
 LABELS = ("description", *PARTS, "emotion", "intensity", "objects")

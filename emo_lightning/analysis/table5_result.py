@@ -115,6 +115,8 @@ class Table5Result(TypedDict):
     by_split: NotRequired[dict[str, SplitScores]]
     """Split -> its images alone; absent where the references are of one split."""
     references: int
+    unreadable: NotRequired[list[str]]
+    """Ids of images that CLIP could not look at, as their bytes are damaged; they are in no row of image and text."""
     clip: bool
     """Whether the rows of CLIP were computed."""
     clip_truncated: int | None

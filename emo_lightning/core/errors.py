@@ -72,6 +72,9 @@ _LIBRARY_ERRORS = {
     ("wandb", "UsageError"): "",
     ("wandb", "CommError"): "W&B does not answer (WANDB_MODE=offline keeps the run on disk, for `wandb sync`): ",
     ("wandb", "AuthenticationError"): "",
+    # Its own process, not its server.
+    ("wandb", "MailboxClosedError"): "W&B's own process is gone; the same command goes on: ",
+    ("wandb", "HandleAbandonedError"): "W&B's own process is gone; the same command goes on: ",
     ("torch", "OutOfMemoryError"): "the GPU has too little memory for this; a smaller batch needs less: ",
 }
 """(package, class) of errors of other libraries that the user can mend, with what to put before their message.

@@ -18,8 +18,9 @@ _SAVE_EVERY = 1 << 30
 
 
 class HashMemory:
-    """Hashes of files by path, size, time of change and inode, so that a large one is read once; on disk in a sidecar, if asked.
+    """Hashes of files by path, size, both times of change and inode, so that a large one is read once; on disk in a sidecar, if asked.
 
+    The time that a program sets (`mtime`) may be put back after a change, and is by copies and archives; the system's own (`ctime`) may not.
     It is a memory and nothing more: without it, or where a file has been moved, everything is read again, with the same result.
     """
 
@@ -42,8 +43,9 @@ class HashMemory:
             return
         for key, entry in found.items():
             match entry:
-                case [int(size), int(changed), int(inode), str(digest)]:
-                    self._known.setdefault(key, ([size, changed, inode], digest))
+                # Those of earlier versions lack the system's time: such files are read again.
+                case [int(size), int(set_to), int(changed), int(inode), str(digest)]:
+                    self._known.setdefault(key, ([size, set_to, changed, inode], digest))
 
     def keep_beside(self, sidecar: Path) -> None:
         """As `keep_in`, where nothing else was asked for."""
@@ -67,7 +69,7 @@ class HashMemory:
         if known is not None and known[0] == stamp:
             return known[1]
         digest = read()
-        if _stamp(path) == stamp and time.time_ns() - stamp[1] > _SETTLED:
+        if _stamp(path) == stamp and time.time_ns() - max(stamp[1], stamp[2]) > _SETTLED:
             self._known[key] = stamp, digest
             self._unsaved += stamp[0] + 1
             if self._unsaved > _SAVE_EVERY:
@@ -87,7 +89,7 @@ class HashMemory:
 
 def _stamp(path: str | Path) -> list[int]:
     status = Path(path).stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 HASHES = HashMemory()

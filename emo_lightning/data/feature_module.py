@@ -82,6 +82,9 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         named = {name: cache.spec.made_of for name, cache in self.caches.items() if cache.spec.made_of}
         for name, made in named.items():
             check_made_of(f"the feature cache {self.paths[name]}", made, next(iter(named.values())))
+        first = next(iter(self.caches.values())).spec
+        for name, cache in self.caches.items():
+            first.check_computed(cache.spec, f"the feature cache {self.paths[name]}")
         check_origins({name: cache.origins for name, cache in self.caches.items()}, allowed=self.allow_leaks)
 
     @property

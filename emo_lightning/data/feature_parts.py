@@ -47,6 +47,9 @@ class FeatureSpec:
     made_of: Mapping[str, str] = field(default_factory=dict)
     """What the features are of: the backbone's content hash, its pixel limits, the prompt, the source; empty in caches of version 0.2."""
 
+    computed: Mapping[str, str] = field(default_factory=dict)
+    """How they come about: type of the weights, precision, attention; empty in caches of version 0.2 and early 0.3."""
+
     def check(self, other: FeatureSpec, where: Path) -> None:
         """Raise `FeatureError` with the first difference."""
         if self.made_of and not other.made_of and self.fingerprint != other.fingerprint:
@@ -62,8 +65,19 @@ class FeatureSpec:
                     "The cache was made by another backbone or from other data: use another folder, or delete this one"
                 )
                 raise FeatureError(msg)
+        self.check_computed(other, where)
         if self.made_of and other.made_of:
             check_made_of(f"{where}: this part of the cache", other.made_of, self.made_of)
+
+    def check_computed(self, other: FeatureSpec, where: object) -> None:
+        """Raise `FeatureError` where the other's features came about otherwise than these."""
+        for name in sorted(self.computed.keys() & other.computed.keys()):
+            if self.computed[name] != other.computed[name]:
+                msg = (
+                    f"{where}: was computed with {name} {other.computed[name]!r}; here it is {self.computed[name]!r}. Its numbers do not go "
+                    "together with the rest: use another folder, or delete this one"
+                )
+                raise FeatureError(msg)
 
 
 def feature_folder(place: str | Path) -> Path:
@@ -118,13 +132,12 @@ def _spec(path: Path, text: str) -> tuple[FeatureSpec, list[Origin]]:
     """What stands in a part's header under `features`."""
     header = _versioned(path, text)
     where = f"{path}: header"
-    made = object_of(header.get("made_of", {}), f"{where}: 'made_of'", FeatureError)
     spec = FeatureSpec(
         text_of(header.get("fingerprint"), f"{where}: 'fingerprint'", FeatureError),
         integer_of(header.get("num_layers"), f"{where}: 'num_layers'", FeatureError, low=1),
         integer_of(header.get("hidden_size"), f"{where}: 'hidden_size'", FeatureError, low=1),
         text_of(header.get("dtype"), f"{where}: 'dtype'", FeatureError),
-        {part: text_of(value, f"{where}: 'made_of'", FeatureError) for part, value in made.items()},
+        *(_texts(header, name, where) for name in ("made_of", "computed")),
     )
     if spec.dtype not in _STORED:
         msg = f"{where}: 'dtype': found {spec.dtype[:40]!r}; allowed: {', '.join(_STORED)}"
@@ -133,6 +146,12 @@ def _spec(path: Path, text: str) -> tuple[FeatureSpec, list[Origin]]:
         text_of(key, f"{where}: 'keys'", FeatureError) for key in list_of(header.get("keys"), f"{where}: 'keys'", FeatureError)
     ]
     return spec, _origins(header.get("origins"), keys, f"{where}: 'origins'")
+
+
+def _texts(header: Mapping[str, object], name: str, where: str) -> dict[str, str]:
+    """Name -> text; empty where an earlier version wrote none."""
+    found = object_of(header.get(name, {}), f"{where}: {name!r}", FeatureError)
+    return {key: text_of(value, f"{where}: {name!r}", FeatureError) for key, value in found.items()}
 
 
 def _origins(found: object, keys: list[str], where: str) -> list[Origin]:

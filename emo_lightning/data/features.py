@@ -80,6 +80,7 @@ class FeatureWriter:
         rank: of this process.
         world_size: number of processes that write.
         made_of: what the features are of, part -> content hash or setting; heads and probes on them are held to it.
+        computed: how the features come about (type of the weights, precision, attention); no part that was computed otherwise is gone on with.
         part_bytes: size of a part, about; what an interruption can lose.
 
     Raises:
@@ -98,11 +99,13 @@ class FeatureWriter:
         rank: int = 0,
         world_size: int = 1,
         made_of: Mapping[str, str] | None = None,
+        computed: Mapping[str, str] | None = None,
         part_bytes: int = PART_BYTES,
     ) -> None:
         self.directory, self.dtype, self.part_bytes = Path(directory), dtype, part_bytes
         self.rank, self.world_size = rank, world_size
-        self.spec = FeatureSpec(fingerprint, num_layers, hidden_size, str(dtype).removeprefix("torch."), dict(made_of or {}))
+        kept_as = str(dtype).removeprefix("torch.")
+        self.spec = FeatureSpec(fingerprint, num_layers, hidden_size, kept_as, dict(made_of or {}), dict(computed or {}))
         self.directory.mkdir(parents=True, exist_ok=True)
         self.parts: list[str] = []
         self.done: set[str] = set()

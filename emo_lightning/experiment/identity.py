@@ -2,7 +2,7 @@
 
 An input is hashed by content: tars by the CRC-32 of every member, models by their weights and settings, everything else by its bytes.
 What an earlier stage has made is such an input, so a change goes down the whole chain. Each file is read once: the run's folder
-remembers hashes by path, size, time of change and inode (`.content.json`, which may be deleted at any time).
+remembers hashes by path, size, times of change and inode (`.content.json`, which may be deleted at any time).
 """
 
 from __future__ import annotations
@@ -40,6 +40,17 @@ def inputs_of(stage: Stage) -> Inputs:
         return {key: _read(_HASH[role], value) for key, role, value in _named(stage) if role != "run"}
     finally:
         HASHES.save()
+
+
+def named_paths(stage: Stage) -> Iterator[str]:
+    """Whatever a stage's settings name as an input: paths, patterns, ids and addresses, as they stand there."""
+    for _, role, value in _named(stage):
+        for one in value if isinstance(value, list) else [value]:
+            if role == "probes":
+                named = Path(str(one))
+                yield from map(str, sorted(named.parent.glob(re.sub(r"\{\w+\}", "*", named.name))))
+            elif role not in ("run", "anchors"):
+                yield str(one)
 
 
 def first_changed(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> str | None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -34,8 +34,17 @@ from emo_lightning.experiment.processes import (
     runs_on_one_rank,
 )
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
+from emo_lightning.experiment.results import check_sources, lost_results, remade, results_of
 from emo_lightning.experiment.stage import Stage
-from emo_lightning.experiment.status import Status, changes_of, check_not_stale, is_complete, write_config, write_status
+from emo_lightning.experiment.status import (
+    Status,
+    changes_of,
+    check_not_stale,
+    is_complete,
+    read_status,
+    write_config,
+    write_status,
+)
 from emo_lightning.experiment.tracking import tracking_stages
 
 console = Console(highlight=False)
@@ -66,7 +75,9 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
     peers = Peers(experiment.dir, ranks)
     with _locked(experiment.dir, ranks), peers.reporting():
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
-        check_not_stale(chosen, done)
+        again = _made_again(chosen, done, ranks)
+        done -= again
+        check_not_stale(chosen, done, again)
         if len(done) < len(chosen):
             # A page about a run that goes on is about an older run.
             done -= {s.name for s in chosen if s.kind == "report"}
@@ -96,6 +107,18 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
             console.print(f"nothing left to do: {page if page.exists() else experiment.dir}", soft_wrap=True, markup=False)
 
 
+def _made_again(stages: Sequence[Stage], done: set[str], ranks: Ranks) -> set[str]:
+    """Names of the complete stages that run again, as results of theirs are gone; all ranks see the same files."""
+    lost = {stage.name: lost_results(stage.out, read_status(stage)) for stage in stages if stage.name in done}
+    again = remade(stages, done, lost)
+    for stage in stages:
+        if ranks.rank == 0 and (gone := lost.get(stage.name)):
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            what = "it runs again" if stage.name in again else "all that reads it is complete, so it is left as it is"
+            say(f"note: {stage.out / gone[0]}{more}: a result of the stage is gone; {what}", file=sys.stderr)
+    return again
+
+
 @contextmanager
 def _locked(run_dir: Path, ranks: Ranks) -> Iterator[None]:
     if ranks.rank != 0:
@@ -115,6 +138,7 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
     started = time.time()
     inputs: Inputs = {}
     if ranks.rank == 0:
+        check_sources(stage)
         inputs, changes = inputs_of(stage), changes_of(stage)
         for change in changes:
             say(f"note: {stage.out} goes on with another setting: {change}", file=sys.stderr)
@@ -138,7 +162,7 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
             inputs = now
         interrupted = asked is not None and code == exit_code(asked)
         status: Status = "cut short" if code == CUT_SHORT or interrupted else "failed" if code or changed else "complete"
-        write_status(stage, status, started, inputs)
+        write_status(stage, status, started, inputs, results=results_of(stage) if status == "complete" else None)
     if asked is not None:
         raise InterruptedBySignal(asked)
     if code != 0:

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,9 @@ from emo_lightning.core.files import read_object, read_yaml, write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.identity import MAY_CHANGE, Inputs, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, Results, reads, refuse_changed
 from emo_lightning.experiment.stage import Stage, first_difference
 
-CONFIG_FILE = "config.yaml"
-STATUS_FILE = "stage.json"
 _RUNNER_FILES = {CONFIG_FILE, STATUS_FILE, ".tmp", "logs", "wandb"}
 """What a stage's folder holds before the stage itself has made anything."""
 
@@ -59,7 +58,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 Status = Literal["running", "complete", "cut short", "failed"]
 
 
-def write_status(stage: Stage, status: Status, started: float, inputs: Inputs, changes: Sequence[str] = ()) -> None:
+def write_status(
+    stage: Stage,
+    status: Status,
+    started: float,
+    inputs: Inputs,
+    changes: Sequence[str] = (),
+    results: Results | None = None,
+) -> None:
     """Write `stage.json`.
 
     Args:
@@ -68,6 +74,7 @@ def write_status(stage: Stage, status: Status, started: float, inputs: Inputs, c
         started: seconds since the epoch.
         inputs: what its inputs hold.
         changes: of its settings, with which it goes on (`changes_of`).
+        results: what it has written, once it is complete.
     """
     before = read_status(stage)
     since = datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
@@ -86,6 +93,7 @@ def write_status(stage: Stage, status: Status, started: float, inputs: Inputs, c
         "command": shlex.join(["emo", *sys.argv[1:]]),
         **({"changed": changed} if changed else {}),
         **_identity(stage, inputs),
+        **({} if results is None else {"results": results}),
     }
     write_text(stage.out / STATUS_FILE, json.dumps(entry, indent=2) + "\n")
 
@@ -143,10 +151,10 @@ def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
 
     Args:
         stage: resolved.
-        look_inside: compare what its inputs hold; one rank does so for all.
+        look_inside: compare what its inputs and its results hold; one rank does so for all.
 
     Raises:
-        ExperimentError: other settings, or inputs with other content, have begun it.
+        ExperimentError: other settings, or inputs with other content, have begun it, or a result is not what it wrote.
     """
     status, saved = read_status(stage), stage.out / CONFIG_FILE
     if not status or not saved.exists():
@@ -166,6 +174,8 @@ def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
         _check_left_out(stage)
     if look_inside:
         _check_inputs(stage, status, complete)
+        if complete:
+            refuse_changed(stage.out, status)
     return complete
 
 
@@ -217,21 +227,22 @@ def _old_run_dir(stage: Stage) -> str:
         return str(stage.out.parent)
 
 
-def check_not_stale(stages: Sequence[Stage], complete: set[str]) -> None:
+def check_not_stale(stages: Sequence[Stage], complete: set[str], remade: Collection[str] = ()) -> None:
     """Refuse a finished stage that stands on one that will be made anew.
 
     Args:
         stages: in order.
         complete: names of those that are.
+        remade: names of those that are made again from the same inputs, as their results are gone; should they come out otherwise, the
+            next run finds what stands on them made from other content.
 
     Raises:
         ExperimentError: names both folders.
     """
     for n, later in enumerate(stages):
-        named = json.dumps(later.config, default=str)
         for earlier in stages[:n]:
-            if later.name not in complete or not (f"{earlier.out}/" in named or f'{earlier.out}"' in named):
+            if later.name not in complete or not reads(later, earlier):
                 continue
-            if earlier.name not in complete:
+            if earlier.name not in complete and earlier.name not in remade:
                 msg = f"{later.out} was made from an older {earlier.out}; delete it too, so that it is made anew, or choose another --name"
                 raise ExperimentError(msg)

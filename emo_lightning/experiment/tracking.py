@@ -9,13 +9,16 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.endings import ENDING, exit_code
 from emo_lightning.core.files import write_text
+from emo_lightning.core.terminal import say
 from emo_lightning.core.wandb_defaults import wandb_project
 from emo_lightning.experiment.resolve import Experiment
 from emo_lightning.experiment.stage import Stage
@@ -24,8 +27,17 @@ from emo_lightning.experiment.tracked import LONGEST_TAG, TrackedRun, Tracking
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+    from wandb import Run
 
 _ID_FILE = "run_id"
+_PROCESS_ERRORS = {
+    "HandleAbandonedError",
+    "MailboxClosedError",
+    "ServicePollForTokenError",
+    "WandbAttachFailedError",
+    "WandbServiceConnectionError",
+}
+"""Of W&B's client, which are not among its public ones: its own process does not answer."""
 _ON_OTHER_RANKS = "EMO_STAGE_TRACKED"
 """Set for the ranks that Lightning starts: all of them must have the same loggers, though only the first one logs."""
 
@@ -109,7 +121,8 @@ def tracking_stages(experiment: Experiment, rank: int) -> Iterator[Callable[[Sta
             yield lambda stage: replace(stage, tracked=tracked_run(stage, experiment.name, tracking, experiment.arms))
         finally:
             # Closes what a stage has left open, which is then a failed run.
-            wandb.teardown(exit_code=1)
+            with _without_its_process("what the last stages logged may not be whole there"):
+                wandb.teardown(exit_code=1)
 
 
 @contextmanager
@@ -130,13 +143,48 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 def tracking_of(stage: Stage) -> Iterator[None]:
     """The stage's run, while it is computed: begun with its settings, ended with its metrics and how it went.
 
+    Where W&B's own process is gone, which the stage does not need, it is said once, and the stage goes on without.
+
     Raises:
         wandb.errors.Error: its server does not answer, or refuses the account.
     """
-    about = stage.tracked
-    if about is None:
+    run = None
+    if stage.tracked is not None:
+        with _without_its_process(f"the stage {stage.name!r} is not logged there"):
+            run = _begun(stage, stage.tracked)
+        if run is None:
+            # No logger of a Trainer's looks for it either.
+            for name in (_ON_OTHER_RANKS, "WANDB_SERVICE"):
+                os.environ.pop(name, None)
+    if run is None:
         yield
         return
+    code = 1
+    try:
+        yield
+        code = 0
+    except (KeyboardInterrupt, SystemExit):
+        asked = ENDING.asked or ENDING.agreed
+        code = 130 if asked is None else exit_code(asked)
+        raise
+    finally:
+        with _without_its_process(f"what the stage {stage.name!r} logged may not be whole there"):
+            # A stage that failed may have left half of them.
+            if code == 0:
+                run.summary.update(_metrics(stage))
+            run.finish(exit_code=code)
+
+
+def _metrics(stage: Stage) -> dict[str, float]:
+    """Those that runs can be ordered by. A stage that is done is done, whether or not they can be read."""
+    try:
+        return {key: value for key, value in stage_metrics(stage.out).items() if usable(value)}
+    except (ValueError, OSError) as error:
+        say(f"note: W&B is told no metrics of the stage {stage.name!r}: {error}", file=sys.stderr)
+        return {}
+
+
+def _begun(stage: Stage, about: TrackedRun) -> Run:
     import wandb
 
     tracking = about.tracking
@@ -156,18 +204,54 @@ def tracking_of(stage: Stage) -> Iterator[None]:
         # The rest is in the environment of every stage (`processes.run_stage`).
         settings=wandb.Settings(console="off"),
     )
-    code = 1
+    _outlive_its_process(run, stage)
+    return run
+
+
+def _outlive_its_process(run: Run, stage: Stage) -> None:
+    """Have records be lost, and no training, where W&B's process ends in its midst."""
+    from wandb.sdk.interface.interface_sock import InterfaceSock
+
+    interface = run._interface
+    if not isinstance(interface, InterfaceSock):
+        return
+    publish = interface._publish
+    lost = False
+
+    def published(record: object, *, nowait: bool = False) -> None:
+        nonlocal lost
+        if lost:
+            return
+        try:
+            publish(record, nowait=nowait)
+        except Exception as error:
+            if not is_process_lost(error):
+                raise
+            lost = True
+            _say_gone(f"what the stage {stage.name!r} logs from now on is lost there")
+
+    interface._publish = published  # type: ignore[method-assign]
+
+
+def is_process_lost(error: BaseException) -> bool:
+    """Whether an error of the client's says that W&B's own process is gone, and not that its server does not answer."""
+    named = type(error).__module__.startswith("wandb.") and type(error).__name__ in _PROCESS_ERRORS
+    return named or isinstance(error, ConnectionError)
+
+
+@contextmanager
+def _without_its_process(so: str) -> Iterator[None]:
+    """Say that W&B's process is gone, and what follows, in place of the error; where the process is killed, its status is none of ours."""
     try:
         yield
-        code = 0
-    except KeyboardInterrupt:
-        code = 130
-        raise
-    finally:
-        # A stage that failed may have left half of them.
-        if code == 0:
-            run.summary.update({key: value for key, value in stage_metrics(stage.out).items() if usable(value)})
-        run.finish(exit_code=code)
+    except (Exception, SystemExit) as error:
+        if not (isinstance(error, SystemExit) or is_process_lost(error)):
+            raise
+        _say_gone(so)
+
+
+def _say_gone(so: str) -> None:
+    say(f"note: W&B's own process is gone; {so}", file=sys.stderr)
 
 
 def log_curves(trainer: Trainer) -> None:

@@ -26,6 +26,7 @@ from emo_lightning.inference.model import EmotionModel
 from emo_lightning.inference.parts import Parts
 from emo_lightning.inference.tables import write_results
 from emo_lightning.models.fingerprints import weights_fingerprint
+from emo_lightning.models.sound import naming
 
 MANIFEST = "manifest.json"
 MADE_BY = "embedding.json"
@@ -150,7 +151,8 @@ def _embed_shard(index: TarIndex, shard: ShardRange, target: Path, net: EmotionM
         bar = bars.add_task(target.name, total=shard.stop - shard.start)
         for start in range(shard.start, shard.stop, batch_size):
             rows = range(start, min(start + batch_size, shard.stop))
-            vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
+            with naming([index.id(row) for row in rows]):
+                vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
             for row, vector in zip(rows, vectors, strict=True):
                 image, extension = index.image_bytes(row)
                 buffer = io.BytesIO()

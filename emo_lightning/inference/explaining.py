@@ -131,16 +131,21 @@ class Explaining:
             max_new_tokens: of one answer.
             gated: see `EmotionModel.explain`.
             on_partial: see there, by number of a picture of this batch.
+
+        Raises:
+            NotFiniteAnswerError: what the model makes of a picture is no number; names its id.
         """
         import torch
 
         from emo_lightning.models import label_scoring
+        from emo_lightning.models.sound import check_rows, naming
 
-        with torch.no_grad():
+        with torch.no_grad(), naming(ids):
             ask = self._read_once if self._model.collate.packed else self._one_by_one
             read = ask(pictures, max_new_tokens, gated=gated)
             if read.scores is not None and read.polarity is not None:
                 read = read._replace(scores=label_scoring.gated(read.scores, read.polarity))
+            check_rows(read.des)
             put_together = _Together(self._model, read)
             answers = read.answer(self._telling(put_together, ids, on_partial) if on_partial else None)
         return [put_together(n, self._words(read, n, name, [texts[n] for texts in answers])) for n, name in enumerate(ids)]

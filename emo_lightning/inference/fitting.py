@@ -67,7 +67,8 @@ def _calibrated(model: EmotionModel, val: Sequence[str], des: dict[str, Tensor])
     from emo_lightning.data.tar_index import TarIndex
     from emo_lightning.metrics.calibration import TemperatureError
 
-    index = TarIndex.open(list(val))
+    # Their records alone are read: what is in `des` had a picture.
+    index = TarIndex.open(list(val), bad_images=True)
     rows = {index.id(row): row for row in range(len(index))}
     labels = {name: record.emotion for name in des if (record := index.record(rows[name])).emotion is not None}
     predicted = model.distribution(torch.stack([des[name] for name in labels])) if labels else None
@@ -110,9 +111,14 @@ def _some(inputs: Sequence[str]) -> list[Entry]:
 
 
 def _looked(model: EmotionModel, chosen: Sequence[Entry]) -> Iterator[tuple[list[str], Seen]]:
+    from emo_lightning.models.sound import naming
+
     failures: dict[str, str] = {}
     for batch in opened_batches(chosen, _BATCH):
         failures |= batch.failures
         if batch.pictures:
-            yield [entry.id for entry in batch.entries], model.look(batch.pictures)
+            ids = [entry.id for entry in batch.entries]
+            with naming(ids):
+                seen = model.look(batch.pictures)
+            yield ids, seen
     name_failures(failures)

@@ -86,7 +86,7 @@ def _of(given: str) -> Iterator[Entry]:
         return
     path = as_on_disk(Path(given))
     if are_tars(given):
-        yield from _records(TarIndex.open(given))
+        yield from _records(TarIndex.open(given, bad_images=True))
     elif path.is_dir():
         yield from (_file(str(one)) for one in sorted(path.rglob("*")) if _is_picture(one))
     elif path.suffix == ".parquet":

@@ -87,9 +87,11 @@ class Kept(Protocol[A]):
 
 def embed_work(model: EmotionModel) -> Work:
     """Embeddings alone."""
+    from emo_lightning.models.sound import naming
 
     def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
-        rows = model.embed(list(pictures), len(pictures)).numpy()
+        with naming([entry.id for entry in found]):
+            rows = model.embed(list(pictures), len(pictures)).numpy()
         return [Result(entry.id, entry.stamp, "", row) for entry, row in zip(found, rows, strict=True)]
 
     return work

@@ -163,8 +163,11 @@ class EmotionModel:
     def _embed(self, pictures: Sequence[Image.Image]) -> Tensor:
         import torch
 
+        from emo_lightning.models.sound import check_rows
+
         with torch.no_grad():
             des: Tensor = self.head(*self.backbone.features(self.batch(pictures, self.bundle.features), self.head.num_layers))
+            check_rows(des)
             return des.float().cpu()
 
     def seen_at_once(self, pictures: Sequence[Image.Image]) -> list[tuple[NDArray[np.float32], Unlike | None]]:
@@ -189,9 +192,12 @@ class EmotionModel:
         """
         import torch
 
+        from emo_lightning.models.sound import check_rows
+
         batch = self.batch(pictures, self.bundle.features)
         with torch.no_grad(), self.backbone.watching_tower() as tower:
             des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
+        check_rows(des)
         return self.seen(batch, des, tower)
 
     def seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:

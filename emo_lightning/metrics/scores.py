@@ -216,7 +216,7 @@ class ClipScores(Accumulator):
         Args:
             batch: as `Accumulator.update`.
             text_scores: (images,), NaN where the reference has no description; None adds nothing.
-            image_scores: (images,); None where there are no images.
+            image_scores: (images,), NaN where the image cannot be read; None where there are no images.
             triplet_scores: (images,), NaN where the reference has no whole triplet; None adds nothing.
         """
         out = np.zeros((len(batch.records), len(self.names)))
@@ -226,7 +226,7 @@ class ClipScores(Accumulator):
             described = ~np.isnan(text_scores)
             out[:, 0], out[:, 1], out[:, 4] = np.nan_to_num(text_scores), described, ~described
         if image_scores is not None:
-            out[:, 2], out[:, 3] = image_scores, 1
+            out[:, 2], out[:, 3] = np.nan_to_num(image_scores), ~np.isnan(image_scores)
         self._add(out, batch)
 
     def rows(self, totals: Array) -> Rows:

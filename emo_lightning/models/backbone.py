@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import LogitsProcessorList
 
 from emo_lightning.core.model_folders import check_made_of, hub_snapshot, locate, made_of, weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
@@ -28,6 +29,7 @@ from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
 from emo_lightning.models.rows import states_apart
+from emo_lightning.models.sound import WatchedScores, check_rows
 from emo_lightning.models.token_stream import OnTokens, TokenStreamer
 from emo_lightning.models.weights import save_model
 
@@ -162,8 +164,12 @@ class Backbone(nn.Module):
         Args:
             states: (B, H) after the final norm, where the emotion's word is next.
             words: the eight in this backbone's tokens.
+
+        Raises:
+            NotFiniteAnswerError: a row's logits are not finite.
         """
         logits: Tensor = self.lm_head(states).float()
+        check_rows(logits)
         eight = logits[:, list(words.first)]
         return eight.softmax(-1), (eight.logsumexp(-1) - logits.logsumexp(-1)).exp()
 
@@ -207,14 +213,21 @@ class Backbone(nn.Module):
             batch: packed, or padded on the left, and ending at the generation prompt.
             max_new_tokens: of an answer.
             on_tokens: told after every token.
+
+        Raises:
+            NotFiniteAnswerError: what the model makes of a row is no number.
         """
         if "lengths" in batch:
             return self._reply_tokens(self.read(batch), [0], max_new_tokens, on_tokens)
         return self._generated(self.family.padded_inputs(self.base, self.family.model_inputs(batch)), max_new_tokens, on_tokens)
 
     def _generated(self, inputs: Mapping[str, object], max_new_tokens: int, on_tokens: OnTokens | None = None) -> Tensor:
-        more = {} if on_tokens is None else {"streamer": TokenStreamer(on_tokens)}
+        watched = WatchedScores(self.end_token_ids)
+        more: dict[str, object] = {"logits_processor": LogitsProcessorList([watched])}
+        if on_tokens is not None:
+            more["streamer"] = TokenStreamer(on_tokens)
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True, **more)
+        watched.check()
         return out[:, cast(Tensor, inputs["input_ids"]).shape[1] :]
 
     def read(self, row: Mapping[str, object], after: Mapping[int, Sequence[int]] | None = None, layers: int = 0) -> Read:

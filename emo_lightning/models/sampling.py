@@ -55,7 +55,7 @@ class Replies(NamedTuple):
     tokens: list[Tensor]
     """(A,) int64 each: up to and with the mark of its end, or cut; at least one."""
     log_p: list[Tensor]
-    """(A,) float32 each, of the policy as it sampled."""
+    """(A,) float32 each, of the policy as it sampled; not finite where it has no distribution, and then the token means nothing."""
     ended: list[bool]
     """Whether each has said its end mark."""
     wanted: int | None
@@ -159,6 +159,12 @@ def _no_settings(backbone: Backbone, ends: Sequence[int], padding: int) -> Itera
         backbone.base.generation_config = own
 
 
+def without_distribution(replies: Replies) -> list[int]:
+    """Numbers of the replies whose log-probabilities are not finite: what was to say them has become NaN."""
+    sums = [log_p.float().sum() for log_p in replies.log_p]
+    return [] if not sums else (~torch.stack(sums).isfinite()).nonzero()[:, 0].tolist()
+
+
 def check_replies(replies: Replies, expected: int, banned: Sequence[int], most_tokens: int) -> None:
     """Refuse what no policy of ours can have said: it would be learnt from in silence.
 
@@ -215,5 +221,8 @@ class _Draws(LogitsProcessor):
         aim = torch.minimum(self.numbers[:, place, None] * whole, torch.nextafter(whole, torch.zeros_like(whole)))
         # The first whose sum is above: one of probability 0 is never that.
         token = torch.searchsorted(cumulative, aim, right=True)
+        # No sum is above where they are NaN, and the place behind the last would be an error on the device. Such a reply ends at once;
+        # its log-probability says what it is (`without_distribution`).
+        token = torch.where(whole.isfinite(), token, self.ends[0])
         self.log_p.append(log_p.gather(1, token)[:, 0])
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)

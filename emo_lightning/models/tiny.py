@@ -253,7 +253,7 @@ def words_of(tars: Sequence[str]) -> list[str]:
     """Every word of the records' texts and the emotions' names, with and without a blank before it."""
     from emo_lightning.data.tar_index import TarIndex
 
-    index = TarIndex.open(list(tars))
+    index = TarIndex.open(list(tars), bad_images=True)
     words: set[str] = {str(emotion) for emotion in EMOTIONS}
     for row in range(len(index)):
         record = index.record(row)

@@ -181,9 +181,12 @@ def draw_strips(found: DesSet, paths: Sequence[Interpolated], references: Refere
             for n, (axes, step) in enumerate(zip(line, at, strict=True)):
                 end = {0: path.a, columns - 1: path.b}.get(n)
                 row = int(path.nearest[step]) if end is None else end
-                picture = references.image(rows[found.ids[row]])
-                picture.thumbnail((200, 200))
-                axes.imshow(picture)
+                picture = references.picture(rows[found.ids[row]])
+                if picture is None:
+                    axes.text(0.5, 0.5, "cannot\nbe read", fontsize=6.5, ha="center", va="center", transform=axes.transAxes)
+                else:
+                    picture.thumbnail((200, 200))
+                    axes.imshow(picture)
                 axes.set_xticks([])
                 axes.set_yticks([])
                 name = str(EMOTIONS[int(path.moods[step].argmax())]) if end is None else str(found.emotions[row])

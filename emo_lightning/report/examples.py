@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.core.images import encoded
@@ -17,6 +18,9 @@ from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
 from emo_lightning.report.pictures import AnsweredImage, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance
 from emo_lightning.report.run_folder import RunFolder, StageFolder, is_own, listed, own_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ def right_and_wrong(run: RunFolder, stage: StageFolder, source: Provenance, coun
     labelled = [i for i in known if truth.records[i].emotion is not None]
     right = [i for i in labelled if is_right(arms[arm].get(truth.records[i].id), truth.records[i])]
     wrong = [i for i in labelled if i not in set(right)]
+    shown = [_pictures(truth, rows, arms, count, seed) for rows in (right, wrong)]
+    if truth.unreadable:
+        run.note(f"stage {stage.name!r}: not shown, as their pictures cannot be read: {', '.join(truth.unreadable)}")
     return Examples(
         arm,
         list(arms),
@@ -84,8 +91,8 @@ def right_and_wrong(run: RunFolder, stage: StageFolder, source: Provenance, coun
         rights=len(right),
         of=len(labelled),
         emotions=dict(Counter(str(truth.records[i].emotion) for i in labelled)),
-        right=[_picture(truth, i, arms) for i in _chosen(truth.records, right, count, seed)],
-        wrong=[_picture(truth, i, arms) for i in _chosen(truth.records, wrong, count, seed)],
+        right=shown[0],
+        wrong=shown[1],
         source=source,
     )
 
@@ -96,12 +103,21 @@ def is_right(prediction: Prediction | None, record: Reference) -> bool:
     return record.emotion is not None and (said or "").strip().casefold() == record.emotion.value
 
 
-def _chosen(records: Sequence[Reference], among: Sequence[int], count: int, seed: int) -> list[int]:
-    return [among[i] for i in choose([records[i] for i in among], count, seed)]
+def _pictures(
+    truth: References, among: Sequence[int], arms: Mapping[str, Mapping[str, Prediction]], count: int, seed: int
+) -> list[Picture]:
+    """The first `count` of a seeded order that can be read."""
+    found: list[Picture] = []
+    for i in choose([truth.records[row] for row in among], len(among), seed):
+        if len(found) == count:
+            break
+        image = truth.picture(among[i])
+        if image is not None:
+            found.append(_picture(truth.records[among[i]], image, arms))
+    return found
 
 
-def _picture(truth: References, row: int, arms: Mapping[str, Mapping[str, Prediction]]) -> Picture:
-    record, image = truth.records[row], truth.image(row).convert("RGB")
+def _picture(record: Reference, image: Image, arms: Mapping[str, Mapping[str, Prediction]]) -> Picture:
     size = list(image.size)
     image.thumbnail((LONG_SIDE, LONG_SIDE))
     item = AnsweredImage(

@@ -148,7 +148,7 @@ def _thumbnails(references: References | None, rows: Sequence[int | None], megab
     if references is None or not references.has_images or all(row is None for row in rows):
         return 0, none
     largest, limit = THUMBNAIL_SIDES[0], megabytes * 1e6
-    sources: list[Image | None] = [None if row is None else references.image(row) for row in rows]
+    sources: list[Image | None] = [None if row is None else references.picture(row) for row in rows]
     for large in sources:
         if large is not None:
             large.thumbnail((largest, largest))

@@ -64,8 +64,12 @@ def write_panel(
         raise InputError(msg)
     items: list[PanelItem] = []
     with pdf_pages(out / "panel.pdf") as pages:
-        for n, i in enumerate(choose(references.records, count, seed)):
-            record, picture = references.records[i], references.image(i).convert("RGB")
+        for i in choose(references.records, len(references), seed):
+            if (n := len(items)) == count:
+                break
+            record, picture = references.records[i], references.picture(i)
+            if picture is None:
+                continue
             size = list(picture.size)
             picture.thumbnail((LONG_SIDE, LONG_SIDE))
             name = f"panel/{n:02d}.jpg"

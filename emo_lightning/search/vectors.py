@@ -70,7 +70,7 @@ class Records:
         lines = [one for one in given if one.endswith(".jsonl")]
         tars = [one for one in given if not one.endswith(".jsonl")]
         self._records = {record.id: (record, path) for path in lines for record in read_jsonl(path, Reference)}
-        self._index = TarIndex.open(tars) if tars else None
+        self._index = TarIndex.open(tars, bad_images=True) if tars else None
         self._rows: dict[str, tuple[int, str]] = {}
         if self._index is not None:
             shards = self._index.shards

@@ -93,6 +93,7 @@ def ask_suite(
     """
     from emo_lightning.core.progress import progress_bars
     from emo_lightning.inference.free_questions import answers
+    from emo_lightning.models.sound import naming
 
     files = askable(questions, images, [] if model.affect is None else model.affect.dimensions)
     part = out.with_suffix(".part.jsonl")
@@ -106,7 +107,8 @@ def ask_suite(
             here = left[start : start + batch_size]
             worded = [one for one in here if one.task not in ATTRIBUTES]
             asked = [_question(one, files[one.id]) for one in worded]
-            said = answers(model.backbone, asked, max_new_tokens) if asked else []
+            with naming([one.id for one in worded]):
+                said = answers(model.backbone, asked, max_new_tokens) if asked else []
             replies = {one.id: Reply(text) for one, text in zip(worded, said, strict=True)}
             replies |= _values(model, [one for one in here if one.task in ATTRIBUTES], files)
             kept.write("".join(line_of(name, reply) + "\n" for name, reply in replies.items()))
@@ -141,6 +143,7 @@ def _about(
     """What decides the replies; `felt`: among them are values of the affect head."""
     from emo_lightning.core.model_folders import weights_hash
 
+    config = model.backbone.config
     asked = "\n".join(json.dumps([one.id, one.prompt, list(one.images)]) for one in questions)
     return {
         "suite": suite,
@@ -150,6 +153,8 @@ def _about(
         "prompts": "the suite's",
         "max_new_tokens": max_new_tokens,
         "pixels": list(model.backbone.family.pixel_limits(model.backbone.processor)),
+        "dtype": str(model.backbone.base.dtype).removeprefix("torch."),
+        "attention": config.attention,
         **({"affect": [weights_hash(model.bundle.head), weights_hash(str(model.bundle.affect))]} if felt else {}),
     }
 
@@ -160,7 +165,8 @@ def _begin(out: Path, part: Path, about: dict[str, object]) -> None:
     if out.exists() or part.exists():
         old = read_object(beside) if beside.exists() else {}
         for key, value in about.items():
-            if old.get(key) != value:
+            # Replies of earlier versions do not say how they were computed.
+            if old.get(key) != value and (key in old or key not in ("dtype", "attention")):
                 msg = (
                     f"{out}: was begun with {key} {str(old.get(key))[:40]!r}, now it is {str(value)[:40]!r}; choose another --out, or remove "
                     f"{out}, {beside.name} and {part.name}"

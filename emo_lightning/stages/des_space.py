@@ -167,7 +167,7 @@ def stability_stage(
         Change.parse(text)  # before a model is loaded
     truth = References.load(references)
     rows = stratified_sample([str(r.emotion or "") for r in truth.records], max_images, seed)
-    images = [truth.image(int(i)) for i in rows]
+    images = [picture for i in rows if (picture := truth.picture(int(i))) is not None]
     result = {
         arm: stability(embedder(EmotionModel.from_pretrained(folder, device), batch_size), images, wanted, k, seed)
         for arm, folder in models.items()

@@ -121,7 +121,7 @@ def restore_words_stage(out: Path, backbone: str, start: str, tars: list[str], o
     if words.shape != first.shape:
         msg = f"{backbone} has embeddings of shape {tuple(words.shape)}, {start} has {tuple(first.shape)}; they must be of one model"
         raise InputError(msg)
-    shown = _shown_tokens(trained, TarIndex.open(tars), objectives)
+    shown = _shown_tokens(trained, TarIndex.open(tars, bad_images=True), objectives)
     texts = trained.processor.tokenizer.batch_decode([[number] for number in range(len(words))])
     # Not numbers: a form that was never shown would be as near to its neighbours again as at the start, and be said for them.
     hidden = [number for number, text in enumerate(texts) if text.strip().isalpha() and number not in shown]

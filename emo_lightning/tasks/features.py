@@ -18,6 +18,7 @@ from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.generated_states import generated_states
+from emo_lightning.models.sound import naming
 from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 
@@ -88,6 +89,8 @@ class FeatureTask(FrozenTask):
                 rank=self.global_rank,
                 world_size=self.trainer.world_size,
                 made_of=self._made_of(),
+                # `auto` and the type that it stands for are the same.
+                computed=self.computed() | {"dtype": str(self.net.base.dtype).removeprefix("torch.")},
             )
         if not any(self.data.rows_left(name) for name in self.data.sets):
             # Without an image the Trainer starts no loop that would end.
@@ -111,7 +114,8 @@ class FeatureTask(FrozenTask):
         """One batch of images."""
         name = self.data.pending[dataloader_idx]
         (inputs,) = batch["inputs"].values()
-        hidden, mask = self._states(inputs)
+        with naming(inputs["key"]):
+            hidden, mask = self._states(inputs)
         for i, row in enumerate(batch["rows"]):
             if not batch["filler"][i]:
                 record = self.data.record(name, row)

@@ -36,6 +36,16 @@ class FrozenTask(WithBackbone):
         """For the data module (`AsksQuestions`): nothing."""
         return ()
 
+    def computed(self) -> dict[str, str]:
+        """How numbers come about, beside what model and pictures hold: passes that differ in one of these differ at least in their last bits."""
+        config = self.backbone_config
+        return {
+            "dtype": config.dtype,
+            "precision": str(self.trainer.precision),
+            "attention": config.attention,
+            "compiled": "yes" if config.compile else "no",
+        }
+
     @property
     def folder(self) -> Path:
         """Where the results go."""

@@ -29,10 +29,12 @@ from emo_lightning.models.policies import Policy, without_dropout
 from emo_lightning.models.policy_loss import Said, policy_loss
 from emo_lightning.models.reply_rows import reply_log_probs
 from emo_lightning.models.sampling import Sampling, never_drawn, own_engine
+from emo_lightning.models.sound import NotFiniteAnswerError
 from emo_lightning.models.vllm_engine import VLLMEngine
 from emo_lightning.models.vllm_server import EngineConfig, check_vllm
 from emo_lightning.tasks.backbone import BackboneTask
 from emo_lightning.tasks.base import TrainingError
+from emo_lightning.tasks.finite import Fault, NotFiniteError, first_of_ranks
 from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
 from emo_lightning.tasks.grpo_rewards import Judge
 from emo_lightning.tasks.grpo_rollouts import Rollout, Rollouts, read_answers
@@ -40,6 +42,7 @@ from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.tallies import Means, Tally
 from emo_lightning.tasks.zero_shot import ZeroShot
 
+_NO_POLICY = "the policy's log-probabilities are not finite, so that no reply can be drawn from it"
 _STATE = "emo_grpo"
 """In a checkpoint: the policy that samples, and accuracies of the one that the round began with."""
 
@@ -204,9 +207,20 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         return loss.total, loss.divisor
 
     def _rollout(self, batch: RolloutBatch, means: Means) -> Rollout:
-        """Replies to a batch, drawn by the policy that samples, and what they are worth."""
+        """Replies to a batch, drawn by the policy that samples, and what they are worth.
+
+        Raises:
+            NotFiniteError: the policy of a rank has become NaN; of all ranks, as the others would wait for one that stopped alone.
+        """
+        drawn, fault = None, None
         with self._as(self._sampler):
-            drawn = self.rollouts.draw(self.net, batch, self.data.keys, self.current_epoch)
+            try:
+                drawn = self.rollouts.draw(self.net, batch, self.data.keys, self.current_epoch)
+            except NotFiniteAnswerError as error:
+                fault = Fault(_NO_POLICY, error.ids or batch["key"])
+        if (found := first_of_ranks(fault)) is not None:
+            raise NotFiniteError.at(found, self.global_step)
+        assert drawn is not None
         return self.rollouts.compare(drawn, batch, means).to(self.device)
 
     def _log_means(self, means: Means) -> None:
@@ -257,6 +271,13 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         """Greedy answers to a batch of one of the sets; the first time also those of the policies that it is compared with."""
         name = self.data.evaluated[dataloader_idx]
         tally = self._tallies.setdefault(name, Tally())
+        try:
+            self._count(batch, name, tally)
+        except NotFiniteAnswerError as error:
+            # All ranks stop together, at the end of the sets.
+            self._bad_validation = self._bad_validation or Fault(_NO_POLICY, [batch["key"][row] for row in error.rows])
+
+    def _count(self, batch: RolloutBatch, name: str, tally: Tally) -> None:
         with self._as(None):
             tally.now(*self._greedy(batch, self.net))
         if name not in self._began_with:
@@ -276,7 +297,13 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         return right_emotion(answers)[real], np.array(truth)[real], np.array(said)[real]
 
     def on_validation_epoch_end(self) -> None:
-        """Log accuracy of every set, what it has gained since the round began and since zero-shot, and what it is above a constant answer."""
+        """Log accuracy of every set, what it has gained since the round began and since zero-shot, and what it is above a constant answer.
+
+        Raises:
+            NotFiniteError: a rank's policy has become NaN.
+        """
+        if (fault := first_of_ranks(self._bad_validation)) is not None:
+            raise NotFiniteError.at(fault, self.global_step)
         for name in self.data.evaluated:
             tally = self._tallies.pop(name, Tally())
             tally.take(self.trainer.strategy.reduce(tally.vector().to(self.device), reduce_op="sum").cpu())

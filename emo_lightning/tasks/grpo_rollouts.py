@@ -20,7 +20,17 @@ from emo_lightning.metrics.rewards import Answers
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.policy_loss import Groups, advantages
 from emo_lightning.models.reply_rows import ReplyRow, with_replies
-from emo_lightning.models.sampling import Engine, Replies, Sampling, check_replies, drawing_numbers, never_drawn, own_engine
+from emo_lightning.models.sampling import (
+    Engine,
+    Replies,
+    Sampling,
+    check_replies,
+    drawing_numbers,
+    never_drawn,
+    own_engine,
+    without_distribution,
+)
+from emo_lightning.models.sound import NotFiniteAnswerError
 from emo_lightning.tasks.grpo_config import GRPOConfig
 from emo_lightning.tasks.grpo_rewards import Judge
 from emo_lightning.tasks.tallies import Means
@@ -101,6 +111,9 @@ class Rollouts:
             batch: on its device.
             keys: that are asked for.
             epoch: of the training.
+
+        Raises:
+            NotFiniteAnswerError: the policy has no distribution to draw from, or sees none when it looks again.
         """
         each = self.sampling.replies
         drawn = Drawn(len(batch["key"]), each, list(self.judge.weights))
@@ -109,6 +122,9 @@ class Rollouts:
         for attempt in range(self.grpo.retries + 1):
             numbers = drawing_numbers(self.seed, epoch, [batch["key"][n] for n in todo], self.sampling, attempt)
             replies = self.engine(policy, batch, todo, numbers, self.sampling)
+            if unsound := without_distribution(replies):
+                rows = [todo[image] for image in sorted({number // each for number in unsound})]
+                raise NotFiniteAnswerError(rows, [batch["key"][row] for row in rows])
             check_replies(replies, len(todo) * each, banned, self.sampling.max_new_tokens)
             of = [image for image in todo for _ in range(each)]
             padded = pad_sequence(replies.tokens, batch_first=True, padding_value=policy.processor.tokenizer.pad_token_id)

@@ -19,6 +19,7 @@ from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.label_scoring import LabelScoring, check_label_scoring, gated, relabelled
+from emo_lightning.models.sound import naming
 from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 from emo_lightning.tasks.predict_affect import AffectReader
@@ -107,7 +108,6 @@ class PredictTask(FrozenTask):
             "_model": config.path,
             "weights": weights_hash(config.path),
             "tuning": config.tuning,
-            "dtype": config.dtype,
             "pixels": [config.min_pixels, config.max_pixels],
             "max_new_tokens": self.max_new_tokens,
             "prompts": {name: prompt(objective(name).keys) for name in self.data.objectives},
@@ -115,6 +115,7 @@ class PredictTask(FrozenTask):
             "emotion_scores": self.emotion_scores,
             **({"label_scoring": "gated"} if self.gated else {}),
             **({} if self.affect is None else {"affect": self.affect.about}),
+            **self.computed(),
         }
 
     @override
@@ -131,7 +132,9 @@ class PredictTask(FrozenTask):
             # Its content is known once the hub has given it.
             super().configure_model()
         if self.trainer.is_global_zero:
-            self.files.begin(self.about(), {"weights": weights_fingerprint(self.backbone_config.path)})
+            # What older versions did not note is taken as it is.
+            unknown = dict.fromkeys(self.computed().keys() - {"dtype"})
+            self.files.begin(self.about(), {"weights": weights_fingerprint(self.backbone_config.path), **unknown})
         self.trainer.strategy.barrier()
         answered = {(p.id, p.sha256) for p in self.files.answered()}
         self._left = 0
@@ -169,7 +172,15 @@ class PredictTask(FrozenTask):
 
     @override
     def test_step(self, batch: QuestionBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """One batch of images: all its questions."""
+        """One batch of images: all its questions.
+
+        Raises:
+            NotFiniteAnswerError: what the model makes of an image is no number; names it.
+        """
+        with naming(next(iter(batch["inputs"].values()))["key"]):
+            self._answer(batch, dataloader_idx)
+
+    def _answer(self, batch: QuestionBatch, dataloader_idx: int) -> None:
         name = self.data.pending[dataloader_idx]
         sizes = next(iter(batch["inputs"].values()))
         codec = self.net.family.codec

@@ -11,6 +11,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import check_made_of, made_of, weights_hash
 from emo_lightning.models.affect import AFFECT_FOLDER, AffectHead, affect_folder
 from emo_lightning.models.des import DESHead
+from emo_lightning.models.sound import check_rows
 
 if TYPE_CHECKING:
     from emo_lightning.models.backbone import Backbone
@@ -63,5 +64,11 @@ class AffectReader:
 
     @torch.no_grad()
     def values(self, hidden: Tensor, mask: Tensor) -> list[dict[str, float]]:
-        """Of B pictures, by dimension; (layers, B, T, H) and (B, T), as `Backbone.features` gives them."""
-        return self.affect.said(self.head(hidden, mask))
+        """Of B pictures, by dimension; (layers, B, T, H) and (B, T), as `Backbone.features` gives them.
+
+        Raises:
+            NotFiniteAnswerError: an embedding is not finite.
+        """
+        des: Tensor = self.head(hidden, mask)
+        check_rows(des)
+        return self.affect.said(des)

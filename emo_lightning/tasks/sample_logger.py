@@ -17,6 +17,7 @@ from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.models.sharding import is_sharded
+from emo_lightning.models.sound import NotFiniteAnswerError
 from emo_lightning.tasks.sft import SFTTask
 
 
@@ -65,7 +66,12 @@ class SampleLogger(Callback):
         for name in module.objectives:
             batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])
             moved = move_data_to_device(batch, task.device)
-            for i, answer in enumerate(task.net.generate(moved, self.max_new_tokens)):
+            try:
+                answers = task.net.generate(moved, self.max_new_tokens)
+            except NotFiniteAnswerError as error:
+                # The validation's own loss ends the training, on every rank.
+                answers = [f"({error})"] * len(questions)
+            for i, answer in enumerate(answers):
                 said = parse_answer(
                     answer,
                     id=questions[i].key,

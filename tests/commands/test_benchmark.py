@@ -88,6 +88,16 @@ def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
     assert json.loads((tmp_path / "cut.about.json").read_text())["decoding"] == "greedy"
     assert ask(bundle, suite, cut, "--max-new-tokens", "9") == 2
     assert "was begun with max_new_tokens '8', now it is '9'" in capsys.readouterr().err
+    about = tmp_path / "cut.about.json"
+    noted = json.loads(about.read_text())
+    assert (noted["dtype"], noted["attention"]) == ("float32", "sdpa")
+    about.write_text(json.dumps(noted | {"attention": "eager"}))
+    assert ask(bundle, suite, cut) == 2
+    assert "was begun with attention 'eager', now it is 'sdpa'" in capsys.readouterr().err
+    # As an earlier version has left it.
+    about.write_text(json.dumps({key: value for key, value in noted.items() if key not in ("dtype", "attention")}))
+    assert ask(bundle, suite, cut) == 0
+    assert "12 replies, 0 of them new" in capsys.readouterr().out
 
 
 def test_two_pictures_are_read_as_transformers_reads_them(worded_model: Path, suite: Path) -> None:  # noqa: F811

@@ -328,6 +328,22 @@ def test_origins_are_three_texts_of_each_sample(tmp_path: Path, origins: object)
         FeatureCache(tmp_path)
 
 
+def test_what_earlier_versions_did_not_note_is_taken(tmp_path: Path) -> None:
+    """How a part was computed: parts without it go together with any, and those that say so with their like."""
+    write(tmp_path, range(3))
+    computed = {"precision": "32-true", "attention": "sdpa"}
+
+    def writer(**now: str) -> FeatureWriter:
+        return FeatureWriter(tmp_path, LAYERS, HIDDEN, torch.float32, "f", computed=now)
+
+    with writer(**computed) as more:
+        more.append(*sample(7))
+    assert len(FeatureCache(tmp_path)) == 4
+    assert writer(**computed, compiled="no").done == writer().done
+    with pytest.raises(FeatureError, match="was computed with attention 'sdpa'; here it is 'eager'"):
+        writer(**computed | {"attention": "eager"})
+
+
 def test_what_version_0_2_began_is_finished_by_it_alone(tmp_path: Path) -> None:
     write(tmp_path, range(3))
     write(tmp_path, range(5))  # neither names what it is made of: it goes on

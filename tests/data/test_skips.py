@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction, read_jsonl
+from emo_lightning.data.batches import RolloutBatch
 from emo_lightning.data.collate import IGNORE, Collator
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.conversations import ConversationDataModule
@@ -24,19 +26,27 @@ from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.packing import PackedRows
 from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.skips import Skips
 from emo_lightning.data.tar_index import ShardError, TarIndex
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.sampling import Sampling
 from emo_lightning.models.tiny_clip import build_clip
 from emo_lightning.tasks.clip import CLIPTask
 from emo_lightning.tasks.des import DESTask
 from emo_lightning.tasks.features import FeatureTask
+from emo_lightning.tasks.grpo import GRPOTask
+from emo_lightning.tasks.grpo_rollouts import Rollout
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.sft import SFTTask
+from emo_lightning.tasks.tallies import Means
+from emo_lightning.tasks.vision import VisionTask
 from tests.data.test_shard_indices import flip
 from tests.tasks.test_sft import trainer
+from tests.tasks.test_vision import ALONE, FIELDS
+from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 WEIGHTS = {"attributes": 0.5, "emotion": 0.5}
 
@@ -213,6 +223,72 @@ def test_a_pair_without_an_image_is_none(three_bad: tuple[Path, list[str]], worl
     assert all(value.equal(expected["inputs"][name]) for name, value in batch["inputs"].items())
     alone = task.collate([bad[Slot(2, False)], bad[Slot(5, False)]])
     assert alone["filler"].tolist() == [True]
+
+
+def test_a_tower_learns_from_the_others(
+    three_bad: tuple[Path, list[str]], world_tars: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """The loss of a batch is that of the images that can be read; a whole training names the others."""
+    tars, bad = three_bad
+
+    def task() -> VisionTask:
+        return VisionTask(BackboneConfig(str(tiny_qwen), **ALONE), FIELDS, OptimConfig(lr=1e-3, warmup=0))
+
+    one = task()
+    one.configure_model()
+    found = PairDataModule(*splits(tars), on_error="skip").dataset("train")
+    whole = PairDataModule(*splits(world_tars)).dataset("train")
+    batch = one.collate([found[Slot(row, False)] for row in range(6)])
+    expected = one.collate([whole[Slot(row, False)] for row in range(6) if row not in (2, 5)])
+    assert batch["filler"].tolist() == [row in (2, 5) for row in range(6)]
+    (total, count), (other, number) = (one._step(each, "train") for each in (batch, expected))
+    assert int(count) == int(number) == 4
+    assert torch.allclose(total, other, rtol=1e-5)
+    data = PairDataModule(*splits(tars), batch_size=8, on_error="skip")
+    trainer(tmp_path / "skip", max_epochs=1).fit(task(), datamodule=data)
+    assert sorted(data.skips.of_all_ranks()) == sorted(data.summary()["unreadable"]) == bad  # type: ignore[call-overload]
+    with pytest.raises(ShardError, match="CRC-32"):
+        trainer(tmp_path / "stop", max_epochs=1).fit(task(), datamodule=PairDataModule(*splits(tars)))
+
+
+def test_a_policy_learns_from_the_others(
+    three_bad: tuple[Path, list[str]],
+    worded_qwen: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """What it says of an image that cannot be read is in no sum, neither of the loss nor of the accuracies."""
+    tars, bad = three_bad
+    train, val = splits(tars)
+
+    class Counted(GRPOTask):
+        """Keeps which replies count, and how many answers of a validation do."""
+
+        kept: ClassVar[list[tuple[list[str], list[bool]]]] = []
+        answered: ClassVar[list[int]] = []
+
+        def _rollout(self, batch: RolloutBatch, means: Means) -> Rollout:
+            found = super()._rollout(batch, means)
+            self.kept.append((batch["key"], found.counts.tolist()))
+            return found
+
+        def _greedy(self, batch: RolloutBatch, policy: Backbone) -> tuple[Any, Any, Any]:
+            found = super()._greedy(batch, policy)
+            self.answered.append(len(found[0]))
+            return found
+
+    data = RolloutDataModule(train, val, batch_size=6, limit=12, on_error="skip")
+    backbone, sampling = BackboneConfig(str(worded_qwen), tuning="full"), Sampling(replies=2, max_new_tokens=4)
+    trainer(tmp_path / "skip", max_epochs=1).fit(Counted(backbone, sampling=sampling), datamodule=data)
+    counted = {key: counts[2 * n : 2 * n + 2] for keys, counts in Counted.kept for n, key in enumerate(keys)}
+    assert len(counted) == 12
+    assert {key for key, counts in counted.items() if not any(counts)} == {key for key in bad if "-train-" in key}
+    assert all(all(counts) for key, counts in counted.items() if key not in bad)
+    # One batch, of each policy.
+    assert set(Counted.answered) == {len(data.dataset("val")) - 1}
+    assert sorted(data.skips.of_all_ranks()) == bad
+    stop = RolloutDataModule(train, val, batch_size=6, limit=12)
+    with pytest.raises(ShardError, match="CRC-32"):
+        trainer(tmp_path / "stop", max_epochs=1).fit(GRPOTask(backbone, sampling=sampling), datamodule=stop)
 
 
 def test_no_more_than_a_few(tmp_path: Path) -> None:

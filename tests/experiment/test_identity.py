@@ -37,6 +37,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     (tmp_path / "base").mkdir()
     (tmp_path / "base/config.json").write_text("{}")
     (tmp_path / "base/model.safetensors").write_bytes(b"weights")
+    (tmp_path / "base/preprocessor_config.json").write_text('{"image_mean": [0.48, 0.45, 0.41], "max_pixels": 7056}')
+    (tmp_path / "base/tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 1}}}')
     for path in (*tmp_path.glob("*.tar"), *tmp_path.glob("base/*")):
         os.utime(path, (1, 1))
     return training(tmp_path / "runs/a")
@@ -84,11 +86,35 @@ def other_weights() -> None:
     Path("base/model.safetensors").write_bytes(b"weighty")
 
 
+def other_mean() -> None:
+    """Every pixel comes out otherwise."""
+    rewrite("preprocessor_config.json", "0.48", "0.49")
+
+
+def other_limits() -> None:
+    """Pictures come out in another size."""
+    rewrite("preprocessor_config.json", "7056", "7840")
+
+
+def other_words() -> None:
+    rewrite("tokenizer.json", '"a": 0, "b": 1', '"a": 1, "b": 0')
+
+
+def rewrite(name: str, old: str, new: str) -> None:
+    path = Path("base", name)
+    assert old in path.read_text(encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+
+
+BASE = r"model\.backbone\.path \(base\)"
 CHANGES = [
     (relabelled, r"data\.train"),
     (flipped, r"data\.val"),
     (reordered, r"data\.train"),
-    (other_weights, r"model\.backbone\.path \(base\)"),
+    (other_weights, BASE),
+    (other_mean, BASE),
+    (other_limits, BASE),
+    (other_words, BASE),
 ]
 
 
@@ -100,6 +126,15 @@ def test_other_content_is_refused_by_name(change: Callable[[], None], named: str
     change()
     was = "made from" if status == "complete" else "begun on"
     with pytest.raises(ExperimentError, match=rf"tune was {was} other content of {named}"):
+        is_complete(stage)
+
+
+@pytest.mark.parametrize("status", ["complete", "failed", "cut short"])
+def test_other_limits_of_pixels_are_other_settings(status: Status, stage: Stage) -> None:
+    stage.config["model"]["backbone"]["max_pixels"] = 7056
+    begun(stage, status)
+    stage.config["model"]["backbone"]["max_pixels"] = 7840
+    with pytest.raises(ExperimentError, match=r"other settings \(model\.backbone\.max_pixels: 7056 there, 7840 now\)"):
         is_complete(stage)
 
 
@@ -164,7 +199,9 @@ def test_a_run_of_version_0_2_is_taken_once_and_then_compared(
 ) -> None:
     begun(stage, status)
     path = stage.out / "stage.json"
-    old = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("run_dir", "inputs")}
+    old = {
+        key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key not in ("run_dir", "inputs")
+    }
     path.write_text(json.dumps(old))
     assert is_complete(stage) == (status == "complete")
     assert "made by a version that noted no content" in capsys.readouterr().err

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emo_lightning.cli import main
+from emo_lightning.core.endings import StoppedError
+from emo_lightning.experiment import tracking
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
+from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.tracked import TrackedRun, Tracking
 from emo_lightning.experiment.tracking import flattened, tracked_run, tracking_stages
 from tests.analysis.test_table6 import probe
+from tests.patience import gone, wait_until
 from tests.report.test_wandb import written
 from tests.wandb_server import WandbServer, wandb_server
 
@@ -178,6 +185,109 @@ def test_ctrl_c_is_an_end_as_well(two: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert exit_codes(two.parent / "runs/two/model") == [130]
 
 
+def test_sigterm_is_an_end_as_well(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a training says it that was asked to stop, and has saved itself."""
+    from emo_lightning.stages import tiny_models
+
+    def stopped(out: Path, tars: list[str], seed: int = 0) -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        raise StoppedError(signal.SIGTERM, 3)
+
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", stopped)
+    assert run(two) == 143
+    assert exit_codes(two.parent / "runs/two/model") == [143]
+
+
+def kill_wandb(command: int) -> None:
+    """Kill the process of W&B that belongs to a command, and wait until it is gone."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
+            pid = int(stat.parent.name)
+            # That of an earlier test may not have been waited for.
+            if int(rest.split()[1]) == command and name.startswith("wandb-core") and not gone(pid):
+                os.kill(pid, signal.SIGKILL)
+                wait_until(partial(gone, pid))
+                return
+    raise AssertionError
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds W&B's process in /proc")
+def test_stages_do_without_a_process_of_wandbs_that_is_gone(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before a stage begins."""
+    true = tracking.tracked_run
+
+    def killed(stage: Stage, group: str, given: Tracking, arms: Mapping[str, str]) -> TrackedRun:
+        if stage.name == "draw-train":
+            kill_wandb(os.getpid())
+        return true(stage, group, given, arms)
+
+    monkeypatch.setattr(tracking, "tracked_run", killed)
+    assert run(two) == 0
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    for name in ("draw-train", "model"):
+        assert error.count(f"note: W&B's own process is gone; the stage {name!r} is not logged there") == 1
+    assert (two.parent / "runs/two/model/model").is_dir()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds W&B's process in /proc")
+def test_a_stage_outlives_the_process_of_wandb(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In its midst: what it logs is lost, and nothing else."""
+    from emo_lightning.stages import tiny_models
+
+    real = tiny_models.tiny_clip_stage
+
+    def logging(out: Path, tars: list[str], seed: int = 0) -> None:
+        import wandb
+
+        assert wandb.run is not None
+        wandb.run.log({"loss": 1.0})
+        kill_wandb(os.getppid())
+        for step in range(20):
+            wandb.run.log({"loss": 1.0 / (step + 2)})
+            wandb.run.config.update({f"a{step}": 1})
+        real(out, tars, seed)
+
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", logging)
+    assert run(two) == 0
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("what the stage 'model' logs from now on is lost there") == 1
+    assert read_status_of(two, "model") == "complete"
+
+
+def read_status_of(two: Path, name: str) -> object:
+    """What the runner noted of a stage."""
+    return json.loads((two.parent / "runs/two" / name / "stage.json").read_text())["status"]
+
+
+def test_a_stage_is_complete_whatever_its_log_holds(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk has cut a number; nothing of W&B's may fail a stage for that, and its run is finished."""
+    from emo_lightning.stages import tiny_models
+
+    real = tiny_models.tiny_clip_stage
+
+    def cut(out: Path, tars: list[str], seed: int = 0) -> None:
+        (out / "logs/version_0").mkdir(parents=True)
+        (out / "logs/version_0/metrics.csv").write_text("step,loss\n1,0.5\n2,1.2e")
+        real(out, tars, seed)
+
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", cut)
+    assert run(two) == 0
+    assert "note: W&B is told no metrics of the stage 'model': " in capfd.readouterr().err
+    assert read_status_of(two, "model") == "complete"
+    assert exit_codes(two.parent / "runs/two/model") == [0]
+
+
 def test_nothing_is_logged_where_it_is_disabled(two: Path) -> None:
     assert run(two, "--wandb.mode", "disabled") == 0
     assert not list(two.parent.glob("runs/two/*/wandb"))
@@ -188,7 +298,8 @@ def test_nothing_is_logged_where_it_is_disabled(two: Path) -> None:
     [
         ("[a]", r"x.yaml: wandb: found \['a'\]; expected a mapping with mode, project, entity, tags"),
         ("{projekt: a}", "x.yaml: wandb.projekt: no such key; allowed: wandb.mode, wandb.project, wandb.entity, wandb.tags"),
-        ("{mode: on}", "wandb.mode: found True; expected a word"),
+        ("{mode: true}", "wandb.mode: found True; expected a word"),
+        ("{mode: on}", "wandb.mode: found 'on'; allowed: online, offline, disabled"),
         ("{mode: maybe}", "wandb.mode: found 'maybe'; allowed: online, offline, disabled"),
         ("{tags: a}", "wandb.tags: found 'a'; expected a list of words, each of at most 64 characters"),
         (f"{{tags: [{'a' * 65}]}}", "expected a list of words, each of at most 64 characters"),

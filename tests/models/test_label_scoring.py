@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Prediction
@@ -16,6 +19,7 @@ from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, load_frozen
 from emo_lightning.models.label_scoring import gated, relabelled
+from emo_lightning.models.sound import NotFiniteAnswerError, WatchedScores, check_rows, naming
 from emo_lightning.tasks.predict import PredictTask
 from tests.tasks.test_sft import trainer
 from tests.worded import worded_qwen  # noqa: F401 - fixture
@@ -82,6 +86,63 @@ def test_predictions_are_gated_by_the_models_own_polarity(
         assert noted["said"] == plain.emotion
         assert plain.model_dump(include={"subject", "objects"}) == found.model_dump(include={"subject", "objects"})
         assert "label_scoring" not in json.dumps(plain.provenance)
+
+
+@pytest.fixture(scope="module")
+def too_large(worded_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """A model with a weight that float32 holds and float16 does not."""
+    folder = tmp_path_factory.mktemp("large") / "model"
+    shutil.copytree(worded_qwen, folder)
+    (file,) = folder.glob("*.safetensors")
+    weights = load_file(file)
+    name = next(name for name in weights if name.endswith("language_model.norm.weight") or name == "model.norm.weight")
+    weights[name].fill_(1e5)
+    save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(("attention", "options"), [("sdpa", {"label_scoring": "gated"}), ("sdpa", {}), ("eager", {})], ids=str)
+def test_what_is_no_number_is_no_answer(
+    too_large: Path, world_tars: Path, tmp_path: Path, attention: str, options: dict[str, Any]
+) -> None:
+    """Of NaN the first emotion would be the most probable one, and the first token of the vocabulary the likeliest."""
+    paths = [str(world_tars / "*-val-*.tar")]
+    config = BackboneConfig(str(too_large), tuning="frozen", attention=attention)
+
+    def predict(precision: str) -> Path:
+        out = tmp_path / precision
+        source = QuestionDataModule({"val": paths}, ["emotion"], 2, limit=2)
+        trainer(out, precision=precision).test(
+            PredictTask(config, 8, out=str(out), **options), datamodule=source, verbose=False
+        )
+        return out / "predictions.jsonl"
+
+    assert predict("32-true").is_file()
+    index = TarIndex.open(paths)
+    with pytest.raises(NotFiniteAnswerError, match=r"is not finite, so that it is no answer.*float16 ends at 65504") as refused:
+        predict("16-true")
+    assert set(refused.value.ids) <= {index.id(row) for row in range(len(index))}
+    assert len(refused.value.ids) == 2
+    assert refused.value.ids[0] in str(refused.value)
+    assert not (tmp_path / "16-true/predictions.jsonl").exists()
+
+
+def test_images_are_named_by_their_row() -> None:
+    """The rows of two questions about three images."""
+    with pytest.raises(NotFiniteAnswerError, match=r"^b: what the model") as refused, naming(["a", "b", "c"]):
+        check_rows(torch.tensor([[0.0], [0.0], [0.0], [0.0], [torch.nan], [0.0]]))
+    assert (refused.value.rows, refused.value.ids) == ([1], ["b"])
+
+
+def test_what_follows_an_answer_is_nobodys() -> None:
+    watched = WatchedScores([7])
+    fine, bad = [0.0, -torch.inf], [torch.nan, 0.0]
+    for last, scores in (([1, 1], [fine, fine]), ([7, 1], [bad, fine]), ([7, 1], [bad, fine])):
+        watched(torch.tensor(last)[:, None], torch.tensor(scores))
+    watched.check()
+    watched(torch.tensor([[7], [1]]), torch.tensor([bad, bad]))
+    with pytest.raises(NotFiniteAnswerError, match="rows 1 of"):
+        watched.check()
 
 
 def test_an_unknown_scoring_is_refused(worded_qwen: Path) -> None:  # noqa: F811

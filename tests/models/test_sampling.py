@@ -16,7 +16,15 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import CollateError, Collator, Question
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies
-from emo_lightning.models.sampling import Replies, Sampling, check_replies, drawing_numbers, never_drawn, own_engine
+from emo_lightning.models.sampling import (
+    Replies,
+    Sampling,
+    check_replies,
+    drawing_numbers,
+    never_drawn,
+    own_engine,
+    without_distribution,
+)
 from tests.models.test_packing import questions, tuned  # noqa: F401 - fixture
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
@@ -230,3 +238,17 @@ def test_in_4_bits_both_sides_have_the_same_logits(worded_qwen: Path, questions:
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**changes)  # type: ignore[arg-type]
+
+
+def test_a_policy_that_is_nan_is_known_by_its_log_probabilities(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+    """No index is out of the vocabulary, which on a device could not even be caught."""
+    backbone = tuned(worded_qwen, {"tuning": "full"})
+    batch = asked(backbone, questions[:2])
+    assert without_distribution(drawn(backbone, batch)) == []
+    with torch.no_grad():
+        head_of(backbone).fill_(float("nan"))
+    replies = drawn(backbone, batch)
+    assert without_distribution(replies) == list(range(6))
+    check_replies(replies, 6, never_drawn(backbone), HOW.max_new_tokens)
+    some = replies._replace(log_p=[torch.zeros(2), torch.tensor([0.0, float("inf")]), *replies.log_p[2:]])
+    assert without_distribution(some) == [1, 2, 3, 4, 5]

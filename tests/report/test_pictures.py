@@ -50,7 +50,7 @@ def test_panels_examples_and_maps(references: References, tmp_path: Path) -> Non
     for file in (tmp_path / "panel").rglob("*.*"):
         assert said(file.read_bytes()) == [], file
     for row in range(2):
-        shown = _picture(references, row, {})
+        shown = _picture(references.records[row], references.image(row), {})
         assert said(shown["image"] + held(shown["svg"])) == []
         assert len(held(shown["svg"])) > 500
     layout = MdsMap(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Rating
 from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
@@ -24,6 +27,7 @@ from emo_lightning.models.des import DESHead
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.optim import OptimConfig
+from emo_lightning.tasks.predict import PredictTask
 from tests.made import make_record, write_tar
 from tests.models.test_backbone import asked
 from tests.tasks.test_sft import trainer
@@ -59,6 +63,56 @@ def test_extraction_that_is_run_again_stays_complete(cache: FeatureDataModule, w
     trainer(out).test(FeatureTask(BackboneConfig(str(tiny_qwen))), datamodule=source, verbose=False)
     assert {path.name for path in out.glob("*/*")} == before
     assert [len(FeatureCache(out / split)) for split in SPLITS] == [24, 8]
+
+
+OTHERWISE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"precision": "bf16-mixed"}, "precision 'bf16-mixed'; here it is '32-true'"),
+    ({"attention": "eager"}, {}, "attention 'eager'; here it is 'sdpa'"),
+    ({"dtype": "bfloat16"}, {}, "dtype 'bfloat16'; here it is 'float32'"),
+]
+
+
+@pytest.mark.parametrize(("backbone", "options", "said"), OTHERWISE, ids=lambda value: str(value)[:20])
+def test_a_cache_that_was_computed_otherwise_is_not_taken(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, backbone: dict[str, Any], options: dict[str, Any], said: str
+) -> None:
+    """Not a finished one, and not one that was begun, wherever `model.out` is shared by two runs."""
+
+    def extract(backbone: dict[str, Any], options: dict[str, Any], limit: int | None) -> None:
+        source = QuestionDataModule({"val": paths(world_tars)["val"]}, ["emotion"], batch_size=4, limit=limit)
+        task = FeatureTask(BackboneConfig(str(tiny_qwen), **backbone))
+        trainer(tmp_path, **options).test(task, datamodule=source, verbose=False)
+
+    extract(backbone, options, 4)
+    extract(backbone, options, 4)
+    for begun in (False, True):
+        if begun:
+            (tmp_path / "val/index-00000.json").unlink()
+        with pytest.raises(FeatureError, match=rf"part-00000-00000\.safetensors: was computed with {said}"):
+            extract({}, {}, 4)
+
+
+def test_predictions_that_were_computed_otherwise_are_not_gone_on_with(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    def predict(backbone: dict[str, Any], options: dict[str, Any]) -> None:
+        source = QuestionDataModule({"val": paths(world_tars)["val"]}, ["emotion"], batch_size=4, limit=2)
+        task = PredictTask(BackboneConfig(str(tiny_qwen), **backbone), max_new_tokens=2)
+        trainer(tmp_path, **options).test(task, datamodule=source, verbose=False)
+
+    predict({}, {})
+    with pytest.raises(InputError, match=r'was begun with attention "sdpa", now it is "eager"'):
+        predict({"attention": "eager"}, {})
+    with pytest.raises(InputError, match=r'was begun with precision "32-true", now it is "bf16-mixed"'):
+        predict({}, {"precision": "bf16-mixed"})
+    about = tmp_path / "predictions.about.json"
+    noted = json.loads(about.read_text())
+    about.write_text(
+        json.dumps({key: value for key, value in noted.items() if key not in ("precision", "attention", "compiled")})
+    )
+    # As an earlier version has left it.
+    predict({"attention": "eager"}, {})
+    assert json.loads(about.read_text())["attention"] == "eager"
 
 
 class Steps(pl.Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,14 +21,17 @@ from torch import Tensor
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.data.batches import RolloutBatch
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.rollouts import RolloutDataModule
+from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
 from emo_lightning.models.policies import Policy
 from emo_lightning.models.policy_loss import Loss, policy_loss
 from emo_lightning.models.sampling import Replies, Sampling, own_engine
 from emo_lightning.tasks import grpo as grpo_module
 from emo_lightning.tasks.base import TrainingError
+from emo_lightning.tasks.finite import NotFiniteError, not_finite
 from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
 from emo_lightning.tasks.grpo_rewards import emotion_probabilities
@@ -255,6 +259,61 @@ def test_a_policy_that_collapses_is_stopped(
     task = task_of(speaking, grpo=GRPOConfig(**floor))  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match=rf"step 0: the policy collapses: {what} .* below model\.grpo\.{what}_floor="):
         fit(task, data(world_tars), tmp_path)
+
+
+def saver(out: Path) -> dict[str, Any]:
+    """Options of a training that keeps its newest checkpoint."""
+    newest = ModelCheckpoint(dirpath=out, every_n_train_steps=1, save_top_k=0, save_last=True)
+    return {"enable_checkpointing": True, "callbacks": [newest]}
+
+
+def test_a_policy_that_becomes_nan_ends_the_training(speaking: Path, world_tars: Path, tmp_path: Path) -> None:
+    """Before it is asked anything more; the checkpoint before is kept, and what was asked is named."""
+    task = task_of(speaking, optim=OptimConfig(lr=1e30, warmup=0.0, schedule="constant"))
+    with pytest.raises(NotFiniteError) as stopped:
+        fit(task, data(world_tars), tmp_path, max_steps=3, **saver(tmp_path))
+    said = str(stopped.value)
+    assert said.startswith(
+        "step 1: the policy's log-probabilities are not finite, so that no reply can be drawn from it. Samples"
+    )
+    assert sum(key in said for key in keys_of(world_tars)) == 4
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 1
+    assert not not_finite(saved["state_dict"].items())
+    assert not (tmp_path / "model").exists()
+
+
+def keys_of(folder: Path) -> list[str]:
+    index = TarIndex.open(tars(folder, "train"))
+    return [f" {index.id(row)}" for row in range(len(index))]
+
+
+class Breaks(GRPOTask):
+    """After the first step the second rank's policy is NaN."""
+
+    def on_train_batch_start(self, batch: RolloutBatch, batch_idx: int) -> None:
+        """As ever, and then."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.global_step == 1 and self.global_rank == 1:
+            next(iter(self.net.parameters())).data.fill_(math.nan)
+
+
+def both_stop(model: Path, folder: Path, out: Path) -> None:
+    task = Breaks(BackboneConfig(str(model), tuning="full"), sampling=Sampling(replies=2, max_new_tokens=8))
+    with pytest.raises(NotFiniteError, match=r"step 1: the policy's log-probabilities are not finite.* Samples of this step: "):
+        fit(task, data(folder), out, devices=2, strategy="ddp", max_steps=3)
+
+
+def test_all_ranks_stop_where_the_policy_of_one_is_nan(speaking: Path, world_tars: Path, tmp_path: Path) -> None:
+    run_ranks(partial(both_stop, speaking, world_tars, tmp_path))
+
+
+def test_a_policy_of_nan_is_not_validated(speaking: Path, world_tars: Path, tmp_path: Path) -> None:
+    """Its greedy answers would be scored as wrong ones, and no loss would say so."""
+    task = task_of(speaking, optim=OptimConfig(lr=1e30, warmup=0.0, schedule="constant"))
+    with pytest.raises(NotFiniteError, match=r"step 1: the policy's log-probabilities are not finite.* Samples of this step: "):
+        fit(task, data(world_tars, limit=4), tmp_path, max_steps=-1, max_epochs=1, limit_val_batches=1.0)
+    assert not (tmp_path / "model").exists()
 
 
 # What it costs elsewhere

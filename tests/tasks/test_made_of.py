@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import check_made_of, made_of, warn_once, weights_hash, write_made_of
 from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.inference.bundle import Bundle, check_bundle, read_bundle
@@ -69,6 +70,15 @@ def probe_on(folder: Path, head: Path, features: str) -> Path:
     run.fit(task, datamodule=data)
     run.test(task, datamodule=data, verbose=False)
     return folder / "probe"
+
+
+def test_caches_that_were_computed_otherwise_do_not_go_together(tmp_path: Path) -> None:
+    for name, precision in (("train", "32-true"), ("val", "bf16-mixed")):
+        with FeatureWriter(tmp_path / name, 4, 16, torch.float32, "toy", computed={"precision": precision}) as writer:
+            writer.append(name, torch.randn(4, 3, 16), Supervision())
+    said = "the feature cache .*/val: was computed with precision 'bf16-mixed'; here it is '32-true'"
+    with pytest.raises(FeatureError, match=said):
+        FeatureDataModule(f"{tmp_path}/train", f"{tmp_path}/val", batch_size=8).setup("fit")
 
 
 def test_the_chain_from_cache_to_probe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def read_vectors(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     else:
         from emo_lightning.data.tar_index import TarIndex
 
-        index = TarIndex.open([str(path)])
+        index = TarIndex.open([str(path)], bad_images=True)
         given = [index.des(row) for row in range(len(index))]
         lengths = sorted({len(v) for v in given if v is not None})
         if len(lengths) != 1 or any(v is None for v in given):
