@@ -29,19 +29,19 @@ def command_line(
     return parser
 
 
-def write_json(path: Path | None, against: str, ratio: float, found: Mapping[str, object]) -> None:
+def write_json(path: Path | None, against: str, ratio: float | None, found: Mapping[str, object]) -> None:
     """Write what was found, where a file was asked for.
 
     Args:
         path: `--json`.
         against: the peer, by name.
-        ratio: ours to the peer's.
+        ratio: ours to the peer's; None where no peer was asked for, or none ran.
         found: all else.
 
     Raises:
         ValueError: the ratio is no finite number: nothing has been compared.
     """
-    if not math.isfinite(ratio):
+    if ratio is not None and not math.isfinite(ratio):
         msg = f"the ratio to {against} is {ratio}"
         raise ValueError(msg)
     if path is not None:

@@ -30,7 +30,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -41,6 +41,8 @@ from benchmarks.command import command_line, find_peers, write_json
 from benchmarks.sft_cell import Cell, Place, measure
 from emo_lightning.models.preload import preload
 
+Side = Literal["ours", "trl", "transformers"]
+NAMES: dict[Side, str] = {"trl": "TRL's SFTTrainer", "transformers": "transformers in a plain loop"}
 MATRIX: dict[str, list[Any]] = {
     "tokens": [8192, 16384, 32768],
     "tuning": ["lora", "qlora", "full"],
@@ -142,11 +144,11 @@ def line(cell: Cell, row: dict[str, Any], beside: dict[str, Any] | None) -> str:
     )
 
 
-def ratio_of(rows: dict[Cell, dict[str, Any]]) -> float | None:
-    """Geometric mean of our tokens/s over TRL's, over all live cells in which both ran."""
+def ratio_of(rows: dict[Cell, dict[str, Any]], side: Side = "trl") -> float | None:
+    """Geometric mean of our tokens/s over a peer's, over all live cells in which both ran."""
     found = []
     for cell, row in rows.items():
-        peer = rows.get(replace(cell, side="trl"), {})
+        peer = rows.get(replace(cell, side=side), {})
         if cell.side == "ours" and cell.vision == "live" and "tokens_per_s" in row and "tokens_per_s" in peer:
             found.append(math.log(row["tokens_per_s"] / peer["tokens_per_s"]))
     return math.exp(sum(found) / len(found)) if found else None
@@ -224,13 +226,17 @@ def main() -> None:
         for cell in cells(asked):
             rows[cell] = in_a_process(measure, cell, made["places"][cell.pixels])
             print(line(cell, rows[cell], rows.get(replace(cell, side="trl", vision="live"))), flush=True)
-    ratio = ratio_of(rows)
-    print(f"\nours over TRL, tokens/s, geometric mean over live cells: {'–' if ratio is None else f'{ratio:.2f}'}")
-    table = [{**asdict(cell), **row} for cell, row in rows.items()]
-    if ratio is None and "trl" in asked.peers:
-        sys.exit("error: TRL ran beside none of ours: there is no ratio")
-    if ratio is not None:
-        write_json(asked.json, "TRL's SFTTrainer", ratio, {"device": made["device"], "quick": asked.quick, "cells": table})
+    table = {"device": made["device"], "quick": asked.quick, "cells": [{**asdict(cell), **row} for cell, row in rows.items()]}
+    if not asked.peers:
+        write_json(asked.json, "nothing: --peers ''", None, table)
+        return
+    # TRL where it is among them.
+    side: Side = "trl" if "trl" in asked.peers else "transformers"
+    ratio = ratio_of(rows, side)
+    write_json(asked.json, NAMES[side], ratio, table)
+    if ratio is None:
+        sys.exit(f"error: {NAMES[side]} ran beside none of ours: there is no ratio")
+    print(f"\nours over {NAMES[side]}, tokens/s, geometric mean over live cells: {ratio:.2f}")
 
 
 if __name__ == "__main__":
