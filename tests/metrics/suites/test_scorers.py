@@ -113,6 +113,13 @@ def test_options_that_a_prompt_does_not_give_are_letters(prompt: str) -> None:
     assert said == ("D" if "'D'" in prompt or '"D"' in prompt else "B")
 
 
+def test_options_that_stand_beside_the_prompt_are_read_where_it_lists_none() -> None:
+    asked = "Choose between one of the following options: A:Neutral B:Fear C:Sadness D:Joy"
+    assert emobserver.option("<answer>Joy</answer>", "D", asked, OPTIONS) == "D"
+    assert emobserver.option("Joy", "D", asked, OPTIONS) == "A"
+    assert emobserver.option("<answer>Joy</answer>", "D", "{'D': 'Fear'}", OPTIONS) == "A"
+
+
 def test_stated_confidence() -> None:
     assert emocaliber.confidence("<confidence>{0.85}</confidence>") == own.confidence("<confidence>{0.85}</confidence>") == 0.85
     assert emocaliber.confidence("sure") is own.confidence("sure") is None
