@@ -71,7 +71,20 @@ def test_a_peer_that_is_not_there_is_named_before_anything_is_measured(
 
 
 @pytest.mark.parametrize(
-    "name", ["explain", "features", "index", "loader", "rate_grid", "remote", "serve", "status", "table5", "throughput"]
+    "name",
+    [
+        "explain",
+        "features",
+        "index",
+        "loader",
+        "published_replies",
+        "rate_grid",
+        "remote",
+        "serve",
+        "status",
+        "table5",
+        "throughput",
+    ],
 )
 def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json", str(tmp_path / "found.json")])
@@ -79,6 +92,23 @@ def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: py
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["ratio"] > 0
     assert found["against"]
+
+
+def test_released_replies_give_the_values_that_were_printed(tmp_path: Path) -> None:
+    """In the authors' layout: a question that they call invalid is in no value; what cannot be read, or has nothing to be held against, is named."""
+    ours = importlib.import_module("benchmarks.published_replies")
+    (tmp_path / "m").mkdir()
+    tables = ours.make(tmp_path / "m")
+    (tmp_path / "EEmo-Bench(gpt-4o-pair).json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "EEmo-Bench(nobody-pair).json").write_text("[]")
+    ratio, found = ours.compare(tmp_path, {**tables, "GPT-4o": {"pair-yes-no": 64.41}})
+    assert (ratio, found["values"], found["largest_difference"]) == (1, 3, 0)
+    assert set(found["agreement"]["made up"].values()) == {100.0}
+    assert len(found["not_read"]) == 2
+    assert "EEmo-Bench(gpt-4o-pair).json" in found["not_read"][0]
+    assert found["not_read"][1] == "nobody: no values are published"
+    tables["made up"]["pair-yes-no"] += 0.02
+    assert ours.compare(tmp_path, tables)[0] == 2 / 3
 
 
 def test_goals_of_runs_are_measured_one_by_one(

@@ -203,6 +203,18 @@ def said_by_people(item: Item) -> dict[str, Rating | Votes]:
     return found
 
 
+_OTHER_LABELS = ("emotion_scores_raw", "intensity_level", "valence_level", "arousal_level", "questions")
+"""Labels with which an image may be compared in another space than the eight, or asked about."""
+
+
+def _says_something(item: Item) -> bool:
+    """Whether people, or a suite, say something of what an image evokes."""
+    labels = item.labels
+    # FI's word is the one that people were asked about: where they did not agree nobody has said it.
+    own_word = labels.get("emotion_raw") if item.source != "fi" else None
+    return bool(is_labelled(labels) or own_word or any(labels.get(key) for key in _OTHER_LABELS) or said_by_people(item))
+
+
 def source_record(item: Item) -> Record | None:
     """An item as its source labels it, for evaluation against the source; nothing of an annotation is in it.
 
@@ -211,12 +223,12 @@ def source_record(item: Item) -> Record | None:
 
     Returns:
         A record with emotion, emotion_scores, intensity_level and, where the source has them, description, triplet, DES and
-        regions; with people's ratings and votes; its split is the source's, or "" where it has none. None where the source gives neither
-        emotion nor intensity nor ratings nor votes over its own categories, which may be compared in its own label space.
+        regions; with people's ratings and votes; its split is the source's, or "" where it has none. None where neither people nor a suite
+        say anything of the emotion: no word, level, rating or vote, and no question with its answer. What is none of the eight may be
+        compared in a label space of its own (`emo_lightning.analysis.label_spaces`).
     """
     labels = item.labels
-    people = said_by_people(item)
-    if not (is_labelled(labels) or labels.get("intensity_level") or labels.get("emotion_scores_raw") or people):
+    if not _says_something(item):
         return None
     keys = ("description", "background", "attribute", "subject", "emotion", "emotion_scores", "intensity_level", "des")
     provenance = {
@@ -236,6 +248,6 @@ def source_record(item: Item) -> Record | None:
             "objects": [GroundedObject.model_validate(region) for region in item.regions],
             "provenance": provenance,
             **{key: labels[key] for key in keys if key in labels},
-            **people,
+            **said_by_people(item),
         }
     )

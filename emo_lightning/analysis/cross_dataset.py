@@ -31,7 +31,8 @@ class TestSet:
     references: list[str]
     """.jsonl files of records, or tars (files, folders, globs); `emo prep export --labels source` makes them."""
     space: SpaceName = "eight"
-    """Label space in which its answers are compared (eight, ekman, polarity, intensity)."""
+    """Label space in which its answers are compared: eight, ekman, polarity, intensity; or a suite's own words, unbiasedemo-6, eemo-7, webemo-7,
+    webemo-25."""
 
 
 TestSet.__test__ = False  # type: ignore[attr-defined]  # it is no test case of pytest
@@ -167,7 +168,7 @@ def cross_dataset(
     arms: dict[str, dict[str, SetScores]] = {arm: {} for arm in predictions}
     gaps: dict[str, dict[str, Array]] = {arm: {} for arm in predictions if arm != base}
     for name, (records, space_name) in sets.items():
-        space = SPACES[space_name]
+        space = SPACES[space_name].among(records)
         unseen = [record for record in records if trained.isdisjoint(record.image_hashes)]
         pairs = [(record, label) for record in unseen if (label := space.reference(record)) is not None]
         if not pairs:

@@ -172,16 +172,18 @@ def _judge(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from emo_lightning.analysis.suites.benchmark import benchmark
+    from emo_lightning.analysis.suites.questions import one_of_each
     from emo_lightning.analysis.suites.replies import read_replies
     from emo_lightning.report.tables.benchmark import benchmark_page
     from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_result
 
     files = {name: Path(file) for name, file in named_places("--predictions", args.predictions, _stem).items()}
-    # Of files of results, each question once: whether they mean the same by it, the reader of replies looks.
-    each = [args.data] if args.data else [[file] for file in files.values()]
-    merged = {asked.id: asked for some in reversed(each) for asked in _questions(args.verb, some, args.tasks)}
-    questions = list(merged.values())
+    if args.data:
+        questions = _questions(args.verb, args.data, args.tasks)
+    else:
+        # Each question once: whether the files mean the same by it, the reader of replies looks.
+        questions = one_of_each({name: _questions(args.verb, [file], args.tasks) for name, file in files.items()})
     arms = {name: read_replies(args.verb, path, questions) for name, path in files.items()}
     bases = {name: args.base for name in arms if name != args.base} if args.base else {}
     if args.base and args.base not in arms:
@@ -254,7 +256,7 @@ def _page(args: argparse.Namespace) -> int:
         msg = f"--out {args.out}: expected a file that ends in .html; tables go beside it"
         raise InputError(msg)
     from emo_lightning.analysis.suites.benchmark import benchmark
-    from emo_lightning.analysis.suites.submissions import check, image_sums, read_submission
+    from emo_lightning.analysis.suites.submissions import check, image_marks, read_submission
     from emo_lightning.report.leaderboard import Board, write_leaderboard
 
     data, images = _of_suites("--data", args.data), _of_suites("--images", args.images)
@@ -269,8 +271,8 @@ def _page(args: argparse.Namespace) -> int:
             raise InputError(msg)
         if not here:
             continue
-        digests = image_sums(asked, images[suite][0] if suite in images else None)
-        checks = {one.name: check(one, here, asked, digests) for one in here}
+        marks = image_marks(asked, images[suite][0] if suite in images else None)
+        checks = {one.name: check(one, here, asked, marks) for one in here}
         bases = {one.name: one.base for one in here if one.base is not None}
         result = benchmark(suite, asked, {one.name: one.replies for one in here}, bases, seed=args.seed)
         boards.append(Board(result, names, checks))

@@ -35,8 +35,8 @@ def parser() -> Parser:
         action="append",
         required=True,
         metavar="NAME[:SPACE]=REFS",
-        help="a data set: records as .jsonl or .parquet, or tars; SPACE is its label space: eight (default), ekman, polarity or intensity; "
-        "repeat the option for more sets",
+        help="a data set: records as .jsonl or .parquet, or tars; SPACE is its label space: eight (default), ekman, polarity, intensity, "
+        "or that of a suite: unbiasedemo-6, eemo-7, webemo-7, webemo-25; repeat the option for more sets",
     )
     parser.add_argument("--base", required=True, metavar="ARM", help="the arm that was not fine-tuned")
     parser.add_argument("--in-domain", required=True, metavar="SET", help="the set that is like the training data")

@@ -1,8 +1,8 @@
 """Whether two collections hold the same image files, by the SHA-256 of their bytes: tars, folders of images, stores.
 
 An image has several marks: the SHA-256 of its bytes; where a record says so, of the file that they were made of; of a file in a folder
-also that of the same file without its metadata, which is what an export writes. Two images are the same if they share one. A picture
-that somebody has scaled, cropped or compressed anew has none in common, which a caller has to say (`NOT_COMPARED`).
+also that of the same file without its metadata, upright, which is what import and export make of it. Two images are the same if they share
+one. A picture that somebody has scaled, cropped or compressed anew has none in common, which a caller has to say (`NOT_COMPARED`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,23 @@ from emo_lightning.core.stores import LocalStore, is_remote
 from emo_lightning.core.tar_scan import ShardError, scan_tar
 
 NOT_COMPARED = (
-    "Compared by the SHA-256 of files: a copy that was scaled, cropped or compressed anew is not found, nor one that an import had to turn. "
-    "`emo prep dedup` compares what images of one store show."
+    "Compared by the SHA-256 of files: a copy that was scaled, cropped or compressed anew is not found, nor one that an import had to make "
+    "opaque or 8-bit. `emo prep dedup` compares what images of one store show."
 )
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def file_marks(data: bytes) -> tuple[str, ...]:
+    """The marks of a file that is no record's.
+
+    Raises:
+        InputError: what lies beside its pixels cannot be read; then it has one mark, of its bytes.
+    """
+    return tuple(dict.fromkeys((_sha256(data), _sha256(without_metadata(data)))))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 class CollectionImage(NamedTuple):
@@ -54,12 +67,12 @@ class ImageCollection:
         if not image_format(data):
             self.unread.append(f"{name}: no JPEG, PNG or WebP")
             return
-        marks = {hashlib.sha256(data).hexdigest(): None}
         try:
-            marks[hashlib.sha256(without_metadata(data)).hexdigest()] = None
+            marks = file_marks(data)
         except InputError as error:
+            marks = (_sha256(data),)
             self.unread.append(f"{name}: compared by its bytes alone: {error}")
-        self.found.append(CollectionImage(name, tuple(marks)))
+        self.found.append(CollectionImage(name, marks))
 
 
 class Shared(NamedTuple):

@@ -80,19 +80,16 @@ class Board:
         shown = [(head.key, head.title) for head in heads]
         # Only what has a place can be the best.
         standing = [row for row, name in zip(rows, names, strict=True) if self.checks[name].ranked]
-        best = {
-            (n, m)
-            for m, (_, title) in enumerate([*titles, *shown], 2)
-            for n in best_of([row[m] for row in standing], lower="↓" in title)
-        }
+        lower = [*(False for _ in titles), *(head.lower_is_better for head in heads)]
+        best = {(n, m) for m, low in enumerate(lower, 2) for n in best_of([row[m] for row in standing], lower=low)}
         return Table(
             f"leaderboard/{suite}",
             "Places",
             columns("model", "place", *titles, *shown, "replies"),
             rows,
             "Where no other scorer is named a column is by ours: an answer counts where it can be read in one way alone. Intervals: 95 %, bootstrap "
-            "over images; places whose intervals overlap may be chance. Without a place (–): replies are missing, or the model was trained on images "
-            "of the suite.",
+            "over images; places whose intervals overlap may be chance. Without a place (–): replies are missing, the model was trained on images of "
+            "the suite, or it is not known on which it was trained.",
             best=best,
         )
 
@@ -125,14 +122,15 @@ class Board:
                 "model",
                 ("missing", "questions without a reply"),
                 ("unknown", "replies to other questions"),
-                ("listed", "training images"),
+                ("listed", "sums of training images"),
                 ("seen", "images of the suite among them"),
                 ("alike", "same replies as"),
                 "prompts",
                 ("base", "untuned base"),
             ),
             rows,
-            "Images are compared by the SHA-256 of their files: one that was written anew, resized or cropped is not found. What is listed is "
+            "Images are compared by the SHA-256 of their files, as they are, and upright without metadata: one that others wrote anew, "
+            "resized or cropped is not found. What is listed is "
             "what the submitter says.",
         )
 

@@ -38,11 +38,105 @@ def scores(**given: float) -> dict[str, float]:
 
 def test_every_emotion_has_a_class_in_every_space() -> None:
     for space in SPACES.values():
-        if space.name == "intensity":
+        assert space.about
+        if space.name == "intensity" or space.task:
             continue
         assert set(space.of_emotion) == set(EMOTIONS)
-        assert set(space.of_emotion.values()) == set(space.classes)
-        assert space.about
+        # Words of suites that no answer of the eight is.
+        without = {"unbiasedemo-6": {"love", "surprise"}, "eemo-7": {"neutral", "surprise"}}.get(space.name, set())
+        assert set(space.of_emotion.values()) == set(space.classes) - without
+
+
+def told(source: str, emotion: str | None = None, **labels: object) -> Record:
+    """A record as `emo prep export --labels source` makes it."""
+    return make_record("a", source=source, provenance={"source_labels": labels}, emotion=emotion)
+
+
+def webemo(fine: str, broad: str) -> Record:
+    asked = {"WebEmo-25": ["Rage", "cheerfulness", "Zest", "sadness"], "WebEmo-7": ["joy", "love", "anger", "Sadness"]}
+    questions = [{"task": task, "candidates": words} for task, words in asked.items()]
+    tasks = {"WebEmo-25": fine, "WebEmo-7": broad}
+    emotion = broad if broad in ("anger", "sadness") else None
+    return told("webemo", emotion, emotion_raw=fine, questions=questions, attributes={"tasks": tasks})
+
+
+def spaces_of(record: Record) -> dict[str, str]:
+    """Space -> class, of the spaces in which the record has one."""
+    found = {name: space.among([record]).reference(record) for name, space in SPACES.items()}
+    return {name: word for name, word in found.items() if word is not None}
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (
+            told("unbiasedemo", emotion_raw="joy"),
+            {"ekman": "joy", "polarity": "positive", "unbiasedemo-6": "joy", "eemo-7": "joy"},
+        ),
+        (told("unbiasedemo", emotion_raw="love"), {"polarity": "positive", "unbiasedemo-6": "love"}),
+        (told("unbiasedemo", emotion_raw="surprise"), {"unbiasedemo-6": "surprise", "eemo-7": "surprise"}),
+        (told("eemo_bench", emotion_raw="neutral"), {"eemo-7": "neutral"}),
+        (
+            told("unbiasedemo", "fear", emotion_raw="fear"),
+            {"eight": "fear", "ekman": "fear", "polarity": "negative", "unbiasedemo-6": "fear", "eemo-7": "fear"},
+        ),
+        (told("vecbench", valence_level="positive"), {"polarity": "positive"}),
+        (told("emoart", emotion_raw="bored", valence_level="negative"), {"polarity": "negative"}),
+        # What people in the picture express, and what people were asked about and denied, is not what they felt.
+        (told("findingemo", emotion_raw="joy"), {}),
+        (told("fi", emotion_raw="fear"), {}),
+        (
+            webemo("cheerfulness", "joy"),
+            {
+                "ekman": "joy",
+                "polarity": "positive",
+                "unbiasedemo-6": "joy",
+                "eemo-7": "joy",
+                "webemo-7": "joy",
+                "webemo-25": "cheerfulness",
+            },
+        ),
+        (
+            webemo("rage", "anger"),
+            {
+                **{"eight": "anger", "ekman": "anger", "polarity": "negative", "unbiasedemo-6": "anger", "eemo-7": "anger"},
+                **{"webemo-7": "anger", "webemo-25": "rage"},
+            },
+        ),
+    ],
+)
+def test_images_of_suites_have_classes_by_their_own_words(record: Record, expected: dict[str, str]) -> None:
+    assert spaces_of(record) == expected
+
+
+def test_ratings_of_people_say_the_polarity_on_their_scale() -> None:
+    def rated(mean: float, low: float, high: float, emotion: str | None = None) -> str | None:
+        record = make_record("a", source="eemo_bench", emotion=emotion, valence={"mean": mean, "low": low, "high": high})
+        return SPACES["polarity"].reference(record)
+
+    assert [rated(8, 1, 9), rated(5, 1, 9), rated(2, 1, 9), rated(5, 0, 6)] == ["positive", None, "negative", "positive"]
+    assert rated(8, 1, 9, emotion="fear") == "positive"
+
+
+def test_webemo_is_answered_by_its_own_words_or_by_the_eight_in_its_tree() -> None:
+    fine, broad = (SPACES[name].among([webemo("rage", "anger"), make_record("b")]) for name in ("webemo-25", "webemo-7"))
+    assert (fine.classes, broad.classes) == (("cheerfulness", "rage", "sadness", "zest"), ("anger", "joy", "love", "sadness"))
+    said = [make_prediction("a", emotion=word) for word in ("Zest", "excitement", "anger", "awe", "disgust", "x")]
+    assert [fine.from_words(one) for one in said] == ["zest", "zest", "rage", None, None, None]
+    assert [broad.from_words(one) for one in said] == [None, "joy", "anger", "joy", "anger", None]
+    spread = np.array(list(scores(awe=0.4, excitement=0.3, anger=0.2, disgust=0.1).values()))
+    assert (fine.from_scores(spread), broad.from_scores(spread)) == ("zest", "joy")
+
+
+def test_a_suite_is_scored_in_its_own_words() -> None:
+    records = [
+        webemo(*words).model_copy(update={"id": f"w{n}"}) for n, words in enumerate([("rage", "anger"), ("zest", "joy")] * 6)
+    ]
+    tuned = {r.id: make_prediction(r.id, emotion="anger" if n % 2 == 0 else "joy") for n, r in enumerate(records)}
+    base = {r.id: make_prediction(r.id, emotion="anger") for r in records}
+    result = as_json(cross_dataset({"base": base, "tuned": tuned}, {"web": (records, "webemo-7")}, "base", "web"))
+    assert result["sets"]["web"]["classes"] == {"anger": 6, "joy": 6, "love": 0, "sadness": 0}
+    assert [result["arms"][arm]["web"]["accuracy"]["value"] for arm in ("base", "tuned")] == [50, 100]
 
 
 def test_ekman_adds_the_four_joys_and_leaves_surprise_out() -> None:

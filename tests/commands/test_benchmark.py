@@ -17,16 +17,19 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from PIL.ExifTags import Base
 from scipy.stats import spearmanr
 
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.cli import main
+from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference import free_questions
 from emo_lightning.inference.bundle import read_bundle, write_bundle
 from emo_lightning.inference.free_questions import FreeQuestion, answers
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from emo_lightning.report.tables.benchmark import HEADS
 from tests.analysis.suites.given import EIGHT
 from tests.core.suites.trees import assessed, pair_row, vecbench_line
 from tests.data_prep.serving import completion, send, server
@@ -321,6 +324,48 @@ def submission(
     return folder
 
 
+def test_a_leak_is_found_through_tars_and_who_lists_nothing_has_no_place(tmp_path: Path) -> None:
+    """The suite's pictures are turned by their EXIF, or have a comment beside their pixels; what was trained on came through a store."""
+    (tmp_path / "EmoSet-8").mkdir()
+    (tmp_path / "train" / "awe").mkdir(parents=True)
+    lines = []
+    for n in range(4):
+        image = Image.fromarray(np.random.default_rng(n).integers(0, 255, (60, 84, 3), dtype=np.uint8))
+        exif = image.getexif()
+        exif[Base.Orientation if n < 2 else Base.ImageDescription] = 6 if n < 2 else "a place"
+        image.save(tmp_path / "EmoSet-8" / f"{n}.jpg", exif=exif)
+        lines.append(vecbench_line(f"EmoSet-8/{n}.jpg", "EmoSet-8", list(EIGHT), EIGHT[n]))
+    (tmp_path / "test_8k.jsonl").write_text("".join(lines))
+    for n in (0, 2):
+        shutil.copy(tmp_path / "EmoSet-8" / f"{n}.jpg", tmp_path / "train" / "awe" / f"{n}.jpg")
+    store = str(tmp_path / "store")
+    assert main(["prep", "import", "labelled", str(tmp_path / "train"), "--into", store, "--name", "train"]) == 0
+    leaky = submission(tmp_path / "leaky", tmp_path, "leaky", "trained_on: [tars]\n")
+    assert main(["prep", "export", store, str(leaky / "tars"), "--name", "train", "--labels", "source"]) == 0
+    # As somebody lists them who has the tars alone.
+    listing = submission(tmp_path / "listing", tmp_path, "listing", "trained_on: [train.sha256]\n")
+    index = TarIndex.open([str(leaky / "tars")])
+    (listing / "train.sha256").write_text("".join(f"{index.record(row).sha256}  x\n" for row in range(len(index))))
+    silent = submission(tmp_path / "silent", tmp_path, "silent")
+    clean = submission(tmp_path / "clean", tmp_path, "clean", "trained_on: []\n", ["EmoSet-8"])
+    data = ["--data", f"vecbench={tmp_path / 'test_8k.jsonl'}", "--images", f"vecbench={tmp_path}"]
+    folders = [str(folder) for folder in (leaky, listing, silent, clean)]
+    assert main(["benchmark", "page", *folders, *data, "--out", str(tmp_path / "board.html")]) == 0
+    checks = (tmp_path / "board_tables/vecbench-what-was-checked.csv").read_text().splitlines()
+    listed = {row.split(",")[0]: row for row in checks[1:]}
+    # Of the one with a comment the tar says both what it is and what it was made of.
+    assert "3 listed,2 of 4," in listed["leaky"]
+    assert "2 listed,2 of 4," in listed["listing"]
+    assert "not known,not known," in listed["silent"]
+    places = (tmp_path / "board_tables/vecbench-places.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0]: row.split(",")[1] for row in places} == {
+        "clean": "1",
+        "leaky": "–",
+        "listing": "–",
+        "silent": "–",
+    }
+
+
 def test_a_leaderboard_finds_leaks_and_places_nobody_who_has_one(
     suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,6 +400,13 @@ def test_a_leaderboard_finds_leaks_and_places_nobody_who_has_one(
     assert main(["benchmark", "page", *folders, *data]) == 0
     checks = (tmp_path / "board_tables/vecbench-what-was-checked.csv").read_text().splitlines()
     assert sum("not known" in row for row in checks) == 3
+
+
+def test_an_arrow_says_what_the_best_is_chosen_by() -> None:
+    """The title follows the column, and not the column the title."""
+    for heads in HEADS.values():
+        for head in heads:
+            assert head.title.endswith("↓" if head.lower_is_better else "↑"), head
 
 
 @pytest.mark.parametrize(

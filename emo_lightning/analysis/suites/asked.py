@@ -51,6 +51,13 @@ class SuiteQuestion:
     """The annotated valence, arousal or dominance, on whatever scale."""
     question: str = ""
     """What is asked, without the instructions around it, where the file has it alone."""
+    numbered: bool = field(default=False, compare=False)
+    """Whether its id is the number of its line: in another file the same question may have another."""
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """By this it is the same question in another file, where it has no id of its own."""
+        return self.task, self.images, self.prompt
 
     @property
     def unit(self) -> str:

@@ -42,7 +42,7 @@ def by_authors(pairs: Pairs) -> Scorer:
 
 def by_emobserver(pairs: Pairs) -> Scorer:
     """Perception; what is overall is the mean of the two kinds of questions."""
-    said = [emobserver.option(reply.text, asked.truth, asked.prompt) for asked, reply in pairs]
+    said = [emobserver.option(reply.text, asked.truth, asked.prompt, asked.options) for asked, reply in pairs]
     choices = of_choices(pairs)
     right = flags([a == asked.truth.strip() for a, (asked, _) in zip(said, pairs, strict=True)]) & choices
     found = Scorer("EmObserver", emobserver.__name__, right, choices)

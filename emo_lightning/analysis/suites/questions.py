@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from emo_lightning.analysis.suites.asked import ATTRIBUTES, RANKING, Carrier, SuiteName, SuiteQuestion, SuiteReply
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import as_number
-from emo_lightning.core.suites import SuiteItem, read_suite
+from emo_lightning.core.model_folders import warn_once
+from emo_lightning.core.suites import SuiteItem, read_results, read_suite
 from emo_lightning.core.suites.eemo_bench import ASSESSMENT, RANKING_PROMPT
 
 MOST_CANDIDATES = 200
@@ -52,6 +54,7 @@ def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[SuiteQuestion]:
         item.images,
         dimension=str(item.extra.get("perceptual_dimension") or ""),
         question=item.question or "",
+        numbered=item.numbered,
     )
     if suite != "eemo_bench":
         yield asked
@@ -68,18 +71,45 @@ def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[SuiteQuestion]:
                 yield replace(asked, id=f"{name}/{image}", task=name, value=item.ratings[name].mean)
 
 
-def replies_in(suite: SuiteName, path: Path) -> dict[str, tuple[SuiteQuestion, SuiteReply]]:
-    """What stands in a file of results, in any form that the suite's reader knows: question's id -> question, and the first reply to it.
+def one_of_each(files: Mapping[str, Sequence[SuiteQuestion]]) -> list[SuiteQuestion]:
+    """The questions of several files of results, each once: the same id, or where a file has no ids the same picture and words, is the same.
+
+    Args:
+        files: name -> questions; of those of one id the first file's are taken.
+    """
+    found: dict[str, SuiteQuestion] = {}
+    copies: Counter[tuple[object, ...]] = Counter()
+    for file, questions in files.items():
+        here: Counter[tuple[object, ...]] = Counter()
+        for asked in questions:
+            here[asked.content] += 1
+            if not asked.numbered:
+                found.setdefault(asked.id, asked)
+            elif here[asked.content] > copies[asked.content]:
+                name = asked.id if asked.id not in found else f"{file}:{asked.id}"
+                found[name] = replace(asked, id=name)
+        copies |= here
+    return list(found.values())
+
+
+def replies_in(suite: SuiteName, path: Path) -> list[tuple[SuiteQuestion, SuiteReply]]:
+    """What stands in a file of results, in any form that the suite's reader knows: questions, and the first reply to each.
 
     Raises:
         SuiteError: it is none, or a row is not as published.
         InputError: no row has a reply.
     """
-    found = {}
-    for item in read_suite(suite, path):
+    found = []
+    items, failed = read_results(suite, path)
+    for item in items:
         asked = next(questions_of(suite, item), None)
         if asked is not None and item.replies:
-            found[asked.id] = (asked, _reply(item))
+            found.append((asked, _reply(item)))
+    if failed:
+        warn_once(
+            f"{path}: {len(failed):,} rows hold an error in the place of a reply and are left out (first: {failed[0]}); a question of the "
+            "suite without a reply counts as wrong"
+        )
     if not found:
         msg = f"{path}: no row holds a reply"
         raise InputError(msg)

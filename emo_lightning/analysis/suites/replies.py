@@ -9,19 +9,24 @@ dominance), and what EEmo-Bench's authors add, `verdict`, `invalid` and `judgeme
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from emo_lightning.analysis.suites.asked import SuiteName, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.questions import replies_in
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import decode_json, json_lines, list_of, number_of, object_of, open_binary, text_of
+from emo_lightning.core.suites import possible_paths
 
 _KEYS = {"id", "reply", "confidence", "value", "verdict", "invalid", "judgements", "judge"}
 
 
 def read_replies(suite: SuiteName, path: Path, questions: Sequence[SuiteQuestion]) -> dict[str, SuiteReply]:
     """Replies by the questions' ids; those to other questions are among them.
+
+    A row of a file of results without an id is to the question of the same task, picture and words. Rows that hold an error in the place of a
+    reply are left out, which is said.
 
     Args:
         suite: which it is.
@@ -30,23 +35,63 @@ def read_replies(suite: SuiteName, path: Path, questions: Sequence[SuiteQuestion
 
     Raises:
         MissingFileError: no such file.
-        InputError: it is neither, or two replies are to one question; or a file of results has another question under an id of the suite's.
+        InputError: it is neither, or two replies are to one question; or a file of results has another question under an id of the suite's,
+            or with the same picture and words.
     """
     path = Path(path)
     if is_ours(path):
         return _ours(path)
-    known = {asked.id: asked for asked in questions}
-    found = {}
-    for name, (asked, reply) in replies_in(suite, path).items():
-        own = known.get(name)
-        if own is not None and (own.task, own.truth, own.candidates) != (asked.task, asked.truth, asked.candidates):
+    known = _Known(questions)
+    found: dict[str, Reply] = {}
+    for asked, reply in replies_in(suite, path):
+        own = known.meant(asked, found)
+        if own is not None and not _alike(own, asked):
             msg = (
-                f"{path}: the question {name!r} is of {asked.task}, with the truth {asked.truth!r}; the suite's is of {own.task}, with the "
+                f"{path}: the question {asked.id!r} is of {asked.task}, with the truth {asked.truth!r}; the suite's is of {own.task}, with the "
                 f"truth {own.truth!r}, or has other candidates"
             )
             raise InputError(msg)
+        # A line's number means nothing in another file.
+        name = own.id if own is not None else f"{path.name}:{asked.id}" if asked.numbered else asked.id
+        if name in found:
+            msg = f"{path}: a second reply to the question {name!r} (row {asked.id})"
+            raise InputError(msg)
         found[name] = reply
     return found
+
+
+class _Known:
+    """The questions of a suite, found by their ids or by what they ask."""
+
+    def __init__(self, questions: Sequence[Asked]) -> None:
+        self._ids = {asked.id: asked for asked in questions}
+        self._contents: defaultdict[tuple[object, ...], list[Asked]] = defaultdict(list)
+        self._names: defaultdict[tuple[object, ...], list[Asked]] = defaultdict(list)
+        for asked in questions:
+            self._contents[asked.content].append(asked)
+            self._names[_by_names(asked)].append(asked)
+
+    def meant(self, asked: Asked, answered: Container[str]) -> Asked | None:
+        """The question of the suite that a row is of; None where it has none such.
+
+        Of several with the same picture and words it is the first that has no reply yet. Paths that begin elsewhere are compared by the
+        names of their files, where these tell the questions apart.
+        """
+        if not asked.numbered and asked.id in self._ids:
+            return self._ids[asked.id]
+        same = self._contents.get(asked.content) or self._names.get(_by_names(asked), [])
+        if len(same) > 1 and asked.content not in self._contents:
+            return None
+        fits = [one for one in same if _alike(one, asked)] or same
+        return next((one for one in fits if one.id not in answered), fits[0] if fits else None)
+
+
+def _by_names(asked: Asked) -> tuple[object, ...]:
+    return asked.task, tuple(possible_paths(image)[-1:] for image in asked.images), asked.prompt
+
+
+def _alike(one: Asked, other: Asked) -> bool:
+    return (one.task, one.truth, one.candidates) == (other.task, other.truth, other.candidates)
 
 
 def is_ours(path: Path) -> bool:
@@ -56,7 +101,7 @@ def is_ours(path: Path) -> bool:
     with open_binary(path) as lines:
         for where, line in json_lines(lines, path):
             row = object_of(decode_json(line, where, half_characters="replace", integers="any float"), where)
-            return not row.keys() & {"response", "conversations"}
+            return not row.keys() & {"response", "conversations", "original_data"}
     msg = f"{path}: holds no reply"
     raise InputError(msg)
 

@@ -11,7 +11,7 @@ A submission is a folder with `submission.yaml` and a file of replies:
     base: qwen2.5-vl-3b
 
 `trained_on` lists the images that the model has seen in training: files of SHA-256 sums (as `sha256sum` writes them), tars or records. An
-empty list says that there are none; without the key it is not known, and the page says so.
+empty list says that there are none; without the key it is not known, the page says so, and the submission has no place.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_yaml
 from emo_lightning.core.foreign import json_lines, open_binary, read_capped
+from emo_lightning.core.overlap import file_marks
 from emo_lightning.core.suites import find_image
 
 FILE = "submission.yaml"
@@ -42,7 +43,7 @@ RULES = (
     "0.7, so that another sample has other values.",
     "With which prompts is said: the suite's, or others.",
     "Every image that the model was trained on, in any round, is listed by the SHA-256 of its file. Who does not list them stands on the page "
-    "with “not known”.",
+    "with “not known”, and is not ranked.",
     "No image of the suite may be among them. EmObserver is trained on images of EmoSet's test split and is scored on it: such a row stands on "
     "the page with the number of images it has seen, and is not ranked.",
     "A fine-tuned model names the untuned one, which is submitted too: its collapse is measured against it.",
@@ -93,11 +94,13 @@ class Checks(NamedTuple):
     """Images of the suite that were looked for in what it was trained on."""
     alike: tuple[str, ...]
     """Submissions with the same replies to every question."""
+    listed: bool
+    """Whether it says what the model was trained on."""
 
     @property
     def ranked(self) -> bool:
-        """Whether it may have a place: nothing is known against it."""
-        return not self.seen and not self.missing
+        """Whether it may have a place: it says what the model was trained on, none of it is of the suite, and no reply is missing."""
+        return self.listed and not self.seen and not self.missing
 
 
 def read_submission(folder: Path, questions: Mapping[SuiteName, Sequence[SuiteQuestion]]) -> Submission:
@@ -153,18 +156,30 @@ def _digests(path: Path) -> set[str]:
     return found
 
 
-def image_sums(questions: Sequence[SuiteQuestion], root: Path | None) -> dict[str, str]:
-    """SHA-256 of a suite's images by the paths that it writes; those whose file is not below `root` are left out."""
-    found: dict[str, str] = {}
+def image_marks(questions: Sequence[SuiteQuestion], root: Path | None) -> dict[str, tuple[str, ...]]:
+    """SHA-256 sums by which a suite's images may be listed, by the paths that it writes; those whose file is not below `root` are left out.
+
+    Args:
+        questions: of the suite.
+        root: folder of its images; None where it is not there.
+    """
+    found: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(image for asked in questions for image in asked.images):
         file = None if root is None else find_image(root, name)
         if file is not None:
-            found[name] = hashlib.sha256(read_capped(file, _MOST_BYTES)).hexdigest()
+            data = read_capped(file, _MOST_BYTES)
+            try:
+                found[name] = file_marks(data)
+            except InputError:
+                found[name] = (hashlib.sha256(data).hexdigest(),)
     return found
 
 
 def check(
-    submission: Submission, others: Sequence[Submission], questions: Sequence[SuiteQuestion], digests: Mapping[str, str]
+    submission: Submission,
+    others: Sequence[Submission],
+    questions: Sequence[SuiteQuestion],
+    marks: Mapping[str, tuple[str, ...]],
 ) -> Checks:
     """What can be known of a submission.
 
@@ -172,7 +187,7 @@ def check(
         submission: it.
         others: of the same suite.
         questions: of the suite.
-        digests: of its images (`image_sums`).
+        marks: of its images (`image_marks`).
     """
     ids = {asked.id for asked in questions}
     said = {name: reply.text for name, reply in submission.replies.items() if name in ids}
@@ -182,7 +197,8 @@ def check(
         if other is not submission and said == {name: reply.text for name, reply in other.replies.items() if name in ids}
     )
     seen = None
-    if submission.trained_on is not None and (digests or not submission.trained_on):
-        seen = sum(value in submission.trained_on for value in digests.values())
-    checked = len(digests) if seen is not None else 0
-    return Checks(len(ids) - len(said), len(submission.replies) - len(said), seen, checked, alike)
+    if submission.trained_on is not None and (marks or not submission.trained_on):
+        seen = sum(not submission.trained_on.isdisjoint(one) for one in marks.values())
+    checked = len(marks) if seen is not None else 0
+    listed = submission.trained_on is not None
+    return Checks(len(ids) - len(said), len(submission.replies) - len(said), seen, checked, alike, listed)

@@ -30,6 +30,7 @@ from emo_lightning.core.suites.item import (
     Rows,
     SuiteError,
     SuiteItem,
+    answerable,
     as_object,
     attempt,
     need,
@@ -46,6 +47,7 @@ SCALE = (1.0, 9.0)
 """Of the nine ratings of each image and dimension."""
 _MAX_BYTES = 1 << 28
 _OF_A_MODEL = re.compile(r"^(response|eval_result|if_invalid)\((.+)\)$")
+_LETTERS = ("A", "B", "C", "D")
 _LAST_OBJECT = re.compile(r"\{[^{}]*\}", re.DOTALL)
 _KEYS = ("id", "image_url", "image1_url", "image2_url", "question", "options", "correct_answer", "question_type")
 
@@ -87,9 +89,16 @@ def _items(row: object, where: str) -> Iterator[SuiteItem | BadRow]:
 
 def _of_carrier(item: SuiteItem, other: Mapping[str, object]) -> SuiteItem:
     kind = _kind(other)
+    if len(item.images) not in (1, 2):
+        msg = f"shows {len(item.images)} images; expected one or two"
+        raise RowError(msg)
+    if kind == OPEN:
+        return replace(item, task=kind)
     objects = _LAST_OBJECT.findall(item.prompt or "")
     options = _options(objects[-1]) if objects else {}
-    return replace(item, task=kind, truth=(item.truth or "").strip(), options=options, candidates=tuple(options.values()))
+    # A prompt that does not list its options is answered by a letter all the same.
+    asked = answerable(replace(item, task=kind, options=options or dict.fromkeys(_LETTERS, "")), "ground_truth")
+    return replace(asked, options=options, candidates=tuple(options.values()))
 
 
 def _question(value: object) -> SuiteItem:
@@ -101,13 +110,10 @@ def _question(value: object) -> SuiteItem:
     if truth is not None and not isinstance(truth, str):
         msg = f"correct_answer is {str(truth)[:60]!r}; expected text"
         raise RowError(msg)
-    if options and truth not in options:
-        msg = f"correct_answer {truth!r} is none of the options {', '.join(options)}"
-        raise RowError(msg)
     said = {found[1]: (key, found[2]) for key in row if (found := _OF_A_MODEL.match(key))}
     reply = row[said["response"][0]] if "response" in said else None
     asked = text(row, "question")
-    return SuiteItem(
+    item = SuiteItem(
         id=str(need(row, "id")),
         task=kind,
         images=images,
@@ -120,6 +126,7 @@ def _question(value: object) -> SuiteItem:
         judged={name: row[said[name][0]] for name in ("eval_result", "if_invalid") if name in said},
         extra={**({"model": said["response"][1]} if "response" in said else {}), **_unused(row)},
     )
+    return answerable(item, "correct_answer") if options else item
 
 
 def _unused(row: Mapping[str, object]) -> dict[str, object]:
@@ -169,11 +176,7 @@ def _asked(row: Mapping[str, object], kind: str, names: _Names) -> SuiteItem:
     """A question that stands in the row of its images."""
     images, asked = tuple(text(row, key) for key in names.images), text(row, f"{kind}_{names.question}")
     options = {} if kind == "open_ended" else _options(need(row, f"{kind}_{names.options}"))
-    truth = text(row, f"{kind}_answer").strip() if options else None
-    if options and truth not in options:
-        msg = f"{kind}_answer {truth!r} is none of the options {', '.join(options)}"
-        raise RowError(msg)
-    return SuiteItem(
+    item = SuiteItem(
         id=f"{'+'.join(images)}/{kind}",
         task=_ASKED[kind],
         images=images,
@@ -181,8 +184,9 @@ def _asked(row: Mapping[str, object], kind: str, names: _Names) -> SuiteItem:
         question=asked,
         candidates=tuple(options.values()),
         options=options,
-        truth=truth,
+        truth=text(row, f"{kind}_answer").strip() if options else None,
     )
+    return answerable(item, f"{kind}_answer") if options else item
 
 
 def _assessment(row: Mapping[str, object]) -> SuiteItem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError
@@ -45,6 +45,8 @@ class SuiteItem:
     """What the file itself says of the reply: `eval_result`, `if_invalid`."""
     extra: Mapping[str, object] = field(default_factory=dict)
     """Everything else of the row, by its own names."""
+    numbered: bool = field(default=False, compare=False)
+    """Whether its id is the number of its line, since the row has none: in another file the same question may have another."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class BadRow:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class FailedRow(BadRow):
+    """A row of a file of results that says that the model gave no reply."""
 
 
 Rows = Iterator[SuiteItem | BadRow]
@@ -80,9 +87,12 @@ def need(row: Mapping[str, object], key: str) -> object:
     """What a row has under a key.
 
     Raises:
-        RowError: nothing; says what keys there are.
+        RowError: nothing, or null; says what keys there are.
     """
-    if row.get(key) is None:
+    if key in row and row[key] is None:
+        msg = f"key {key!r} is null; expected a value"
+        raise RowError(msg)
+    if key not in row:
         msg = f"no key {key!r}; found: {', '.join(map(str, row))[:200] or 'no keys'}"
         raise RowError(msg)
     return row[key]
@@ -105,6 +115,42 @@ def texts(row: Mapping[str, object], key: str) -> tuple[str, ...]:
         msg = f"key {key!r} is {str(value)[:60]!r}; expected a text or a list of texts"
         raise RowError(msg)
     return tuple(map(str, found))
+
+
+def choices(row: Mapping[str, object], key: str) -> tuple[str, ...]:
+    """What may be chosen from: a list of texts; `RowError` where it is one text, or empty, or not of texts."""
+    if isinstance(value := need(row, key), str):
+        msg = f"key {key!r} is {value[:60]!r}; expected a list of texts"
+        raise RowError(msg)
+    return texts(row, key)
+
+
+def answerable(item: SuiteItem, key: str) -> SuiteItem:
+    """The item, its truth spelt as the candidate that it is: one that no reply can be right of would count as wrong for every model.
+
+    Args:
+        item: with a truth, and options or candidates.
+        key: of the truth in its row.
+
+    Raises:
+        RowError: the truth is none of the options' letters; or, where answers have no letters, none of the candidates, or two of these are one.
+    """
+    truth = (item.truth or "").strip()
+    if item.options:
+        if truth not in item.options:
+            msg = f"{key} {truth[:60]!r} is none of the options {', '.join(item.options)[:200]}"
+            raise RowError(msg)
+        return replace(item, truth=truth)
+    spelt: dict[str, str] = {}
+    for one in item.candidates:
+        if one.strip().lower() in spelt:
+            msg = f"candidates hold {one[:60]!r} twice"
+            raise RowError(msg)
+        spelt[one.strip().lower()] = one
+    if truth.lower() not in spelt:
+        msg = f"{key} {truth[:60]!r} is none of the candidates {', '.join(item.candidates)[:200]}"
+        raise RowError(msg)
+    return replace(item, truth=spelt[truth.lower()])
 
 
 def optional_object(row: Mapping[str, object], key: str) -> dict[str, object]:

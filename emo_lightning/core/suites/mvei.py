@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emo_lightning.core.suites.carrier import one_image, read_carrier
-from emo_lightning.core.suites.item import RowError, Rows, SuiteItem, optional_object, text
+from emo_lightning.core.suites.item import RowError, Rows, SuiteItem, answerable, optional_object, text
 
 CLASSES = ("sentiment polarity", "emotion interpretation", "scene context", "perception subjectivity")
 """Of statements: the tasks of the suite."""
@@ -24,8 +24,4 @@ def _statement(item: SuiteItem, other: Mapping[str, object]) -> SuiteItem:
     if found not in CLASSES:
         msg = f"other_info.statement_meta.class is {found[:60]!r}; expected one of {', '.join(CLASSES)}"
         raise RowError(msg)
-    verdict = (item.truth or "").strip().lower()
-    if verdict not in VERDICTS:
-        msg = f"ground_truth is {verdict[:60]!r}; expected correct or incorrect"
-        raise RowError(msg)
-    return replace(one_image(item), task=found, truth=verdict, candidates=VERDICTS)
+    return answerable(replace(one_image(item), task=found, candidates=VERDICTS), "ground_truth")

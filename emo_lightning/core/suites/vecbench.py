@@ -1,7 +1,8 @@
 """VECBench (arXiv:2512.15528): emotion and polarity over six data sets, as EmoCaliber and as EmObserver publish it.
 
 EmoCaliber's `test_8k.jsonl` has a row for each question: `conversations`, `task`, `candidates`, `ground_truth`, and in a file of
-results `response`. EmObserver's `Std-VECBench.json` is in the layout of `carrier`.
+results `response`; where its runner failed it writes `{original_data, error}` instead, and its evaluation drops those rows. The rows have no
+ids: in the suite's own file a question is known by the number of its line. EmObserver's `Std-VECBench.json` is in the layout of `carrier`.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from emo_lightning.core.foreign import decode_json, json_lines, open_binary
 from emo_lightning.core.suites.carrier import one_image, read_carrier
 from emo_lightning.core.suites.item import (
     BadRow,
+    FailedRow,
     RowError,
     Rows,
     SuiteError,
     SuiteItem,
+    answerable,
     as_object,
     attempt,
+    choices,
     need,
     rest,
     text,
-    texts,
 )
 
 TASKS = ("EmoSet-8", "FI-8", "FI-2", "WebEmo-2", "WebEmo-7", "WebEmo-25", "UnbiasedEmo-6", "Abstract-8", "Artphoto-8")
@@ -40,7 +43,7 @@ def read_vecbench(path: Path) -> Rows:
 
 def _of_carrier(item: SuiteItem, other: Mapping[str, object]) -> SuiteItem:
     extra = rest(item.extra, "task", "candidates")
-    return _checked(replace(one_image(item), task=text(other, "task"), candidates=texts(other, "candidates"), extra=extra))
+    return _checked(replace(one_image(item), task=text(other, "task"), candidates=choices(other, "candidates"), extra=extra))
 
 
 def _lines(path: Path) -> Rows:
@@ -48,7 +51,12 @@ def _lines(path: Path) -> Rows:
     with open_binary(path, SuiteError) as file:
         for where, line in json_lines(file, path, SuiteError):
             number = where.rpartition(":")[2]
-            found = attempt(where, partial(_row, decode_json(line, where, SuiteError), number))
+            row = decode_json(line, where, SuiteError)
+            if isinstance(row, dict) and (error := row.get("error")) is not None:
+                # Its `original_data` is no sure sign of the question: after a line that is no JSON it is the row before.
+                yield FailedRow(where, f"holds an error in the place of a reply: {str(error)[:160]}")
+                continue
+            found = attempt(where, partial(_row, row, number))
             if isinstance(found, SuiteItem):
                 if found.id in seen:
                     found = BadRow(where, f"id {found.id!r} stands there twice")
@@ -71,10 +79,11 @@ def _row(value: object, number: str) -> SuiteItem:
                 task=text(row, "task"),
                 images=images,
                 prompt=words,
-                candidates=texts(row, "candidates"),
+                candidates=choices(row, "candidates"),
                 truth=text(row, "ground_truth"),
                 replies=() if response is None else (response,),
                 extra=rest(row, *_USED),
+                numbered=given is None,
             )
         )
     )
@@ -110,4 +119,4 @@ def _checked(item: SuiteItem) -> SuiteItem:
     if task not in TASKS:
         msg = f"task is {task[:60]!r}; expected one of {', '.join(TASKS)}"
         raise RowError(msg)
-    return replace(item, task=task)
+    return answerable(replace(item, task=task), "ground_truth")

@@ -70,14 +70,19 @@ def verdict_is_right(said: StatementVerdict, truth: str) -> bool:
     return {"A": "correct", "B": "incorrect"}.get(said) == truth.strip().lower()
 
 
-def option(reply: str, truth: str, prompt: str) -> str:
+def option(reply: str, truth: str, prompt: str, options: Mapping[str, str] | None = None) -> str:
     """EEmo-Bench: the option that a reply counts as.
 
-    The true one, where its text occurs in an answer between tags, and the prompt's last `{…}` says what its text is; else the first of A, B, C
-    and D that the answer names; else A.
+    The true one, where its text occurs in an answer between tags; else the first of A, B, C and D that the answer names; else A.
+
+    Args:
+        reply: to the question.
+        truth: letter of the true option.
+        prompt: its last `{…}` says what the options are, in the files that EmObserver scores.
+        options: letter -> text, for prompts that list their options in another way.
     """
     found = answer(reply)
-    text = _options_of(prompt).get(truth.strip(), "") if found.tagged else ""
+    text = (_options_of(prompt) or options or {}).get(truth.strip(), "") if found.tagged else ""
     if text and text.lower() in found.text.lower():
         return truth.strip()
     return next((letter for letter in _OPTIONS if _names(letter, found.text)), "A")

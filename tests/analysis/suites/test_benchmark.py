@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.metrics import f1_score
 from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.benchmark import Benchmark, ScorerResult, benchmark
 from emo_lightning.analysis.suites.published import published
-from emo_lightning.analysis.suites.questions import read_questions
+from emo_lightning.analysis.suites.questions import one_of_each, read_questions
 from emo_lightning.analysis.suites.replies import line_of, read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.report.tables.benchmark import benchmark_page
@@ -259,18 +260,89 @@ def test_files_of_replies(tmp_path: Path) -> None:
         "pair/6": SuiteReply("words", judgements=(2, 1, 2, 2, 2)),
     }
 
-    # EmoCaliber's rows name no question but by their place: where one is missing, every later reply would be to another question.
+    # EmoCaliber's rows name no question but by what it asks: where one is missing, the later ones stand in other lines.
     lines = [vecbench_line(f"{n}.jpg", "FI-8", list(EIGHT), EIGHT[n], response="awe", confidence=0.9) for n in range(3)]
     merged = tmp_path / "merged.jsonl"
     merged.write_text("".join(lines))
     questions = read_questions("vecbench", [merged])
     assert read_replies("vecbench", merged, questions) == {str(n): SuiteReply("awe", 0.9) for n in (1, 2, 3)}
     merged.write_text("".join(lines[1:]))
-    with pytest.raises(
-        InputError,
-        match="the question '1' is of FI-8, with the truth 'awe'; the suite's is of FI-8, with the truth 'amusement'",
-    ):
-        read_replies("vecbench", merged, questions)
+    assert read_replies("vecbench", merged, questions) == {str(n): Reply("awe", 0.9) for n in (2, 3)}
+
+
+def results_of_vecbench(path: Path, numbers: Sequence[int], failed: Sequence[int] = (), folder: str = "") -> Path:
+    """As EmoCaliber's runner writes them; the reply to question n is n."""
+    lines = [vecbench_line(f"{folder}{n}.jpg", "FI-8", list(EIGHT), EIGHT[n % 8], response=str(n)) for n in numbers]
+    errors = [
+        json.dumps({"original_data": json.loads(lines[numbers.index(n)]), "error": "out of memory"}) + "\n" for n in failed
+    ]
+    path.write_text(
+        "".join(errors + [line for n, line in zip(numbers, lines, strict=True) if n not in failed]), encoding="utf-8"
+    )
+    return path
+
+
+def test_results_that_lack_a_row_are_of_the_questions_that_they_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = read_questions("vecbench", [results_of_vecbench(tmp_path / "test_8k.jsonl", range(6))])
+    # A file of one GPU has its errors in it; the merged file has dropped them; a folder of one's own begins elsewhere.
+    raw = results_of_vecbench(tmp_path / "0.jsonl", range(6), failed=[0, 3])
+    merged = results_of_vecbench(tmp_path / "merged.jsonl", [1, 2, 4, 5])
+    moved = results_of_vecbench(tmp_path / "moved.jsonl", [1, 2, 4, 5], folder="elsewhere/")
+    expected = {str(n + 1): Reply(str(n)) for n in (1, 2, 4, 5)}
+    for file in (raw, merged, moved):
+        assert read_replies("vecbench", file, suite) == expected
+    assert "0.jsonl: 2 rows hold an error in the place of a reply and are left out (first: " in capsys.readouterr().err
+    arm = benchmark("vecbench", suite, {"m": expected}, resamples=10)["arms"]["m"]
+    assert (arm["answered"], arm["missing"], arm["unknown"]) == (4, 2, 0)
+    # What the suite does not ask is unknown, and no reply to the question in that line.
+    other = results_of_vecbench(tmp_path / "other.jsonl", [9, 1])
+    assert read_replies("vecbench", other, suite) == {"other.jsonl:1": Reply("9"), "2": Reply("1")}
+
+
+def test_results_that_contradict_the_suite_or_answer_twice_are_refused(tmp_path: Path) -> None:
+    suite = read_questions("vecbench", [results_of_vecbench(tmp_path / "test_8k.jsonl", range(3))])
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(results_of_vecbench(twice, [1, 2]).read_text() * 2)
+    with pytest.raises(InputError, match=r"twice\.jsonl: a second reply to the question '2' \(row 3\)"):
+        read_replies("vecbench", twice, suite)
+    twice.write_text(vecbench_line("1.jpg", "FI-8", list(EIGHT), "fear", response="x"))
+    with pytest.raises(InputError, match="'1' is of FI-8, with the truth 'fear'; the suite's is of FI-8, with the truth 'awe'"):
+        read_replies("vecbench", twice, suite)
+
+
+def test_a_picture_that_is_asked_twice_has_two_replies(tmp_path: Path) -> None:
+    file = results_of_vecbench(tmp_path / "test_8k.jsonl", range(2))
+    file.write_text(file.read_text() + vecbench_line("0.jpg", "FI-8", list(EIGHT), EIGHT[0], response="again"))
+    suite = read_questions("vecbench", [file])
+    assert read_replies("vecbench", file, suite) == {"1": Reply("0"), "2": Reply("1"), "3": Reply("again")}
+
+
+def test_questions_of_several_files_of_results_are_each_there_once(tmp_path: Path) -> None:
+    a, b = (results_of_vecbench(tmp_path / f"{name}.jsonl", rows) for name, rows in (("a", [0, 1, 3]), ("b", [1, 2, 3])))
+    questions = one_of_each({path.stem: read_questions("vecbench", [path]) for path in (a, b)})
+    assert [(asked.id, asked.images) for asked in questions] == [
+        ("1", ("/data/0.jpg",)),
+        ("2", ("/data/1.jpg",)),
+        ("3", ("/data/3.jpg",)),
+        ("b:2", ("/data/2.jpg",)),
+    ]
+    assert read_replies("vecbench", b, questions) == {"2": Reply("1"), "b:2": Reply("2"), "3": Reply("3")}
+
+
+def test_options_are_known_also_where_the_prompt_lists_them_in_another_way(tmp_path: Path) -> None:
+    """EEmo-Bench's own prompts have no `{…}`, from which EmObserver's rule reads what the options say."""
+    options = "{'A': 'Neutral', 'B': 'Fear', 'C': 'Sadness', 'D': 'Joy'}"
+    said = {"response(m)": "<answer>Joy</answer>", "eval_result(m)": 1, "if_invalid(m)": 0}
+    file = tmp_path / "EEmo-Bench(m-pair).json"
+    file.write_text(json.dumps([pair_row(n, options=options, correct_answer="D", **said) for n in range(2)]))
+    questions = read_questions("eemo_bench", [file])
+    found = benchmark("eemo_bench", questions, {"m": read_replies("eemo_bench", file, questions)}, resamples=10)
+    scorers = found["arms"]["m"]["scorers"]
+    assert {name: values(one)["pair-what-how"] for name, one in scorers.items()} == {
+        "EEmo-Bench": 100,
+        "EmObserver": 100,
+        "ours": 100,
+    }
 
 
 def test_an_image_of_eemo_bench_is_asked_for_a_ranking_and_three_attributes(tmp_path: Path) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from emo_lightning.core.errors import MissingFileError
 from emo_lightning.core.records import Rating
-from emo_lightning.core.suites import SUITES, BadRow, SuiteError, SuiteItem, find_image, possible_paths, read_suite
+from emo_lightning.core.suites import (
+    SUITES,
+    BadRow,
+    SuiteError,
+    SuiteItem,
+    find_image,
+    possible_paths,
+    read_results,
+    read_suite,
+)
 from tests.core.suites.trees import assessed, mvei, pair_row, vecbench_line
 
 
@@ -106,8 +116,23 @@ def test_what_is_known_of_an_image_and_its_questions(tmp_path: Path) -> None:
     assert list(rows[0].scored_emotions.items()) == [("joy", 39), ("neutral", 37), ("surprise", 33)]
 
 
+def std_vecbench(truth: str, candidates: object) -> dict[str, object]:
+    other = {"task": "FI-8", "candidates": candidates}
+    return {"image_path": "a.jpg", "prompt": "Which emotion?", "ground_truth": truth, "other_info": other}
+
+
+def std_eemo(
+    truth: str = "B", prompt: str = "Which? {'A': 'Neutral', 'B': 'Fear'}", images: Sequence[str] = ("a.jpg",)
+) -> dict[str, object]:
+    return {"image_path": list(images), "prompt": prompt, "ground_truth": truth, "other_info": {"question_type": "What/How"}}
+
+
+def _with(**more: object) -> str:
+    return json.dumps(json.loads(vecbench_line("a.jpg", "FI-8", ["awe"], "awe")) | more) + "\n"
+
+
 BAD = [
-    ("mvei", {"a": mvei(verdict="true")}, "[a]: ground_truth is 'true'; expected correct or incorrect"),
+    ("mvei", {"a": mvei(verdict="true")}, "[a]: ground_truth 'true' is none of the candidates correct, incorrect"),
     ("mvei", {"a": mvei(kind="mood")}, "[a]: other_info.statement_meta.class is 'mood'; expected one of"),
     ("mvei", {"a": {"image": "a.jpg"}}, "[a]: no key 'image_path'; found: image"),
     ("mvei", {"a": {**mvei(), "image_path": ["a", "b"]}}, "[a]: shows 2 images; expected one"),
@@ -118,6 +143,22 @@ BAD = [
     ("vecbench", vecbench_line("a.jpg", "FI-8", [], "joy"), ":1: key 'candidates' is '[]'; expected a text or a list of texts"),
     ("vecbench", '{"conversations": [{"role": "user"}], "task": "FI-8"}', ":1: no key 'content'; found: role"),
     ("vecbench", vecbench_line("a.jpg", "FI-8", ["awe"], "awe", id="x") * 2, ":2: id 'x' stands there twice"),
+    (
+        "vecbench",
+        vecbench_line("a.jpg", "FI-8", ["awe", "fear"], "joy"),
+        ":1: ground_truth 'joy' is none of the candidates awe, fear",
+    ),
+    ("vecbench", vecbench_line("a.jpg", "FI-8", ["awe", "fear", "Awe "], "fear"), ":1: candidates hold 'Awe ' twice"),
+    ("vecbench", _with(candidates="awe, fear"), ":1: key 'candidates' is 'awe, fear'; expected a list of texts"),
+    ("vecbench", _with(candidates=None), ":1: key 'candidates' is null; expected a value"),
+    ("vecbench", {"a": std_vecbench("joy", ["awe", "fear"])}, "[a]: ground_truth 'joy' is none of the candidates awe, fear"),
+    ("vecbench", {"a": std_vecbench("awe", ["awe", "awe"])}, "[a]: candidates hold 'awe' twice"),
+    ("vecbench", {"a": std_vecbench("awe", "awe, fear")}, "[a]: key 'candidates' is 'awe, fear'; expected a list of texts"),
+    ("eemo_bench", {"a": std_eemo(truth="C")}, "[a]: ground_truth 'C' is none of the options A, B"),
+    ("eemo_bench", {"a": std_eemo(truth="E", prompt="Which?")}, "[a]: ground_truth 'E' is none of the options A, B, C, D"),
+    ("eemo_bench", {"a": std_eemo(images=["a.jpg", "b.jpg", "c.jpg"])}, "[a]: shows 3 images; expected one or two"),
+    ("eemo_bench", [pair_row(0, options=None)], "[0]: key 'options' is null; expected a value"),
+    ("eemo_bench", [assessed(judge_answer="C")], "[0]: judge_answer 'C' is none of the options A, B"),
     ("eemo_bench", [pair_row(0, options="__import__('os')")], "[0]: options are \"__import__('os')\""),
     ("eemo_bench", [pair_row(0, correct_answer="Q")], "[0]: correct_answer 'Q' is none of the options A, B"),
     ("eemo_bench", [pair_row(0), pair_row(0)], "[1]: id '0' stands there twice"),
@@ -138,6 +179,31 @@ def test_what_is_not_as_published_is_refused_with_its_place(suite: str, content:
         read_suite(suite, file)
     assert message in str(refused.value)
     assert str(file) in str(refused.value)
+
+
+def test_a_truth_is_spelt_as_its_candidate_and_letters_may_share_a_text(tmp_path: Path) -> None:
+    line = vecbench_line("a.jpg", "FI-8", ["Awe", "Fear"], " fear")
+    (asked,) = read_suite("vecbench", _write(tmp_path / "rows.jsonl", line))
+    assert asked.truth == "Fear"
+    (asked,) = read_suite("eemo_bench", _write(tmp_path / "std.json", {"a": std_eemo(prompt="Which one, A to D?", truth="D")}))
+    assert (asked.truth, asked.options, asked.candidates) == ("D", {}, ())
+    # As one question of EEmo-Bench's own file has it.
+    (asked,) = read_suite("eemo_bench", _write(tmp_path / "twice.json", [pair_row(0, options="{'A': 'Joy', 'B': 'Joy'}")]))
+    assert asked.options == {"A": "Joy", "B": "Joy"}
+
+
+def test_rows_of_a_runner_that_failed_are_told_from_questions(tmp_path: Path) -> None:
+    line = vecbench_line("a.jpg", "FI-8", ["awe", "fear"], "awe", response="awe")
+    failed = json.dumps({"original_data": json.loads(line), "error": "CUDA out of memory"}) + "\n"
+    file = _write(tmp_path / "0.jsonl", failed + line)
+    items, lost = read_results("vecbench", file)
+    assert ([item.id for item in items], list(map(str, lost))) == (
+        ["2"],
+        [f"{file}:1: holds an error in the place of a reply: CUDA out of memory"],
+    )
+    assert read_suite("vecbench", file) == items
+    with pytest.raises(SuiteError, match="no items of vecbench: all 1 rows hold an error in the place of a reply"):
+        read_suite("vecbench", _write(tmp_path / "error.jsonl", failed))
 
 
 def test_readers_go_on_behind_a_bad_row(tmp_path: Path) -> None:

@@ -62,7 +62,10 @@ def test_votes() -> None:
     [
         ({}, False, False),
         ({"captions": ["a dog"]}, False, False),
-        ({"emotion_raw": "bored", "valence": 2.0}, False, False),
+        ({"valence": 2.0}, False, False),  # on a scale that is not known
+        ({"emotion_raw": "bored", "valence": 2.0}, False, True),
+        ({"valence_level": "positive"}, False, True),
+        ({"questions": [{"id": "1", "task": "scene context", "truth": "correct"}]}, False, True),
         ({"emotion": "awe"}, True, True),
         ({"emotion_scores": {"awe": 0.5, "fear": 0.5}}, True, True),
         ({"emotion_raw": "rage", "intensity_level": "high"}, False, True),
@@ -70,6 +73,10 @@ def test_votes() -> None:
 )
 def test_a_record_needs_something_to_compare_with(labels: dict[str, Any], labelled: bool, record: bool) -> None:
     assert (is_labelled(labels), source_record(item(labels)) is not None) == (labelled, record)
+
+
+def test_a_word_that_people_denied_is_not_what_people_say() -> None:
+    assert source_record(item({"emotion_raw": "fear", "attributes": {"agree": 1, "disagree": 2}}, source="fi")) is None
 
 
 def test_a_record_of_the_source_holds_its_labels_and_no_annotation() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.cli import main
-from data_prep.sources import SourceItem, SourceRefusal, open_source
+from data_prep.commands.import_images import refusals_written
+from data_prep.sources import Refusal, SourceError, SourceItem, open_source
 from data_prep.sources.addresses import ListedUrl, read_list
 from data_prep.sources.base import PassedOver, RefusedError
 from data_prep.sources.index_files import json_records, number, table_rows
@@ -25,7 +27,7 @@ def fates(folder: Path) -> tuple[set[str], set[str], dict[str, int]]:
     """Names taken, refused, and passed over with their counts."""
     found = list(open_source("folder").read(folder))
     passed = {Path(one.file).name: one.count for one in found if isinstance(one, PassedOver)}
-    refused = {Path(one.file).name for one in found if isinstance(one, SourceRefusal) and not isinstance(one, PassedOver)}
+    refused = {Path(one.file).name for one in found if isinstance(one, Refusal) and not isinstance(one, PassedOver)}
     return {one.key for one in found if isinstance(one, SourceItem)}, refused, passed
 
 
@@ -78,6 +80,27 @@ def test_what_is_no_picture_is_passed_over_by_name_and_number(tmp_path: Path, ca
     assert "2 × hidden folder" in shown.out
     assert "notes.txt: not a picture (.txt)" in shown.err
     assert len(refusals.read_text().splitlines()) == 9
+
+
+def test_refusals_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """An import that is interrupted leaves the list of the one before."""
+    path = tmp_path / "refused.jsonl"
+    path.write_text("before\n")
+
+    def ending(error: Exception | None) -> Iterator[SourceItem | Refusal]:
+        yield Refusal("a", None, "broken")
+        if error is not None:
+            raise error
+
+    with pytest.raises(RuntimeError), refusals_written(ending(RuntimeError()), str(path)) as items:
+        list(items)
+    assert path.read_text() == "before\n"
+    with refusals_written(ending(None), str(path)) as items:
+        list(items)
+    assert json.loads(path.read_text())["reason"] == "broken"
+    assert [one.name for one in tmp_path.iterdir()] == ["refused.jsonl"]
+    with pytest.raises(SourceError, match="cannot be written"), refusals_written(ending(None), str(path / "x")) as items:
+        list(items)
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +162,8 @@ def test_a_stray_quote_takes_no_other_row_along(tmp_path: Path) -> None:
     lines = ["a,b", '"open,1', "x,2", 'y,"5"" tall"', '"two', 'lines",3', 'z,"no"t', 'w,5" tall', "last,4"]
     (tmp_path / "t.csv").write_bytes("\n".join(lines).encode() + b"\n\xff,5\nend,6\n")
     found = list(table_rows(tmp_path / "t.csv", ("a", "b")))
-    assert [row["a"] for _, row in found if not isinstance(row, SourceRefusal)] == ["x", "y", "two\nlines", "w", "last", "end"]
-    assert [row.line for _, row in found if isinstance(row, SourceRefusal)] == [2, 7, 10]
+    assert [row["a"] for _, row in found if not isinstance(row, Refusal)] == ["x", "y", "two\nlines", "w", "last", "end"]
+    assert [row.line for _, row in found if isinstance(row, Refusal)] == [2, 7, 10]
 
 
 def test_one_bad_row_does_not_end_an_index(tmp_path: Path) -> None:
@@ -148,12 +171,12 @@ def test_one_bad_row_does_not_end_an_index(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(f"[{','.join(bad)}, 7]")
     values = [value for _, _, value in json_records(path)]
-    assert [isinstance(value, SourceRefusal) for value in values] == [True, True, True, True, False, False]
+    assert [isinstance(value, Refusal) for value in values] == [True, True, True, True, False, False]
     path = tmp_path / "x.jsonl"
     path.write_bytes("\n".join([*bad, '{"cut": 1', "7"]).encode() + b'\n"\xff"\n8\n')
     values = [value for _, _, value in json_records(path)]
-    assert [json.dumps(value) for value in values if not isinstance(value, SourceRefusal)] == ['{"a": null}', "7", "8"]
-    assert [value.line for value in values if isinstance(value, SourceRefusal)] == [1, 2, 3, 4, 6, 8]
+    assert [json.dumps(value) for value in values if not isinstance(value, Refusal)] == ['{"a": null}', "7", "8"]
+    assert [value.line for value in values if isinstance(value, Refusal)] == [1, 2, 3, 4, 6, 8]
 
 
 def test_lists_of_addresses_with_tabs_and_contradictions(tmp_path: Path) -> None:
@@ -161,7 +184,7 @@ def test_lists_of_addresses_with_tabs_and_contradictions(tmp_path: Path) -> None
     text.write_bytes("https://a.org/1.jpg\nhttps://a.org/2.jpg\tCC0\n".encode("utf-16"))
     found = list(read_list(text))
     assert [one.url for one in found if isinstance(one, ListedUrl)] == ["https://a.org/1.jpg"]
-    assert [one.reason.split(": ")[2] for one in found if isinstance(one, SourceRefusal)] == [
+    assert [one.reason.split(": ")[2] for one in found if isinstance(one, Refusal)] == [
         "a tab, another control character or half a character in it"
     ]
     table = tmp_path / "list.tsv"
@@ -174,7 +197,7 @@ def test_lists_of_addresses_with_tabs_and_contradictions(tmp_path: Path) -> None
     ]
     table.write_text("\n".join(rows))
     found = list(read_list(table))
-    assert [type(one).__name__ for one in found] == ["SourceRefusal", "SourceRefusal", "ListedUrl", "Repeat"]
+    assert [type(one).__name__ for one in found] == ["Refusal", "Refusal", "ListedUrl", "Repeat"]
     assert str(found[0]).split(": ", 1)[1].startswith("contradiction: another emotion or licence than line 3")
 
 

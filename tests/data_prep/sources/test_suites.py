@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from data_prep.sources.base import SourceError
 from data_prep.sources.labels import source_record
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
+from emo_lightning.analysis.label_spaces import SPACES
+from emo_lightning.cli import main
 from emo_lightning.core.records import Rating, Record
+from emo_lightning.data.tar_index import TarIndex
 from tests.core.suites.trees import assessed, mvei, pair_row, vecbench_line
 from tests.data_prep.sources.trees import read, said, write
 
@@ -79,7 +83,16 @@ def test_tasks_of_one_image_are_one_record_and_labels_go_by_name(tmp_path: Path)
         "WebEmo/c.jpg": ("anger", "rage", None),
         "UnbiasedEmo/d.jpg": (None, "love", None),
     }
-    assert said(refused, tmp_path) == ["test_8k.jsonl[7]: bad label: 'joy' is none of the candidates: awe, fear"]
+    assert said(refused, tmp_path) == ["test_8k.jsonl:7: ground_truth 'joy' is none of the candidates awe, fear"]
+
+
+def test_a_polarity_in_other_words_stays_a_word_of_its_task(tmp_path: Path) -> None:
+    lines = [vecbench_line("WebEmo/c.jpg", "WebEmo-2", ["Pleasant", "Unpleasant"], "Unpleasant"), LINES[4]]
+    items, refused, _ = read("vecbench", write(tmp_path, {"test_8k.jsonl": "".join(lines), **PICTURES}))
+    (item,) = items.values()
+    assert refused == []
+    assert (item.labels.get("emotion"), item.labels.get("valence_level")) == ("anger", None)
+    assert item.labels["attributes"] == {"tasks": {"WebEmo-7": "anger", "WebEmo-2": "unpleasant"}}
 
 
 @pytest.mark.parametrize(
@@ -136,6 +149,29 @@ def test_ratings_reach_the_record(tmp_path: Path) -> None:
     assert [question["task"] for question in labels["questions"]] == ["Yes-or-No", "What/How", "Open_ended", "What/How"]
     assert labels["questions"][-1]["images"] == ["1.jpg", "2.jpg"]
     assert Record.from_json(one.to_json(), "again") == one
+
+
+def test_what_a_suite_says_or_asks_leaves_the_store(tmp_path: Path) -> None:
+    """Statements without a label, emotions without an equal among the eight, and a polarity alone: none is left out of an export."""
+    lines = [vecbench_line("FI/a.jpg", "FI-2", ["positive", "negative"], "positive"), LINES[5]]
+    trees: dict[str, dict[str, object]] = {
+        "mvei": {"Std-MVEI.json": {"1": mvei()}, "MVEI/images/a.jpg": 1},
+        "unbiasedemo": {"joy/dog/1.jpg": 2, "love/dog/2.jpg": 3, "surprise/dog/3.jpg": 4},
+        "vecbench": {"test_8k.jsonl": "".join(lines), "images/FI/a.jpg": 5, "images/UnbiasedEmo/d.jpg": 6},
+    }
+    for name, tree in trees.items():
+        root = write(tmp_path / name, tree)
+        assert main(["prep", "import", name, str(root), "--into", str(tmp_path / "store")]) == 0
+    out = tmp_path / "tars"
+    assert main(["prep", "export", str(tmp_path / "store"), str(out), "--name", "suites", "--labels", "source"]) == 0
+    index = TarIndex.open([str(out)])
+    records = [index.record(row) for row in range(len(index))]
+    felt = {name: Counter(space.among(records).reference(record) for record in records) for name, space in SPACES.items()}
+    assert felt["unbiasedemo-6"] == {None: 2, "joy": 1, "love": 2, "surprise": 1}
+    assert felt["polarity"] == {None: 2, "positive": 4}
+    (statement,) = (record for record in records if record.source == "mvei")
+    said: Any = statement.provenance["source_labels"]
+    assert [question["truth"] for question in said["questions"]] == ["correct"]
 
 
 def test_scales_of_sources_that_had_ratings_before(tmp_path: Path) -> None:
@@ -197,7 +233,6 @@ def test_a_folder_with_several_files_of_votes_is_refused(tmp_path: Path) -> None
 def test_ratings_go_through_tars_and_stand_in_their_index_and_card(tmp_path: Path) -> None:
     from data_prep.export.store import export_store
     from data_prep.sources import open_source
-    from emo_lightning.data.tar_index import TarIndex
 
     root = write(tmp_path / "eemo", {"Ebench_1_data(jac_en_check).json": [assessed()], "images/1.jpg": 1})
     with Store(tmp_path / "store", write=True) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import sqlite3
 import threading
@@ -16,7 +17,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.store.backup import BACKUP_FILE, backup
+from data_prep.store.backup import MARK, backup, copied
 from data_prep.store.group_commit import LedgerError
 from data_prep.store.ledger import Ledger
 from data_prep.store.store import Store, StoreError
@@ -201,7 +202,7 @@ def test_a_backup_that_was_used_as_a_store_is_not_overwritten(tmp_path: Path) ->
 def test_what_a_killed_backup_left_is_taken_over(tmp_path: Path) -> None:
     store, target = paid_store(tmp_path / "store"), tmp_path / "backup"
     (target / "images" / "ab").mkdir(parents=True)
-    (target / BACKUP_FILE).write_text("{}")
+    (target / MARK).write_text("{}")
     (target / "ledger.sqlite.tmp").write_bytes(b"half a ledger")
     (target / "ledger.sqlite.tmp-journal").write_bytes(b"and its journal")
     (target / "images" / "ab" / "x.png.tmp").write_bytes(b"half an image")
@@ -240,3 +241,17 @@ def test_a_damaged_ledger_takes_no_backups_place(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"damaged|malformed"):
         backup(store, target)
     assert len(replies(target)) == 200
+
+
+def test_a_copy_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Whatever ends it: other bytes than the name says, or an error of the system."""
+    (tmp_path / "image").write_bytes(b"bytes")
+    copy = tmp_path / "copies/image"
+    assert not copied(tmp_path / "image", copy, "0" * 64)
+    assert list(copy.parent.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        copied(tmp_path / "gone", copy, "0" * 64)
+    assert list(copy.parent.iterdir()) == []
+    assert copied(tmp_path / "image", copy, hashlib.sha256(b"bytes").hexdigest())
+    assert [path.name for path in copy.parent.iterdir()] == ["image"]
+    assert copy.stat().st_mode & 0o077 == 0, "for its owner alone"

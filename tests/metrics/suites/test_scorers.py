@@ -113,6 +113,13 @@ def test_options_that_a_prompt_does_not_give_are_letters(prompt: str) -> None:
     assert said == ("D" if "'D'" in prompt or '"D"' in prompt else "B")
 
 
+def test_options_that_stand_beside_the_prompt_are_read_where_it_lists_none() -> None:
+    asked = "Choose between one of the following options: A:Neutral B:Fear C:Sadness D:Joy"
+    assert emobserver.option("<answer>Joy</answer>", "D", asked, OPTIONS) == "D"
+    assert emobserver.option("Joy", "D", asked, OPTIONS) == "A"
+    assert emobserver.option("<answer>Joy</answer>", "D", "{'D': 'Fear'}", OPTIONS) == "A"
+
+
 def test_stated_confidence() -> None:
     assert emocaliber.confidence("<confidence>{0.85}</confidence>") == own.confidence("<confidence>{0.85}</confidence>") == 0.85
     assert emocaliber.confidence("sure") is own.confidence("sure") is None
@@ -157,8 +164,5 @@ def test_what_a_reply_ranks_and_rates() -> None:
     assert own.number("between 0.2 and 0.4") is None
 
 
-def test_levels_and_judgements() -> None:
-    assert eemo_bench.level_score([0.0, 0.0, 0.0]) == pytest.approx(0.5)
-    assert eemo_bench.level_score([50.0, 0.0, 0.0]) == pytest.approx(1.0)
+def test_judgements() -> None:
     assert eemo_bench.description_score([2, 2, 1, 2, 1]) == 80.0
-    assert eemo_bench.by_intensity({"joy": 30, "fear": 40, "anger": 30}) == ["fear", "joy", "anger"]
