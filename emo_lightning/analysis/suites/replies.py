@@ -42,7 +42,7 @@ def read_replies(suite: SuiteName, path: Path, questions: Sequence[SuiteQuestion
     if is_ours(path):
         return _ours(path)
     known = _Known(questions)
-    found: dict[str, Reply] = {}
+    found: dict[str, SuiteReply] = {}
     for asked, reply in replies_in(suite, path):
         own = known.meant(asked, found)
         if own is not None and not _alike(own, asked):
@@ -63,15 +63,15 @@ def read_replies(suite: SuiteName, path: Path, questions: Sequence[SuiteQuestion
 class _Known:
     """The questions of a suite, found by their ids or by what they ask."""
 
-    def __init__(self, questions: Sequence[Asked]) -> None:
+    def __init__(self, questions: Sequence[SuiteQuestion]) -> None:
         self._ids = {asked.id: asked for asked in questions}
-        self._contents: defaultdict[tuple[object, ...], list[Asked]] = defaultdict(list)
-        self._names: defaultdict[tuple[object, ...], list[Asked]] = defaultdict(list)
+        self._contents: defaultdict[tuple[object, ...], list[SuiteQuestion]] = defaultdict(list)
+        self._names: defaultdict[tuple[object, ...], list[SuiteQuestion]] = defaultdict(list)
         for asked in questions:
             self._contents[asked.content].append(asked)
             self._names[_by_names(asked)].append(asked)
 
-    def meant(self, asked: Asked, answered: Container[str]) -> Asked | None:
+    def meant(self, asked: SuiteQuestion, answered: Container[str]) -> SuiteQuestion | None:
         """The question of the suite that a row is of; None where it has none such.
 
         Of several with the same picture and words it is the first that has no reply yet. Paths that begin elsewhere are compared by the
@@ -90,7 +90,7 @@ def _by_names(asked: Asked) -> tuple[object, ...]:
     return asked.task, tuple(possible_paths(image)[-1:] for image in asked.images), asked.prompt
 
 
-def _alike(one: Asked, other: Asked) -> bool:
+def _alike(one: SuiteQuestion, other: Asked) -> bool:
     return (one.task, one.truth, one.candidates) == (other.task, other.truth, other.candidates)
 
 

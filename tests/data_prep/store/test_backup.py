@@ -17,7 +17,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.store.backup import MARK, backup, copied
+from data_prep.store.backup import BACKUP_FILE, backup, copied
 from data_prep.store.group_commit import LedgerError
 from data_prep.store.ledger import Ledger
 from data_prep.store.store import Store, StoreError
@@ -202,7 +202,7 @@ def test_a_backup_that_was_used_as_a_store_is_not_overwritten(tmp_path: Path) ->
 def test_what_a_killed_backup_left_is_taken_over(tmp_path: Path) -> None:
     store, target = paid_store(tmp_path / "store"), tmp_path / "backup"
     (target / "images" / "ab").mkdir(parents=True)
-    (target / MARK).write_text("{}")
+    (target / BACKUP_FILE).write_text("{}")
     (target / "ledger.sqlite.tmp").write_bytes(b"half a ledger")
     (target / "ledger.sqlite.tmp-journal").write_bytes(b"and its journal")
     (target / "images" / "ab" / "x.png.tmp").write_bytes(b"half an image")
