@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import new_parser
-from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
+from data_prep.sources import PUBLISHED, SOURCES, Source, SourceError, SourceItem, SourceRefusal, open_source
 from data_prep.sources.base import Repeat
 from emo_lightning.core.files import replacing
 from emo_lightning.core.label_map import OWN_WORDS, read_label_map
@@ -130,7 +130,7 @@ def main(argv: list[str]) -> int:
     return 0 if report.added or report.known else 2
 
 
-def _kept_in_mind(items: Iterator[SourceItem | Refusal], taken: ImageCollection) -> Iterator[SourceItem | Refusal]:
+def _kept_in_mind(items: Iterator[SourceItem | SourceRefusal], taken: ImageCollection) -> Iterator[SourceItem | SourceRefusal]:
     """The same items; the marks of every image that passes are kept."""
     for item in items:
         if isinstance(item, SourceItem):
@@ -163,7 +163,9 @@ def _sources() -> str:
 
 
 @contextlib.contextmanager
-def refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -> Iterator[Iterator[SourceItem | Refusal]]:
+def refusals_written(
+    items: Iterator[SourceItem | SourceRefusal], path: str | None
+) -> Iterator[Iterator[SourceItem | SourceRefusal]]:
     """The same items; every refusal that passes is written down as well."""
     if path is None:
         yield items
@@ -176,9 +178,9 @@ def refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) ->
             msg = f"--refusals {path}: cannot be written: {error.strerror}"
             raise SourceError(msg) from None
 
-        def passing() -> Iterator[SourceItem | Refusal]:
+        def passing() -> Iterator[SourceItem | SourceRefusal]:
             for item in items:
-                if isinstance(item, Refusal) and not isinstance(item, Repeat):
+                if isinstance(item, SourceRefusal) and not isinstance(item, Repeat):
                     out.write(json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n")
                 yield item
 

@@ -86,11 +86,11 @@ class _Known:
         return next((one for one in fits if one.id not in answered), fits[0] if fits else None)
 
 
-def _by_names(asked: Asked) -> tuple[object, ...]:
+def _by_names(asked: SuiteQuestion) -> tuple[object, ...]:
     return asked.task, tuple(possible_paths(image)[-1:] for image in asked.images), asked.prompt
 
 
-def _alike(one: SuiteQuestion, other: Asked) -> bool:
+def _alike(one: SuiteQuestion, other: SuiteQuestion) -> bool:
     return (one.task, one.truth, one.candidates) == (other.task, other.truth, other.candidates)
 
 

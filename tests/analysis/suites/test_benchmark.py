@@ -267,7 +267,7 @@ def test_files_of_replies(tmp_path: Path) -> None:
     questions = read_questions("vecbench", [merged])
     assert read_replies("vecbench", merged, questions) == {str(n): SuiteReply("awe", 0.9) for n in (1, 2, 3)}
     merged.write_text("".join(lines[1:]))
-    assert read_replies("vecbench", merged, questions) == {str(n): Reply("awe", 0.9) for n in (2, 3)}
+    assert read_replies("vecbench", merged, questions) == {str(n): SuiteReply("awe", 0.9) for n in (2, 3)}
 
 
 def results_of_vecbench(path: Path, numbers: Sequence[int], failed: Sequence[int] = (), folder: str = "") -> Path:
@@ -288,7 +288,7 @@ def test_results_that_lack_a_row_are_of_the_questions_that_they_ask(tmp_path: Pa
     raw = results_of_vecbench(tmp_path / "0.jsonl", range(6), failed=[0, 3])
     merged = results_of_vecbench(tmp_path / "merged.jsonl", [1, 2, 4, 5])
     moved = results_of_vecbench(tmp_path / "moved.jsonl", [1, 2, 4, 5], folder="elsewhere/")
-    expected = {str(n + 1): Reply(str(n)) for n in (1, 2, 4, 5)}
+    expected = {str(n + 1): SuiteReply(str(n)) for n in (1, 2, 4, 5)}
     for file in (raw, merged, moved):
         assert read_replies("vecbench", file, suite) == expected
     assert "0.jsonl: 2 rows hold an error in the place of a reply and are left out (first: " in capsys.readouterr().err
@@ -296,7 +296,7 @@ def test_results_that_lack_a_row_are_of_the_questions_that_they_ask(tmp_path: Pa
     assert (arm["answered"], arm["missing"], arm["unknown"]) == (4, 2, 0)
     # What the suite does not ask is unknown, and no reply to the question in that line.
     other = results_of_vecbench(tmp_path / "other.jsonl", [9, 1])
-    assert read_replies("vecbench", other, suite) == {"other.jsonl:1": Reply("9"), "2": Reply("1")}
+    assert read_replies("vecbench", other, suite) == {"other.jsonl:1": SuiteReply("9"), "2": SuiteReply("1")}
 
 
 def test_results_that_contradict_the_suite_or_answer_twice_are_refused(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_picture_that_is_asked_twice_has_two_replies(tmp_path: Path) -> None:
     file = results_of_vecbench(tmp_path / "test_8k.jsonl", range(2))
     file.write_text(file.read_text() + vecbench_line("0.jpg", "FI-8", list(EIGHT), EIGHT[0], response="again"))
     suite = read_questions("vecbench", [file])
-    assert read_replies("vecbench", file, suite) == {"1": Reply("0"), "2": Reply("1"), "3": Reply("again")}
+    assert read_replies("vecbench", file, suite) == {"1": SuiteReply("0"), "2": SuiteReply("1"), "3": SuiteReply("again")}
 
 
 def test_questions_of_several_files_of_results_are_each_there_once(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_questions_of_several_files_of_results_are_each_there_once(tmp_path: Pat
         ("3", ("/data/3.jpg",)),
         ("b:2", ("/data/2.jpg",)),
     ]
-    assert read_replies("vecbench", b, questions) == {"2": Reply("1"), "b:2": Reply("2"), "3": Reply("3")}
+    assert read_replies("vecbench", b, questions) == {"2": SuiteReply("1"), "b:2": SuiteReply("2"), "3": SuiteReply("3")}
 
 
 def test_options_are_known_also_where_the_prompt_lists_them_in_another_way(tmp_path: Path) -> None:

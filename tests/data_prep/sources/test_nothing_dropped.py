@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.commands.import_images import refusals_written
-from data_prep.sources import Refusal, SourceError, SourceItem, open_source
+from data_prep.sources import SourceError, SourceItem, SourceRefusal, open_source
 from data_prep.sources.addresses import ListedUrl, read_list
 from data_prep.sources.base import PassedOver, RefusedError
 from data_prep.sources.index_files import json_records, number, table_rows
@@ -27,7 +27,7 @@ def fates(folder: Path) -> tuple[set[str], set[str], dict[str, int]]:
     """Names taken, refused, and passed over with their counts."""
     found = list(open_source("folder").read(folder))
     passed = {Path(one.file).name: one.count for one in found if isinstance(one, PassedOver)}
-    refused = {Path(one.file).name for one in found if isinstance(one, Refusal) and not isinstance(one, PassedOver)}
+    refused = {Path(one.file).name for one in found if isinstance(one, SourceRefusal) and not isinstance(one, PassedOver)}
     return {one.key for one in found if isinstance(one, SourceItem)}, refused, passed
 
 
@@ -87,8 +87,8 @@ def test_refusals_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "refused.jsonl"
     path.write_text("before\n")
 
-    def ending(error: Exception | None) -> Iterator[SourceItem | Refusal]:
-        yield Refusal("a", None, "broken")
+    def ending(error: Exception | None) -> Iterator[SourceItem | SourceRefusal]:
+        yield SourceRefusal("a", None, "broken")
         if error is not None:
             raise error
 
@@ -162,8 +162,8 @@ def test_a_stray_quote_takes_no_other_row_along(tmp_path: Path) -> None:
     lines = ["a,b", '"open,1', "x,2", 'y,"5"" tall"', '"two', 'lines",3', 'z,"no"t', 'w,5" tall', "last,4"]
     (tmp_path / "t.csv").write_bytes("\n".join(lines).encode() + b"\n\xff,5\nend,6\n")
     found = list(table_rows(tmp_path / "t.csv", ("a", "b")))
-    assert [row["a"] for _, row in found if not isinstance(row, Refusal)] == ["x", "y", "two\nlines", "w", "last", "end"]
-    assert [row.line for _, row in found if isinstance(row, Refusal)] == [2, 7, 10]
+    assert [row["a"] for _, row in found if not isinstance(row, SourceRefusal)] == ["x", "y", "two\nlines", "w", "last", "end"]
+    assert [row.line for _, row in found if isinstance(row, SourceRefusal)] == [2, 7, 10]
 
 
 def test_one_bad_row_does_not_end_an_index(tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ def test_one_bad_row_does_not_end_an_index(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(f"[{','.join(bad)}, 7]")
     values = [value for _, _, value in json_records(path)]
-    assert [isinstance(value, Refusal) for value in values] == [True, True, True, True, False, False]
+    assert [isinstance(value, SourceRefusal) for value in values] == [True, True, True, True, False, False]
     path = tmp_path / "x.jsonl"
     path.write_bytes("\n".join([*bad, '{"cut": 1', "7"]).encode() + b'\n"\xff"\n8\n')
     values = [value for _, _, value in json_records(path)]
-    assert [json.dumps(value) for value in values if not isinstance(value, Refusal)] == ['{"a": null}', "7", "8"]
-    assert [value.line for value in values if isinstance(value, Refusal)] == [1, 2, 3, 4, 6, 8]
+    assert [json.dumps(value) for value in values if not isinstance(value, SourceRefusal)] == ['{"a": null}', "7", "8"]
+    assert [value.line for value in values if isinstance(value, SourceRefusal)] == [1, 2, 3, 4, 6, 8]
 
 
 def test_lists_of_addresses_with_tabs_and_contradictions(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_lists_of_addresses_with_tabs_and_contradictions(tmp_path: Path) -> None
     text.write_bytes("https://a.org/1.jpg\nhttps://a.org/2.jpg\tCC0\n".encode("utf-16"))
     found = list(read_list(text))
     assert [one.url for one in found if isinstance(one, ListedUrl)] == ["https://a.org/1.jpg"]
-    assert [one.reason.split(": ")[2] for one in found if isinstance(one, Refusal)] == [
+    assert [one.reason.split(": ")[2] for one in found if isinstance(one, SourceRefusal)] == [
         "a tab, another control character or half a character in it"
     ]
     table = tmp_path / "list.tsv"
@@ -197,7 +197,7 @@ def test_lists_of_addresses_with_tabs_and_contradictions(tmp_path: Path) -> None
     ]
     table.write_text("\n".join(rows))
     found = list(read_list(table))
-    assert [type(one).__name__ for one in found] == ["Refusal", "Refusal", "ListedUrl", "Repeat"]
+    assert [type(one).__name__ for one in found] == ["SourceRefusal", "SourceRefusal", "ListedUrl", "Repeat"]
     assert str(found[0]).split(": ", 1)[1].startswith("contradiction: another emotion or licence than line 3")
 
 
