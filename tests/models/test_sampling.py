@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,16 +16,9 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import CollateError, Collator, Question
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.policy_loss import allowed_log_probs
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies
-from emo_lightning.models.sampling import (
-    Replies,
-    Sampling,
-    check_replies,
-    drawing_numbers,
-    never_drawn,
-    own_engine,
-    without_distribution,
-)
+from emo_lightning.models.sampling import Replies, Sampling, check_replies, drawing_numbers, never_drawn, own_engine
 from tests.models.test_packing import questions, tuned  # noqa: F401 - fixture
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
@@ -123,6 +117,45 @@ def test_a_reply_is_the_same_whatever_is_drawn_beside_it(worded_model: Path, que
         assert torch.allclose(torch.cat(list(parts[own])), again(backbone, single, alone), atol=1e-5)
     some = own_engine(backbone, together, [3, 1], drawing_numbers(0, 0, [together["key"][n] for n in (3, 1)], HOW), HOW)
     assert [t.tolist() for t in some.tokens] == [t.tolist() for t in (*replies.tokens[9:12], *replies.tokens[3:6])]
+
+
+def test_prompts_with_no_picture_one_and_two_are_each_as_alone(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+    """In one batch: what is recomputed is what was sampled, and each is drawn as it is drawn alone."""
+    backbone = with_ends(tuned(worded_model))
+    batch = asked(backbone, questions[:3])
+    lengths, ids, positions = batch["lengths"], batch["input_ids"], batch["positions"]
+    one, first, second = (slice(sum(lengths[:n]), sum(lengths[: n + 1])) for n in range(3))
+    # A question about two pictures goes on where the first one's positions end.
+    later = positions[..., second] + positions[..., first].max() + 1
+    words = torch.tensor([backbone.processor.tokenizer("Answer with one JSON object.", add_special_tokens=False)["input_ids"]])
+    text = torch.arange(words.shape[1]).expand(*positions.shape[:-1], -1)
+    mixed = {
+        **batch,
+        "input_ids": torch.cat([ids[:, one], words, ids[:, first], ids[:, second]], 1),
+        "positions": torch.cat([positions[..., one], text, positions[..., first], later], -1),
+        "lengths": [lengths[0], words.shape[1], lengths[1] + lengths[2]],
+    }
+    image = backbone.family.image_token_id(backbone.processor)
+    mixed["image_at"] = (mixed["input_ids"][0] == image).nonzero()[:, 0]
+    numbers = drawing_numbers(0, 0, ["one", "none", "two"], HOW)
+    replies = own_engine(backbone, mixed, range(3), numbers, HOW)
+    recomputed = again(backbone, cast(ChatBatch, mixed), replies)
+    assert float((recomputed - torch.cat(replies.log_p)).abs().max()) <= 1e-5
+    # Alone, by transformers' own pass over the words; with one picture as before; with two, their order matters.
+    said = replies.tokens[3:6]
+    with torch.no_grad():
+        logits = [
+            backbone.base(input_ids=torch.cat([words, reply[None]], 1)).logits[0, words.shape[1] - 1 : -1] for reply in said
+        ]
+    banned = torch.tensor(never_drawn(backbone))
+    plain = [
+        allowed_log_probs(own, banned, HOW.temperature).gather(1, reply[:, None])[:, 0]
+        for own, reply in zip(logits, said, strict=True)
+    ]
+    assert torch.allclose(torch.cat(plain), torch.cat(replies.log_p[3:6]), atol=1e-5)
+    alone = own_engine(backbone, asked(backbone, questions[:1]), range(1), numbers[:1], HOW)
+    assert [t.tolist() for t in alone.tokens] == [t.tolist() for t in replies.tokens[:3]]
+    assert torch.allclose(torch.cat(alone.log_p), torch.cat(replies.log_p[:3]), atol=1e-5)
 
 
 def test_the_row_marks_its_pictures_where_they_stand(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
@@ -238,17 +271,3 @@ def test_in_4_bits_both_sides_have_the_same_logits(worded_qwen: Path, questions:
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**changes)  # type: ignore[arg-type]
-
-
-def test_a_policy_that_is_nan_is_known_by_its_log_probabilities(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
-    """No index is out of the vocabulary, which on a device could not even be caught."""
-    backbone = tuned(worded_qwen, {"tuning": "full"})
-    batch = asked(backbone, questions[:2])
-    assert without_distribution(drawn(backbone, batch)) == []
-    with torch.no_grad():
-        head_of(backbone).fill_(float("nan"))
-    replies = drawn(backbone, batch)
-    assert without_distribution(replies) == list(range(6))
-    check_replies(replies, 6, never_drawn(backbone), HOW.max_new_tokens)
-    some = replies._replace(log_p=[torch.zeros(2), torch.tensor([0.0, float("inf")]), *replies.log_p[2:]])
-    assert without_distribution(some) == [1, 2, 3, 4, 5]
