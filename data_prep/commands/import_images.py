@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
 from data_prep.sources.base import Repeat
+from emo_lightning.core.files import replacing
 from emo_lightning.core.label_map import OWN_WORDS, read_label_map
 from emo_lightning.core.options import ALWAYS
 from emo_lightning.core.progress import progress_bars
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> int:
             progress.update(task, advance=1, description=f"import: {report.added} added, {report.refused} refused")
 
         taken = Pictures(args.source)
-        with _refusals_written(source.read(Path(args.path)), args.refusals) as items:
+        with refusals_written(source.read(Path(args.path)), args.refusals) as items:
             report = store.import_items(_kept_in_mind(items, taken) if others else items, on_item)
         if isinstance(source, UrlSource):
             report.known += source.skipped
@@ -162,17 +163,18 @@ def _sources() -> str:
 
 
 @contextlib.contextmanager
-def _refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -> Iterator[Iterator[SourceItem | Refusal]]:
+def refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -> Iterator[Iterator[SourceItem | Refusal]]:
     """The same items; every refusal that passes is written down as well."""
     if path is None:
         yield items
         return
-    try:
-        file = open(path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
-    except OSError as error:
-        msg = f"--refusals {path}: cannot be written: {error.strerror}"
-        raise SourceError(msg) from None
-    with file as out:
+    with contextlib.ExitStack() as stack:
+        try:
+            temporary = stack.enter_context(replacing(path))
+            out = stack.enter_context(open(temporary, "w", encoding="utf-8", errors="backslashreplace"))
+        except OSError as error:
+            msg = f"--refusals {path}: cannot be written: {error.strerror}"
+            raise SourceError(msg) from None
 
         def passing() -> Iterator[SourceItem | Refusal]:
             for item in items:

@@ -180,7 +180,7 @@ def _copy_images(
         copy = target / "images" / sha256[:2] / path.name
         if _is_there(copy, path, sha256, verify):
             report.there += 1
-        elif _copied(path, copy, sha256):
+        elif copied(path, copy, sha256):
             report.copied += 1
         else:
             report.wrong.append(f"{path}: the content does not have the sha256 of its name")
@@ -204,18 +204,23 @@ def _is_there(copy: Path, path: Path, sha256: str, verify: bool) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
-def _copied(path: Path, copy: Path, sha256: str) -> bool:
+class _OtherBytesError(Exception):
+    """A file does not hold what its name says: its copy must not be kept."""
+
+
+def copied(path: Path, copy: Path, sha256: str) -> bool:
     """Copy a file; False, and nothing is changed, where it does not hold what its name says."""
     copy.parent.mkdir(exist_ok=True, mode=0o700)
-    temporary = copy.with_name(f"{copy.name}.tmp")
-    private_file(temporary)
     digest = hashlib.sha256()
-    with path.open("rb") as read, temporary.open("wb") as write:
-        while chunk := read.read(_CHUNK):
-            digest.update(chunk)
-            write.write(chunk)
-    if digest.hexdigest() != sha256:
-        temporary.unlink()
+    try:
+        with replacing(copy, fsync=True) as temporary:
+            private_file(temporary)
+            with path.open("rb") as read, temporary.open("wb") as write:
+                while chunk := read.read(_CHUNK):
+                    digest.update(chunk)
+                    write.write(chunk)
+            if digest.hexdigest() != sha256:
+                raise _OtherBytesError
+    except _OtherBytesError:
         return False
-    temporary.replace(copy)
     return True

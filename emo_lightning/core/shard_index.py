@@ -15,7 +15,6 @@ import io
 import json
 import os
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -383,8 +382,3 @@ class _ReadAhead:
             self._start, start = offset, 0
             self._held = memoryview(self._store.read(offset, max(length, _AHEAD)))
         return self._held[start : start + length]
-
-
-def ignored_of(indices: list[ShardIndex]) -> Counter[str]:
-    """Members of several tars that belong to no sample, by ending."""
-    return sum((Counter(index.ignored) for index in indices), Counter[str]())

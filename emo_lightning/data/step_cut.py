@@ -15,6 +15,13 @@ Compares = Literal["nothing", "rank", "ranks", "all"]
 all (`ranks`), or a step is the whole set (`all`)."""
 
 
+class ComparesSamples:
+    """Base of what trains in steps (`tasks.base.Task`)."""
+
+    compares: Compares = "nothing"
+    """Which samples the loss sees together: what must stay together when steps are cut anew for another number of ranks."""
+
+
 class StepCut(NamedTuple):
     """An optimiser step as it is shared."""
 

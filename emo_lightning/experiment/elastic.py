@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.terminal import say
-from emo_lightning.data.step_cut import Compares, CutsSteps, StepCut, cut_anew
+from emo_lightning.data.step_cut import ComparesSamples, CutsSteps, StepCut, cut_anew
 
 _CUT = "emo_step"
 """In a checkpoint: how its steps were cut, and what was counted in micro-batches."""
@@ -69,11 +69,17 @@ def take_up(trainer: Trainer, noted: Mapping[str, Any]) -> StepCut | None:
         InputError: the ranks cannot share its steps, or what is counted in micro-batches cannot be told in others.
     """
     data = getattr(trainer, "datamodule", None)
-    compares: Compares = getattr(trainer.lightning_module, "compares", "nothing")
-    if not isinstance(data, CutsSteps) or compares == "all":
+    task = trainer.lightning_module
+    if not isinstance(data, CutsSteps):
+        return None
+    # By its class: a misspelt attribute would mean that nothing must stay together.
+    if not isinstance(task, ComparesSamples):
+        msg = f"{type(task).__name__}: expected a task that says which samples its loss sees together"
+        raise TypeError(msg)
+    if task.compares == "all":
         return None
     saved = StepCut(noted["ranks"], noted["accumulate"], noted["rows"])
-    configured, cut = data.cut(), cut_anew(saved, trainer.world_size, compares, data.most_rows)
+    configured, cut = data.cut(), cut_anew(saved, trainer.world_size, task.compares, data.most_rows)
     if trainer.is_global_zero and cut.ranks != saved.ranks:
         say(
             f"begun with {saved.ranks} processes, goes on with {cut.ranks}; a step keeps its samples (processes × micro-batches × "

@@ -43,11 +43,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 def _keep(last: Path) -> None:
     """As `PREVIOUS` beside it; at every instant one of the two names is there."""
-    between = last.with_name(f"{PREVIOUS}.{this_writer()}.tmp")
     try:
-        between.unlink(missing_ok=True)
-        os.link(last, between)
-        between.replace(last.with_name(PREVIOUS))
+        with replacing(last.with_name(PREVIOUS), writer=this_writer()) as between:
+            between.unlink(missing_ok=True)
+            os.link(last, between)
     except OSError:
         # Not every file system has two names for one file.
         last.replace(last.with_name(PREVIOUS))

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
 from emo_lightning.core.parquet import MODEL_KEY
 from emo_lightning.core.records import DIMENSIONS, EMOTIONS
@@ -45,17 +44,6 @@ _EXPLAINED = pa.schema(
         ("unlike_threshold", pa.float64()),
     ]
 )
-
-
-def check_ending(out: Path) -> None:
-    """Refuse a name that says no format.
-
-    Raises:
-        InputError: it ends in none of `ENDINGS`.
-    """
-    if out.suffix not in ENDINGS:
-        msg = f"--out {out}: expected a name that ends in {' or '.join(ENDINGS)}"
-        raise InputError(msg)
 
 
 def write_results(out: Path, names: Sequence[str], parts: Parts) -> int:

@@ -98,10 +98,6 @@ class ClipScorer:
         """(cos + 1)/2 of each pair, 0–1."""
         return cosine01(self.texts(first), self.texts(second))
 
-    def image_text(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
-        """(cos + 1)/2 of each pair, 0–1."""
-        return cosine01(self.images(images), self.texts(texts))
-
 
 def load_clip(name: str, what: str, error: type[UserError], *, local: bool) -> CLIPModel:
     """The CLIP of a folder or hub id, whole; no code that stands in the folder is run.

@@ -78,15 +78,17 @@ def _table6(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
 
 
 def _cross_dataset(table: Table, _others: Mapping[str, Table]) -> Iterator[Fact]:
-    """The largest loss of any arm on any set out of its domain."""
-    column = "worst" if "worst" in table.column_keys else "worst set"  # A `page.json` without keys, made before 0.2.0.
-    if column not in table.column_keys:
+    """The largest loss of any arm on any set out of its domain: where it has lost most, and how much, in two columns."""
+    if not {"worst", "worst-gain"} <= set(table.column_keys):
+        # A `page.json` of before 0.3 has the number in a text.
         return
-    # `emotion6 -15.0`
-    worst = [(arm, str(cell).rpartition(" ")) for arm in table.row_keys if (cell := table.cell(arm, column)) is not None]
+    worst = [
+        (value, arm, cell_text(table.cell(arm, "worst"), 1))
+        for arm in table.row_keys
+        if (value := number_of(table.cell(arm, "worst-gain"))) is not None
+    ]
     if worst:
-        arm, (where, _, loss) = min(worst, key=lambda item: float(item[1][2]))
-        value = float(loss)
+        value, arm, where = min(worst)
         title = "Largest loss out of the domain" if value < 0 else "Smallest gain out of the domain"
         yield Fact(title, with_minus(f"{value:+.1f} points"), f"{arm} on {where}, against the untuned base")
 

@@ -16,7 +16,7 @@ from emo_lightning.report.table import MISSING, Cell, Spread, Table, cell_text, 
 def environment() -> Environment:
     """Templates of this package, that escape all text and refuse unknown names."""
     found = Environment(
-        loader=PackageLoader("emo_lightning.report"),
+        loader=PackageLoader(__name__.rpartition(".")[0]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

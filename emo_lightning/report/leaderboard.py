@@ -80,11 +80,8 @@ class Board:
         shown = [(head.key, head.title) for head in heads]
         # Only what has a place can be the best.
         standing = [row for row, name in zip(rows, names, strict=True) if self.checks[name].ranked]
-        best = {
-            (n, m)
-            for m, (_, title) in enumerate([*titles, *shown], 2)
-            for n in best_of([row[m] for row in standing], lower="↓" in title)
-        }
+        lower = [*(False for _ in titles), *(head.lower_is_better for head in heads)]
+        best = {(n, m) for m, low in enumerate(lower, 2) for n in best_of([row[m] for row in standing], lower=low)}
         return Table(
             f"leaderboard/{suite}",
             "Places",

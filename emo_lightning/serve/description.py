@@ -64,7 +64,7 @@ def description_page(described: Mapping[str, object]) -> str:
         described: of `describe`.
     """
     environment = Environment(
-        loader=PackageLoader("emo_lightning.serve", "page"),
+        loader=PackageLoader(__name__.rpartition(".")[0], "page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

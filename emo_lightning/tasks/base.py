@@ -18,7 +18,7 @@ from typing_extensions import override
 from emo_lightning.core.endings import ENDING
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.data.module import DataModule
-from emo_lightning.data.step_cut import Compares
+from emo_lightning.data.step_cut import ComparesSamples
 from emo_lightning.tasks.collectives import world_size
 from emo_lightning.tasks.finite import Fault, NotFiniteError, Seen, all_finite, first_of_ranks, not_finite
 from emo_lightning.tasks.optim import OptimConfig, total_steps
@@ -48,7 +48,7 @@ def refuse_limits(trainer: Trainer, instead: str) -> None:
         raise InputError(msg)
 
 
-class Task(LightningModule, Generic[BatchT]):
+class Task(LightningModule, ComparesSamples, Generic[BatchT]):
     """A LightningModule whose loss is a *sum* over supervised items, averaged exactly before each optimiser step.
 
     `_step` of a subclass returns (sum of losses, number of items). Gradients of the sum are accumulated over micro-batches and
@@ -57,8 +57,6 @@ class Task(LightningModule, Generic[BatchT]):
 
     models_trained = 1
     """How many models share the sum; `train/loss` is their mean."""
-    compares: Compares = "nothing"
-    """Which samples the loss sees together: what must stay together when steps are cut anew for another number of ranks."""
     some_may_diverge = False
     """Whether a loss, a gradient or a weight that is not finite is no reason to stop: the task chooses among its models."""
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from emo_lightning.core.devices import peak_flops, peak_memory
 from emo_lightning.data.batches import ChatBatch
+from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.models.backbone import Backbone
 
 
@@ -147,7 +148,8 @@ class Throughput(Callback):
 
 def _waited(trainer: Trainer) -> float:
     """Seconds that the loader has waited for batches, in this and earlier trainings."""
-    return float(getattr(trainer.train_dataloader, "waited", 0.0))
+    loader = trainer.train_dataloader
+    return loader.waited if isinstance(loader, ResumableLoader) else 0.0
 
 
 def _every(trainer: Trainer) -> int:

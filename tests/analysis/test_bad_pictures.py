@@ -17,7 +17,7 @@ from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.inputs import entries
 from emo_lightning.inference.many import opened_batches
-from emo_lightning.metrics.clip import ClipScorer
+from emo_lightning.metrics.clip import ClipScorer, cosine01
 from emo_lightning.models.tiny import words_of
 from emo_lightning.report.mds_page import write_mds_page
 from emo_lightning.report.panel import write_panel
@@ -68,7 +68,7 @@ def test_table_5_counts_all_records_and_the_pictures_that_there_are(damaged: str
     found = table5({"ours": said(), "silent": {}}, truth, scorer=scorer, batch_size=3)
     assert found["unreadable"] == ["i1"]
     whole = [row for row in range(4) if row != 1]
-    expected = np.mean(scorer.image_text([truth.image(row) for row in whole], ["a red dog"] * 3))
+    expected = np.mean(cosine01(scorer.images([truth.image(row) for row in whole]), scorer.texts(["a red dog"] * 3)))
     assert found["arms"]["ours"]["strict"]["clip_image_text"] == pytest.approx(100 * expected, abs=1e-4)
     assert (
         found["arms"]["ours"]["support"]["strict"]["clip_image_text"]

@@ -15,7 +15,7 @@ from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.analysis.table5 import Table5, in_modes, table5
 from emo_lightning.analysis.table5_rows import MODES, ROWS, definition
 from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl
-from emo_lightning.metrics.clip import ClipScorer
+from emo_lightning.metrics.clip import ClipScorer, cosine01
 from emo_lightning.metrics.scores import quadratic_kappas
 from tests.made import as_json, make_prediction, make_record
 
@@ -171,7 +171,7 @@ def test_clip_rows_with_tars(clip_folder: Path, make_tar: Callable[[list[Record]
     got = table5({"base": said}, references, scorer=scorer, batch_size=2)["arms"]["base"]
     # Equal text: 1; blank and missing replies: 0.
     assert got["paper"]["clip_score"] == pytest.approx(100 / 3, abs=1e-4)
-    (alone,) = scorer.image_text([references.image(0)], ["a red dog"])
+    (alone,) = cosine01(scorer.images([references.image(0)]), scorer.texts(["a red dog"]))
     assert got["strict"]["clip_image_text"] == pytest.approx(100 * alone / 3, abs=1e-4)
 
 

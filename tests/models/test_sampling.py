@@ -18,7 +18,15 @@ from emo_lightning.data.collate import CollateError, Collator, Question
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.policy_loss import allowed_log_probs
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies
-from emo_lightning.models.sampling import Replies, Sampling, check_replies, drawing_numbers, never_drawn, own_engine
+from emo_lightning.models.sampling import (
+    Replies,
+    Sampling,
+    check_replies,
+    drawing_numbers,
+    never_drawn,
+    own_engine,
+    without_distribution,
+)
 from tests.models.test_packing import questions, tuned  # noqa: F401 - fixture
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
@@ -123,20 +131,22 @@ def test_prompts_with_no_picture_one_and_two_are_each_as_alone(worded_model: Pat
     """In one batch: what is recomputed is what was sampled, and each is drawn as it is drawn alone."""
     backbone = with_ends(tuned(worded_model))
     batch = asked(backbone, questions[:3])
-    lengths, ids, positions = batch["lengths"], batch["input_ids"], batch["positions"]
+    lengths, ids = batch["lengths"], batch["input_ids"]
+    positions = cast("dict[str, Tensor]", batch)["positions"]
     one, first, second = (slice(sum(lengths[:n]), sum(lengths[: n + 1])) for n in range(3))
     # A question about two pictures goes on where the first one's positions end.
     later = positions[..., second] + positions[..., first].max() + 1
     words = torch.tensor([backbone.processor.tokenizer("Answer with one JSON object.", add_special_tokens=False)["input_ids"]])
     text = torch.arange(words.shape[1]).expand(*positions.shape[:-1], -1)
-    mixed = {
+    row = torch.cat([ids[:, one], words, ids[:, first], ids[:, second]], 1)
+    image = backbone.family.image_token_id(backbone.processor)
+    mixed: dict[str, object] = {
         **batch,
-        "input_ids": torch.cat([ids[:, one], words, ids[:, first], ids[:, second]], 1),
+        "input_ids": row,
+        "image_at": (row[0] == image).nonzero()[:, 0],
         "positions": torch.cat([positions[..., one], text, positions[..., first], later], -1),
         "lengths": [lengths[0], words.shape[1], lengths[1] + lengths[2]],
     }
-    image = backbone.family.image_token_id(backbone.processor)
-    mixed["image_at"] = (mixed["input_ids"][0] == image).nonzero()[:, 0]
     numbers = drawing_numbers(0, 0, ["one", "none", "two"], HOW)
     replies = own_engine(backbone, mixed, range(3), numbers, HOW)
     recomputed = again(backbone, cast(ChatBatch, mixed), replies)
@@ -271,3 +281,17 @@ def test_in_4_bits_both_sides_have_the_same_logits(worded_qwen: Path, questions:
 def test_settings_that_mean_nothing_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**changes)  # type: ignore[arg-type]
+
+
+def test_a_policy_that_is_nan_is_known_by_its_log_probabilities(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+    """No index is out of the vocabulary, which on a device could not even be caught."""
+    backbone = tuned(worded_qwen, {"tuning": "full"})
+    batch = asked(backbone, questions[:2])
+    assert without_distribution(drawn(backbone, batch)) == []
+    with torch.no_grad():
+        head_of(backbone).fill_(float("nan"))
+    replies = drawn(backbone, batch)
+    assert without_distribution(replies) == list(range(6))
+    check_replies(replies, 6, never_drawn(backbone), HOW.max_new_tokens)
+    some = replies._replace(log_p=[torch.zeros(2), torch.tensor([0.0, float("inf")]), *replies.log_p[2:]])
+    assert without_distribution(some) == [1, 2, 3, 4, 5]

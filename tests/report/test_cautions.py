@@ -8,6 +8,7 @@ from emo_lightning.analysis.baselines import TRIPLET_ONLY
 from emo_lightning.report.cautions import equal_arms, few_images, few_steps, of_table6
 from emo_lightning.report.facts import facts_of
 from emo_lightning.report.sections import RunSections
+from emo_lightning.report.table import Table, columns
 
 
 def test_small_runs_are_warned_of() -> None:
@@ -93,3 +94,17 @@ def test_arms_are_explained_in_a_line_each(run: Path) -> None:
     overview = sections.section("overview")
     assert overview
     assert getattr(overview.details["arms"], "lines", None) == {"ours": "taught in <two> rounds"}
+
+
+def test_the_largest_loss_is_read_from_a_number() -> None:
+    """And not from the text of a cell, which a new wording would change."""
+    shown = columns("arm", ("worst", "worst set"), ("worst-gain", "gained there"))
+    table = Table("cross-dataset-accuracy", "A", shown, [["base", None, None], ["a", "art 1", -15.04], ["b", "art 2", 3.0]])
+    (fact,) = facts_of([table], [])
+    assert tuple(fact) == (
+        "Largest loss out of the domain",
+        "−15.0 points",
+        "a on art 1, against the untuned base",
+    )
+    older = Table("cross-dataset-accuracy", "A", columns("arm", ("worst", "worst set")), [["a", "art 1 -15.0"]])
+    assert facts_of([older], []) == []

@@ -11,7 +11,7 @@ of its own. The octant of the latent is the emotion:
 
 With all 512 triplets equally frequent every emotion has a share of 10.4–14.8 %. The best lookup (majority emotion, exact over
 the 512) from one factor is right for 35.5 % (background), 34.2 % (attribute), 20.1 % (subject); from two factors for 57.0 %
-(background + attribute), 39.3 % (background + subject), 52.3 % (attribute + subject). `lookup_shares` computes them.
+(background + attribute), 39.3 % (background + subject), 52.3 % (attribute + subject). A test computes them.
 """
 
 from __future__ import annotations
@@ -188,23 +188,3 @@ def held_out(seed: int) -> frozenset[TripletKey]:
             taken.add((b, a, s))
             per_pair.update(pairs)
     return frozenset(taken)
-
-
-def emotion_shares() -> dict[Emotion, float]:
-    """Share of each emotion over the 512 triplets."""
-    counts = Counter(affect(*t).emotion for t in all_triplets())
-    return {e: counts[e] / len(all_triplets()) for e in EMOTIONS}
-
-
-def lookup_shares() -> dict[tuple[str, ...], float]:
-    """For one and for two factors: share of the 512 triplets that the best table "values -> emotion" gets right."""
-    names = ("background", "attribute", "subject")
-    shares: dict[tuple[str, ...], float] = {}
-    for size in (1, 2):
-        for which in itertools.combinations(range(3), size):
-            tables: dict[tuple[str, ...], Counter[Emotion]] = {}
-            for t in all_triplets():
-                tables.setdefault(tuple(t[i] for i in which), Counter())[affect(*t).emotion] += 1
-            right = sum(max(table.values()) for table in tables.values())
-            shares[tuple(names[i] for i in which)] = right / len(all_triplets())
-    return shares

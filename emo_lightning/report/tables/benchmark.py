@@ -16,6 +16,7 @@ class _Head(NamedTuple):
 
     key: str
     title: str
+    lower_is_better: bool = False
 
 
 HEADS: Mapping[SuiteName, tuple[_Head, ...]] = {
@@ -24,7 +25,7 @@ HEADS: Mapping[SuiteName, tuple[_Head, ...]] = {
         _Head("id-vsa", "polarity, in domain ↑"),
         _Head("ood-ver", "emotions, out of domain ↑"),
         _Head("collapse", "collapse ↑"),
-        _Head("ood-ver-ece", "ECE, out of domain ↓"),
+        _Head("ood-ver-ece", "ECE, out of domain ↓", lower_is_better=True),
         _Head("ood-ver-auroc", "AUROC, out of domain ↑"),
     ),
     "mvei": (

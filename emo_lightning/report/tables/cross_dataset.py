@@ -15,9 +15,9 @@ def cross_page(result: Result) -> Page:
     inside = result["in_domain"]
     titles = [f"{name}{' (in domain)' if name == inside else ''}, n={about['images']:,}" for name, about in sets.items()]
     shown = list(zip(sets, titles, strict=True))
-    accuracy: list[list[Cell]] = [["most frequent class", *(about["chance"] for about in sets.values()), None, None]]
+    accuracy: list[list[Cell]] = [["most frequent class", *(about["chance"] for about in sets.values()), None, None, None]]
     accuracy += [
-        [arm, *(Spread(**rows[name]["accuracy"]) for name in sets), _spread(result["collapse"].get(arm)), _worst(result, arm)]
+        [arm, *(Spread(**rows[name]["accuracy"]) for name in sets), _spread(result["collapse"].get(arm)), *_worst(result, arm)]
         for arm, rows in arms.items()
     ]
     gain: list[list[Cell]] = [
@@ -37,7 +37,7 @@ def cross_page(result: Result) -> Page:
             Table(
                 "cross-dataset-accuracy",
                 "Accuracy (%)",
-                columns("arm", *shown, "collapse", ("worst", "worst set")),
+                columns("arm", *shown, "collapse", ("worst", "worst set"), ("worst-gain", "gained there")),
                 accuracy,
                 "By the class that holds most of the predicted distribution; Wilson's 95 % intervals. Collapse: accuracy out of the "
                 f"domain minus the {base}'s on the same images, mean over those sets (without those of intensity), in points, with its "
@@ -72,10 +72,10 @@ def cross_page(result: Result) -> Page:
     )
 
 
-def _worst(result: Result, arm: str) -> str | None:
-    """`emotion6 -15.0`."""
+def _worst(result: Result, arm: str) -> tuple[Cell, Cell]:
+    """The set on which an arm has lost most, and what it gained there, in points."""
     name = result["worst"].get(arm)
-    return None if name is None else f"{name} {result['arms'][arm][name]['gain']['difference']:+.1f}"
+    return (None, None) if name is None else (name, result["arms"][arm][name]["gain"]["difference"])
 
 
 def _spread(gain: Result | None) -> Spread | None:

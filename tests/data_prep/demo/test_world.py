@@ -27,12 +27,12 @@ from data_prep.demo.world import (
     split_words,
     vocabulary,
 )
-from data_prep.demo.world.affect import OCTANTS, all_triplets, emotion_shares, lookup_shares, noisy_label
+from data_prep.demo.world.affect import OCTANTS, all_triplets, noisy_label
 from data_prep.demo.world.captions import affective_description, neutral_caption
 from data_prep.demo.world.draw import MAX_HIDDEN, MIN_VISIBLE, _place_distractors, _place_primary, draw_scene
 from data_prep.demo.world.sprites import draw_subject
 from data_prep.demo.world.style import FLAT
-from emo_lightning.core.records import EMOTIONS, Record
+from emo_lightning.core.records import EMOTIONS, Emotion, Record
 
 MOOD_WORDS = {
     *EMOTIONS,
@@ -163,6 +163,26 @@ def test_every_attribute_and_subject_changes_the_sprite() -> None:
     assert len(set(faces.values())) == len(faces)
     with pytest.raises(ValueError, match="dancing"):
         draw_subject("dog", "dancing", 60, FLAT, random.Random(0))
+
+
+def emotion_shares() -> dict[Emotion, float]:
+    """Share of each emotion over the 512 triplets."""
+    counts = Counter(affect(*t).emotion for t in all_triplets())
+    return {e: counts[e] / len(all_triplets()) for e in EMOTIONS}
+
+
+def lookup_shares() -> dict[tuple[str, ...], float]:
+    """For one and for two factors: share of the 512 triplets that the best table "values -> emotion" gets right."""
+    names = ("background", "attribute", "subject")
+    shares: dict[tuple[str, ...], float] = {}
+    for size in (1, 2):
+        for which in itertools.combinations(range(3), size):
+            tables: dict[tuple[str, ...], Counter[Emotion]] = {}
+            for t in all_triplets():
+                tables.setdefault(tuple(t[i] for i in which), Counter())[affect(*t).emotion] += 1
+            right = sum(max(table.values()) for table in tables.values())
+            shares[tuple(names[i] for i in which)] = right / len(all_triplets())
+    return shares
 
 
 def test_affect_is_balanced_and_not_readable_from_two_factors() -> None:

@@ -250,7 +250,7 @@ def test_a_name_that_moves_to_this_machine_after_a_look_is_refused(monkeypatch: 
                 asyncio.run(fetch_image(f"http://moving.example:{port}/x.png", base_url="https://api.example/v1", timeout=2))
             assert error.value.gone == (looks == 0)
         assert reached == [], "nothing has been asked of this machine"
-        assert asyncio.run(fetch_image(f"{url}/x.png", base_url=url, timeout=5)) == picture(1)
+        assert asyncio.run(fetch_image(f"{url}/x.png", base_url=url, timeout=PATIENCE)) == picture(1)
 
 
 def test_what_is_no_image_is_kept_paid_and_not_asked_again(tmp_path: Path, root: Path) -> None:

@@ -17,6 +17,7 @@ from data_prep.provider.received import NotFromApi, TransientError
 from tests.data_prep.conftest import picture
 from tests.data_prep.expand.annotated import images_server, rows, states, write_configs
 from tests.data_prep.expand.test_images import PRICE, b64, items, run
+from tests.patience import PATIENCE
 
 
 def test_every_row_ends_and_no_reference_is_followed(tmp_path: Path, root: Path) -> None:
@@ -111,7 +112,7 @@ def test_another_port_of_the_endpoints_host_is_not_the_endpoint() -> None:
     with images_server(lambda path, body: (200, b"secret")) as (url, _):
         with pytest.raises(FetchError, match="no public address"):
             asyncio.run(fetch_image(f"{url}/x", base_url="http://127.0.0.1:9/v1", timeout=5))
-        assert asyncio.run(fetch_image(f"{url}/x", base_url=url, timeout=5)) == b"secret"
+        assert asyncio.run(fetch_image(f"{url}/x", base_url=url, timeout=PATIENCE)) == b"secret"
 
 
 def test_thousands_of_images_replies_are_booked_or_free() -> None:

@@ -21,6 +21,7 @@ from data_prep.provider.failures import CallError
 from data_prep.provider.outage import Outage
 from tests.data_prep.conftest import truth
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def config(write_config: Callable[..., Path]) -> PrepConfig:
     def change(config: dict) -> None:
         for endpoint in [*config["annotators"], config["critic"]]:
-            endpoint.update(max_attempts=2, concurrency=2, timeout=5)
+            endpoint.update(max_attempts=2, concurrency=2, timeout=PATIENCE)
 
     return DemoConfig.load(write_config(change))
 

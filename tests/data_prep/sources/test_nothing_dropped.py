@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.cli import main
-from data_prep.sources import Refusal, SourceItem, open_source
+from data_prep.commands.import_images import refusals_written
+from data_prep.sources import Refusal, SourceError, SourceItem, open_source
 from data_prep.sources.addresses import ListedUrl, read_list
 from data_prep.sources.base import PassedOver, RefusedError
 from data_prep.sources.index_files import json_records, number, table_rows
@@ -78,6 +80,27 @@ def test_what_is_no_picture_is_passed_over_by_name_and_number(tmp_path: Path, ca
     assert "2 × hidden folder" in shown.out
     assert "notes.txt: not a picture (.txt)" in shown.err
     assert len(refusals.read_text().splitlines()) == 9
+
+
+def test_refusals_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """An import that is interrupted leaves the list of the one before."""
+    path = tmp_path / "refused.jsonl"
+    path.write_text("before\n")
+
+    def ending(error: Exception | None) -> Iterator[SourceItem | Refusal]:
+        yield Refusal("a", None, "broken")
+        if error is not None:
+            raise error
+
+    with pytest.raises(RuntimeError), refusals_written(ending(RuntimeError()), str(path)) as items:
+        list(items)
+    assert path.read_text() == "before\n"
+    with refusals_written(ending(None), str(path)) as items:
+        list(items)
+    assert json.loads(path.read_text())["reason"] == "broken"
+    assert [one.name for one in tmp_path.iterdir()] == ["refused.jsonl"]
+    with pytest.raises(SourceError, match="cannot be written"), refusals_written(ending(None), str(path / "x")) as items:
+        list(items)
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import sqlite3
 import threading
@@ -16,7 +17,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.store.backup import MARK, backup
+from data_prep.store.backup import MARK, backup, copied
 from data_prep.store.group_commit import LedgerError
 from data_prep.store.ledger import Ledger
 from data_prep.store.store import Store, StoreError
@@ -240,3 +241,17 @@ def test_a_damaged_ledger_takes_no_backups_place(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"damaged|malformed"):
         backup(store, target)
     assert len(replies(target)) == 200
+
+
+def test_a_copy_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Whatever ends it: other bytes than the name says, or an error of the system."""
+    (tmp_path / "image").write_bytes(b"bytes")
+    copy = tmp_path / "copies/image"
+    assert not copied(tmp_path / "image", copy, "0" * 64)
+    assert list(copy.parent.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        copied(tmp_path / "gone", copy, "0" * 64)
+    assert list(copy.parent.iterdir()) == []
+    assert copied(tmp_path / "image", copy, hashlib.sha256(b"bytes").hexdigest())
+    assert [path.name for path in copy.parent.iterdir()] == ["image"]
+    assert copy.stat().st_mode & 0o077 == 0, "for its owner alone"

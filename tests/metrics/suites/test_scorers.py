@@ -164,8 +164,5 @@ def test_what_a_reply_ranks_and_rates() -> None:
     assert own.number("between 0.2 and 0.4") is None
 
 
-def test_levels_and_judgements() -> None:
-    assert eemo_bench.level_score([0.0, 0.0, 0.0]) == pytest.approx(0.5)
-    assert eemo_bench.level_score([50.0, 0.0, 0.0]) == pytest.approx(1.0)
+def test_judgements() -> None:
     assert eemo_bench.description_score([2, 2, 1, 2, 1]) == 80.0
-    assert eemo_bench.by_intensity({"joy": 30, "fear": 40, "anger": 30}) == ["fear", "joy", "anger"]
