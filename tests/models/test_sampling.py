@@ -151,7 +151,7 @@ def test_prompts_with_no_picture_one_and_two_are_each_as_alone(worded_model: Pat
     replies = own_engine(backbone, mixed, range(3), numbers, HOW)
     recomputed = again(backbone, cast(ChatBatch, mixed), replies)
     assert float((recomputed - torch.cat(replies.log_p)).abs().max()) <= 1e-5
-    # Alone, by transformers' own pass over the words; with one picture as before; with two, their order matters.
+    # Alone: the words by transformers' own pass, the one picture as it is drawn by itself.
     said = replies.tokens[3:6]
     with torch.no_grad():
         logits = [
