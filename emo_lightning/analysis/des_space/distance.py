@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.analysis.des_space.inputs import DesSet, Metric, pair_distances
 from emo_lightning.analysis.mds import stratified_sample
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 
 Matrix = NDArray[np.float64]
 
@@ -197,7 +198,8 @@ def _interval(x: Matrix, y: Matrix, resamples: int, rng: np.random.Generator) ->
         n, sx, sy, sxy, sxx, syy = (((drawn @ m) * drawn).sum(axis=1) for m in terms)
         with np.errstate(invalid="ignore", divide="ignore"):
             values.append((sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n)))
-    low, high = np.nanpercentile(np.concatenate(values), (2.5, 97.5))
+    tail = (100 - 100 * CONFIDENCE_LEVEL) / 2
+    low, high = np.nanpercentile(np.concatenate(values), (tail, 100 - tail))
     return float(low), float(high)
 
 
