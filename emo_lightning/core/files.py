@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool 
     """Give a temporary path beside `path`; what the block writes there takes the place of `path`, unless the block fails.
 
     Args:
-        path: the target; its folder is made.
+        path: the target; its folder is made. Of what no name can take the place of, a pipe, a device or `/dev/stdout`, it is what is
+            written to once the block has ended.
         writer: tells apart the processes that may write this file at the same time, for example a rank or a process id;
             None where only one writes. The temporary name is `NAME.tmp` or `NAME.WRITER.tmp`.
         fsync: rename only after the bytes are on disk, so that a name that exists is complete even after a power cut.
@@ -47,6 +49,13 @@ def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool 
         The temporary path; nothing is there unless a killed process left it.
     """
     path = Path(path)
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / (path.name or "whole")
+            yield whole
+            with open(whole, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp" if writer is None else f"{path.name}.{writer}.tmp")
     try:
@@ -58,6 +67,16 @@ def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is open elsewhere, so that a file under its name would not reach whoever reads it. `/dev/stdout` may be a link to a file."""
+    if not path.exists() or path.is_dir():
+        return False
+    place = path.absolute()
+    # Files in shared memory are files.
+    in_dev = place.is_relative_to("/dev") and not place.is_relative_to("/dev/shm")
+    return not path.is_file() or in_dev or place.is_relative_to("/proc")
 
 
 def as_new_files(paths: Iterable[Path]) -> None:

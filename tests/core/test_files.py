@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +71,24 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
         second.write_text("second")
         assert first != second
     assert (target.read_text(), names(tmp_path)) == ("first", ["a.txt"])
+
+
+def test_what_has_readers_already_is_written_to(tmp_path: Path) -> None:
+    """A file renamed to the name of a pipe, or of /dev/stdout, would reach nobody, and take that name from all others."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "one")
+    assert os.read(reader, 100) == b"one"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with open(tmp_path / "file", "wb") as file:
+        write_text(Path(f"/dev/fd/{file.fileno()}"), "two")
+        assert (tmp_path / "file").read_text() == "two"
+    assert names(tmp_path) == ["file", "pipe"]
+    code = "from emo_lightning.core.files import write_text; write_text('/dev/stdout', 'three')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"three"
+    assert Path("/dev/stdout").is_symlink()
 
 
 def test_a_block_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import CollateError, Collator, ImageQuestion
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.policy_loss import allowed_log_probs
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies
 from emo_lightning.models.sampling import (
     Replies,
@@ -123,6 +125,47 @@ def test_a_reply_is_the_same_whatever_is_drawn_beside_it(worded_model: Path, que
         assert torch.allclose(torch.cat(list(parts[own])), again(backbone, single, alone), atol=1e-5)
     some = own_engine(backbone, together, [3, 1], drawing_numbers(0, 0, [together["key"][n] for n in (3, 1)], HOW), HOW)
     assert [t.tolist() for t in some.tokens] == [t.tolist() for t in (*replies.tokens[9:12], *replies.tokens[3:6])]
+
+
+def test_prompts_with_no_picture_one_and_two_are_each_as_alone(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
+    """In one batch: what is recomputed is what was sampled, and each is drawn as it is drawn alone."""
+    backbone = with_ends(tuned(worded_model))
+    batch = asked(backbone, questions[:3])
+    lengths, ids = batch["lengths"], batch["input_ids"]
+    positions = cast("dict[str, Tensor]", batch)["positions"]
+    one, first, second = (slice(sum(lengths[:n]), sum(lengths[: n + 1])) for n in range(3))
+    # A question about two pictures goes on where the first one's positions end.
+    later = positions[..., second] + positions[..., first].max() + 1
+    words = torch.tensor([backbone.processor.tokenizer("Answer with one JSON object.", add_special_tokens=False)["input_ids"]])
+    text = torch.arange(words.shape[1]).expand(*positions.shape[:-1], -1)
+    row = torch.cat([ids[:, one], words, ids[:, first], ids[:, second]], 1)
+    image = backbone.family.image_token_id(backbone.processor)
+    mixed: dict[str, object] = {
+        **batch,
+        "input_ids": row,
+        "image_at": (row[0] == image).nonzero()[:, 0],
+        "positions": torch.cat([positions[..., one], text, positions[..., first], later], -1),
+        "lengths": [lengths[0], words.shape[1], lengths[1] + lengths[2]],
+    }
+    numbers = drawing_numbers(0, 0, ["one", "none", "two"], HOW)
+    replies = own_engine(backbone, mixed, range(3), numbers, HOW)
+    recomputed = again(backbone, cast(ChatBatch, mixed), replies)
+    assert float((recomputed - torch.cat(replies.log_p)).abs().max()) <= 1e-5
+    # Alone: the words by transformers' own pass, the one picture as it is drawn by itself.
+    said = replies.tokens[3:6]
+    with torch.no_grad():
+        logits = [
+            backbone.base(input_ids=torch.cat([words, reply[None]], 1)).logits[0, words.shape[1] - 1 : -1] for reply in said
+        ]
+    banned = torch.tensor(never_drawn(backbone))
+    plain = [
+        allowed_log_probs(own, banned, HOW.temperature).gather(1, reply[:, None])[:, 0]
+        for own, reply in zip(logits, said, strict=True)
+    ]
+    assert torch.allclose(torch.cat(plain), torch.cat(replies.log_p[3:6]), atol=1e-5)
+    alone = own_engine(backbone, asked(backbone, questions[:1]), range(1), numbers[:1], HOW)
+    assert [t.tolist() for t in alone.tokens] == [t.tolist() for t in replies.tokens[:3]]
+    assert torch.allclose(torch.cat(alone.log_p), torch.cat(replies.log_p[:3]), atol=1e-5)
 
 
 def test_the_row_marks_its_pictures_where_they_stand(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
