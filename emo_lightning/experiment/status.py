@@ -120,9 +120,11 @@ def _check_left_out(stage: Stage) -> None:
         ExperimentError: says how many there are, and how many are allowed.
     """
     # Later than at the top: what prints help knows nothing of data.
-    from emo_lightning.data.skips import MOST, left_out
+    from emo_lightning.data.skips import MOST_SKIPPED, left_out
 
-    allowed = int(str(_at(stage.config, "data.max_skipped") or MOST)) if _at(stage.config, "data.on_error") == "skip" else 0
+    allowed = (
+        int(str(_at(stage.config, "data.max_skipped") or MOST_SKIPPED)) if _at(stage.config, "data.on_error") == "skip" else 0
+    )
     if (count := len(left_out(stage.out))) > allowed:
         msg = (
             f"{stage.out} has left out {count} images that cannot be read, and data.on_error and data.max_skipped now allow {allowed}; "
