@@ -106,12 +106,12 @@ def lightning_main() -> int:
             e for e in distribution("lightning-sdk").entry_points if e.name == "lightning" and e.group == "console_scripts"
         )
     except (PackageNotFoundError, StopIteration):
-        options = (
+        hint = (
             "lightning run EXPERIMENT.yaml [--key value …] is emo run; every other `lightning` command belongs to Lightning's SDK: "
             "pip install lightning-sdk"
         )
         asked = argv[:1] in ([], ["-h"], ["--help"])
-        say(options if asked else f"error: lightning {argv[0]}: {options}", file=sys.stderr)
+        say(hint if asked else f"error: lightning {argv[0]}: {hint}", file=sys.stderr)
         return 0 if asked else 2
     return int(sdk.load()() or 0)
 
