@@ -175,7 +175,7 @@ def guidance_svg(result: Result) -> str:
         right.errorbar(shares, middle, half, color=ARM_COLOURS[3], marker="o", ms=5, lw=1.8, capsize=4, label="all sizes")
         right.axhline(0, color=_INK, lw=0.8)
         right.set_ylabel("attribute − CES (points)")
-        right.legend(frameon=False, fontsize="small")
+        right.legend(frameon=False, fontsize="small", loc="lower right")
         right.set_title(f"what guidance adds, {100 * confidence_level(result):g} % intervals", fontsize="medium")
         for panel in (left, right):
             panel.set_xticks(shares)

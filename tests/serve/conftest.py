@@ -24,6 +24,7 @@ from emo_lightning.inference.bundle import bundle_fingerprint, read_bundle, writ
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.metrics.conformal import Conformal
+from emo_lightning.models.backbone import _generative
 from emo_lightning.search import SearchIndex
 from emo_lightning.serve.app import make_app
 from emo_lightning.serve.door import Door, Gate
@@ -139,14 +140,17 @@ class Told(LogitsProcessor):
 def speak(model: EmotionModel, texts: Sequence[str]) -> None:
     """Have a model answer its questions by these texts; what is asked, read, embedded and generated stays its own."""
     backbone, tokenizer = model.backbone, model.collate.tokenizer
-    generated, tokens = backbone._generated, [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    base, tokens = backbone.base, [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    generate = _generative(base).generate
 
-    def told(inputs: Mapping[str, object], *args: object, **more: object) -> torch.Tensor:
-        rows, begin = inputs["input_ids"].shape  # type: ignore[attr-defined] # a tensor
+    def told(*, input_ids: torch.Tensor, logits_processor: LogitsProcessorList, **more: object) -> torch.Tensor:
+        rows, begin = input_ids.shape
         each = [[*one, backbone.end_token_ids[0]] for one in tokens for _ in range(rows // len(tokens))]
-        return generated({**inputs, "logits_processor": LogitsProcessorList([Told(each, begin)])}, *args, **more)  # type: ignore[arg-type] # as given
+        forced = LogitsProcessorList([*logits_processor, Told(each, begin)])
+        answer: torch.Tensor = generate(input_ids=input_ids, logits_processor=forced, **more)
+        return answer
 
-    backbone._generated = told  # type: ignore[method-assign]
+    base.generate = told  # type: ignore[assignment] # the method of this model alone
 
 
 @pytest.fixture(scope="package")
