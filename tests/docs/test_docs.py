@@ -65,8 +65,8 @@ def test_the_version_is_the_newest_release_of_the_changelog() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    releases = [heading for heading in headings if heading != "Unreleased"]
-    assert headings[0] in ("Unreleased", releases[0])
+    releases = [heading for heading in headings if heading != "[Unreleased]"]
+    assert headings[0] in ("[Unreleased]", releases[0])
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d{2}-\d{2}", release) for release in releases)
     assert releases[0].startswith(f"[{version}] ")
 
