@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import multiprocessing
 import os
+import random
+import socket
 import sys
 import time
 import traceback
@@ -14,6 +17,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.patience import PATIENCE
+
+
+def free_port() -> int:
+    """A port that nobody listens on, nor on the nineteen after it, of which each stage of `emo run` takes one.
+
+    It is below those that the system gives to connections (from 32,768), which come and go.
+    """
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000, 20)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for each in range(port, port + 20):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", each))
+            return port
 
 
 def run_ranks(work: Callable[[], object], ranks: int = 2) -> None:
@@ -27,7 +43,7 @@ def run_ranks(work: Callable[[], object], ranks: int = 2) -> None:
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, though not in their __all__
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", free_port(), is_master=True, wait_for_workers=False)
     job = {
         "GROUP_RANK": 0,
         "WORLD_SIZE": ranks,

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
 
+from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -137,6 +138,8 @@ def served(seed: int = 0, answer: Answer | None = None) -> Iterator[tuple[str, F
         seed: of what fails.
         answer: the place; None is an S3 without buckets.
     """
+    # The buckets of moto are of the process, not of the server.
+    moto_api_backend.reset()
     application = Faulty(answer or DomainDispatcherApplication(create_backend_app), seed)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -10,7 +10,6 @@ import re
 import resource
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from emo_lightning.experiment.resolve import load_experiment
 from tests.forked import Forked
 from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.patience import PATIENCE, gone, wait_until
-from tests.ranks import run_each
+from tests.ranks import free_port, run_each
 from tests.report.test_wandb import written
 from tests.test_unchanged import demo_words
 
@@ -552,13 +551,6 @@ def test_only_names_a_stage(small: Callable[..., Path], tmp_path: Path, capfd: p
 def environment() -> dict[str, str]:
     """Of a subprocess that finds this checkout."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def free_port() -> int:
-    """A port that nobody listens on; each stage takes one of those after it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return min(int(probe.getsockname()[1]), 65_000)
 
 
 def launched(command: list[str], cwd: Path) -> str:

@@ -76,7 +76,7 @@ def test_images_without_a_label_are_imported(tmp_path: Path, capsys: pytest.Capt
     [
         (["emoset", "{tmp}"], "the list of images is missing; looked for train.json, val.json, test.json"),
         (["emoset", "{tmp}", "--name", "mine"], "--name is for a folder or urls or images with labels of your own"),
-        (["emoset", "{tmp}", "--refusals", "{tmp}/none/x"], "cannot be written"),
+        (["emoset", "{tmp}", "--refusals", "{tmp}/broken.json/x"], "cannot be written"),
         (["emoverse", "{tmp}/broken.json"], "broken.json:2: not JSON"),
     ],
 )
