@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser import CHROMIUM, chromium
-from tests.made import clip_folder, finished_run, make_qwen, make_tar, write_world
+from tests.made import clip_folder, finished_run, make_qwen, make_tar, stir_adapters, write_world
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -98,10 +98,7 @@ def adapter(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4)))
     torch.manual_seed(3)
-    with torch.no_grad():
-        for _, name, parameter in backbone.parameter_groups():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
+    stir_adapters(backbone, 0.05)
     return backbone.save(tmp_path_factory.mktemp("adapter"))
 
 

@@ -8,7 +8,7 @@ import json
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ import yaml
 from PIL import Image
 
 from emo_lightning.core.records import EMOTIONS, GroundedObject, PredictedObject, Prediction, Record, write_jsonl
+
+if TYPE_CHECKING:
+    from emo_lightning.models.backbone import Backbone
 
 WORDS = ["a", "red", "dog", "cat", "runs", "on", "the", "beach", "storm", "child", "cries", "in", "room"]
 
@@ -43,6 +46,28 @@ def as_json(result: Mapping[str, object]) -> dict[str, Any]:
     """What stands in the file that a result is written to; one that is no strict JSON is refused."""
     value: dict[str, Any] = json.loads(json.dumps(result, allow_nan=False))
     return value
+
+
+def stir_adapters(backbone: Backbone, std: float) -> None:
+    """Have its LoRA adapters change what it says: their B matrices, zero at the beginning, become random."""
+    import torch
+
+    with torch.no_grad():
+        for _, name, parameter in backbone.parameter_groups():
+            if "lora_B" in name:
+                parameter.normal_(std=std)
+
+
+def write_two_stages(folder: Path) -> Path:
+    """An experiment of two stages without a training, of which the second reads the first."""
+    path = folder / "two.yaml"
+    path.write_text(
+        "name: two\n"
+        "stages:\n"
+        "  first: {run: world_tars, split: train, count: 2}\n"
+        '  second: {run: tiny_clip, tars: ["${run.stages.first}"]}\n'
+    )
+    return path
 
 
 def write_world(folder: Path, **splits: int) -> Path:

@@ -20,7 +20,7 @@ from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_check
 from emo_lightning.experiment.saving import LAST, PREVIOUS, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from tests.experiment.test_cut_short import StopAt
-from tests.experiment.test_saving import checkpoint, flipped
+from tests.experiment.test_saving import checkpoint, flipped, nine_steps
 
 WEIGHTS = torch.full((64,), 1.5)
 
@@ -133,18 +133,7 @@ def train(stage: Stage, *stops: StopAt, every: SaveEvery | None = None) -> int:
     savers = (
         [] if every else [ModelCheckpoint(folder, save_last=True, every_n_train_steps=1) for folder in saved_to(stage.config)]
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        default_root_dir=stage.out,
-        callbacks=[*stops, *savers],
-        enable_checkpointing=bool(savers),
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_train_batches=3,
-        limit_val_batches=0,
-        max_epochs=3,
-    )
+    trainer = nine_steps(stage.out, [*stops, *savers], enable_checkpointing=bool(savers))
     keeper = watch(trainer, stage, every, begun)
     trainer.fit(BoringModel(), ckpt_path=begun, weights_only=True)
     keeper.check(trainer)

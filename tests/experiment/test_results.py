@@ -15,6 +15,7 @@ from emo_lightning.experiment.identity import inputs_of
 from emo_lightning.experiment.results import check_sources, lost_results, remade, results_of
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import is_complete, read_status, write_config, write_status
+from tests.made import write_two_stages
 
 
 def flip(path: Path) -> None:
@@ -107,13 +108,7 @@ def test_what_is_gone_is_made_again_where_something_needs_it(trained: Stage, tmp
 
 
 def test_a_run_from_its_tars_to_its_last_result(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    experiment = tmp_path / "two.yaml"
-    experiment.write_text(
-        "name: two\n"
-        "stages:\n"
-        "  first: {run: world_tars, split: train, count: 2}\n"
-        '  second: {run: tiny_clip, tars: ["${run.stages.first}"]}\n'
-    )
+    experiment = write_two_stages(tmp_path)
     command, run = ["run", str(experiment), "--runs", str(tmp_path / "runs")], tmp_path / "runs/two"
 
     def said(code: int, *more: str) -> str:

@@ -30,6 +30,7 @@ from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
 from tests.forked import Forked
+from tests.made import write_two_stages
 from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.patience import PATIENCE, gone, wait_until
 from tests.ranks import free_port, run_each
@@ -748,13 +749,7 @@ def test_a_stage_does_not_outlive_the_one_it_stands_on(tmp_path: Path) -> None:
     """Delete an earlier stage, and the run refuses to call a later one complete."""
     import shutil
 
-    experiment = tmp_path / "two.yaml"
-    experiment.write_text(
-        "name: two\n"
-        "stages:\n"
-        "  first: {run: world_tars, split: train, count: 2}\n"
-        '  second: {run: tiny_clip, tars: ["${run.stages.first}"]}\n'
-    )
+    experiment = write_two_stages(tmp_path)
     command = ["run", str(experiment), "--runs", str(tmp_path / "runs")]
     assert main(command) == 0
     assert main(command) == 0

@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -60,14 +60,13 @@ def stage_in(out: Path, **config: object) -> Stage:
     return Stage("tune", "sft", "tune", dict(config), out)
 
 
-def train(out: Path, every: SaveEvery | None = None, *callbacks: Callback, kill_at: int = 0) -> list[int]:
-    """Nine steps in three epochs, from the newest checkpoint; returns the steps at which it was saved."""
-    stage, saves = stage_in(out), Saves(kill_at)
-    trainer = Trainer(
+def nine_steps(out: Path, callbacks: Sequence[Callback], *, enable_checkpointing: bool) -> Trainer:
+    """In three epochs; nothing is logged or shown."""
+    return Trainer(
         accelerator="cpu",
         default_root_dir=out,
-        callbacks=[saves, *callbacks],
-        enable_checkpointing=bool(callbacks),
+        callbacks=[*callbacks],
+        enable_checkpointing=enable_checkpointing,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -75,6 +74,12 @@ def train(out: Path, every: SaveEvery | None = None, *callbacks: Callback, kill_
         limit_val_batches=0,
         max_epochs=3,
     )
+
+
+def train(out: Path, every: SaveEvery | None = None, *callbacks: Callback, kill_at: int = 0) -> list[int]:
+    """Nine steps in three epochs, from the newest checkpoint; returns the steps at which it was saved."""
+    stage, saves = stage_in(out), Saves(kill_at)
+    trainer = nine_steps(out, [saves, *callbacks], enable_checkpointing=bool(callbacks))
     keeper = watch(trainer, stage, every)
     with ENDING.watched():
         trainer.fit(BoringModel(), ckpt_path=newest_checkpoint(Checkpoints.of(stage)), weights_only=True)

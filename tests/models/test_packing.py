@@ -19,6 +19,7 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.attention import attend
 from emo_lightning.models.families.samples import Samples
+from tests.made import stir_adapters
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
 KEYS = [("description",), ("emotion", "intensity"), ("bbox_2d", "description", "background", "attribute", "subject")]
@@ -73,10 +74,7 @@ def close(found: Tensor, expected: Tensor, backbone: Backbone | None = None) -> 
 def tuned(path: Path, tuning: dict[str, Any] | None = None) -> Backbone:
     torch.manual_seed(0)
     backbone = load_backbone(BackboneConfig(str(path), dtype="float32", train_vision=True, **(tuning or {"tuning": "full"})))
-    with torch.no_grad():
-        for _, name, parameter in backbone.parameter_groups():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
+    stir_adapters(backbone, 0.05)
     return backbone.eval()
 
 

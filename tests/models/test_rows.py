@@ -15,6 +15,7 @@ from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.generated_states import generated_states
+from tests.made import stir_adapters
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
 SIZES = [(84, 84), (56, 28), (84, 56), (28, 112), (84, 84), (28, 28)]
@@ -25,10 +26,7 @@ def backbone(worded_model: Path) -> Backbone:  # noqa: F811
     """With an adapter that changes what the model says."""
     torch.manual_seed(0)
     backbone = load_backbone(BackboneConfig(str(worded_model), dtype="float32", train_vision=True, lora=LoRA(rank=4)))
-    with torch.no_grad():
-        for _, name, parameter in backbone.parameter_groups():
-            if "lora_B" in name:
-                parameter.normal_(std=0.05)
+    stir_adapters(backbone, 0.05)
     return backbone.requires_grad_(False).eval()
 
 

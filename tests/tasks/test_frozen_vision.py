@@ -42,6 +42,7 @@ from emo_lightning.tasks.frozen_vision import FrozenVision, vision_key
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.sft import SFTTask
+from tests.made import stir_adapters
 from tests.ranks import run_ranks
 from tests.tasks.test_sft import Recorder, data, trainer
 
@@ -105,10 +106,7 @@ def test_a_frozen_tower_with_adapters_has_no_dropout(world_tars: Path, tiny_qwen
     """Live and cached are the same, and the parts that learn keep theirs."""
     lora = LoRA(rank=2, dropout=0.5)
     first = load_backbone(BackboneConfig(str(tiny_qwen), train_vision=True, lora=lora))
-    with torch.no_grad():
-        for _, name, parameter in first.parameter_groups():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
+    stir_adapters(first, 0.1)
     adapter = first.save(tmp_path)
     net = load_backbone(BackboneConfig(str(adapter))).train()
     rates = {net.part_of(name): module.p for name, module in net.model.named_modules() if isinstance(module, nn.Dropout)}

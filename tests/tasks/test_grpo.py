@@ -37,6 +37,7 @@ from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
 from emo_lightning.tasks.grpo_rewards import emotion_probabilities
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
+from tests.made import stir_adapters
 from tests.ranks import run_ranks
 from tests.tasks.test_sft import trainer
 from tests.worded import worded_qwen  # noqa: F401 - fixture
@@ -60,10 +61,7 @@ def adapted(speaking: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter on it, which changes what it says."""
     backbone = load_backbone(BackboneConfig(str(speaking), tuning="lora", lora=LoRA(rank=2, dropout=0.1)))
     torch.manual_seed(3)
-    with torch.no_grad():
-        for _, name, parameter in backbone.parameter_groups():
-            if "lora_B" in name:
-                parameter.normal_(std=0.02)
+    stir_adapters(backbone, 0.02)
     return backbone.save(tmp_path_factory.mktemp("adapted"))
 
 

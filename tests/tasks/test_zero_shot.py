@@ -17,6 +17,7 @@ from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone, l
 from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.grpo_rewards import emotion_probabilities
 from emo_lightning.tasks.optim import OptimConfig
+from tests.made import stir_adapters
 from tests.tasks.test_grpo import data, fit, speaking, tars, task_of  # noqa: F401 - fixture
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
@@ -88,10 +89,7 @@ def test_with_an_adapter_it_is_the_base_without_it(
 ) -> None:
     fresh = load_backbone(BackboneConfig(str(speaking), tuning="lora", lora=LoRA(rank=2, dropout=0.0)))
     torch.manual_seed(3)
-    with torch.no_grad():
-        for _, name, parameter in fresh.parameter_groups():
-            if "lora_B" in name:
-                parameter.normal_(std=2.0)
+    stir_adapters(fresh, 2.0)
     collapsed = fresh.save(tmp_path / "collapsed")
     after = found(task_of(collapsed, optim=STILL), world_tars, tmp_path / "run")
     for name in ("val", "elsewhere"):

@@ -54,15 +54,7 @@ def overview_tables(found: Result) -> Iterator[Table]:
     rows: list[list[Cell]] = [[arm, *(scored(column, key) for key in keys)] for arm, column in found["arms"].items()]
     best = {(n, 1 + m) for m in range(len(keys)) for n in best_of([row[1 + m] for row in rows])}
     names = list(found["arms"])
-    floors = [best_blind(found, key) for key in keys]
-    if any(floor is not None for floor in floors):
-        rows.append([BLIND, *floors])
-        names.append("blind")
-    reading = found["baselines"].get(TRIPLET_ONLY)
-    ceiling: list[Cell] = [None if reading is None else scored(reading, key) for key in keys]
-    if known := any(cell is not None for cell in ceiling):
-        rows.append([CEILING, *ceiling])
-        names.append("ceiling")
+    known = _add_readings(rows, names, [best_blind(found, key) for key in keys], [_ceiling(found, key) for key in keys])
     if len(found["arms"]) > 1:
         names.append("ahead")
         rows.append([AHEAD, *(_leader(found, key) for key in keys)])
@@ -89,14 +81,9 @@ def _by_split(found: Result) -> Iterator[Table]:
     rows: list[list[Cell]] = [[arm, *(scored(one["arms"][arm], key) for one in splits.values())] for arm in found["arms"]]
     names = list(found["arms"])
     best = {(n, 1 + m) for m in range(len(splits)) for n in best_of([row[1 + m] for row in rows])}
-    floors = [best_blind(one, key) for one in splits.values()]
-    if any(floor is not None for floor in floors):
-        rows.append([BLIND, *floors])
-        names.append("blind")
-    readings = [one["baselines"].get(TRIPLET_ONLY) for one in splits.values()]
-    if any(readings):
-        rows.append([CEILING, *(None if reading is None else scored(reading, key) for reading in readings)])
-        names.append("ceiling")
+    _add_readings(
+        rows, names, [best_blind(one, key) for one in splits.values()], [_ceiling(one, key) for one in splits.values()]
+    )
     known = [name for name in SET_TITLES if name in splits]
     yield Table(
         SPLITS,
@@ -109,6 +96,20 @@ def _by_split(found: Result) -> Iterator[Table]:
         best=best,
         name="overview-splits",
     )
+
+
+def _add_readings(rows: list[list[Cell]], names: list[str], floors: list[Cell], ceiling: list[Cell]) -> bool:
+    """Put below the arms what is reached without looking, and from the true triplet, where they are known; whether the latter is."""
+    for key, title, cells in (("blind", BLIND, floors), ("ceiling", CEILING, ceiling)):
+        if any(cell is not None for cell in cells):
+            rows.append([title, *cells])
+            names.append(key)
+    return "ceiling" in names
+
+
+def _ceiling(found: Result, key: str) -> Cell:
+    reading = found["baselines"].get(TRIPLET_ONLY)
+    return None if reading is None else scored(reading, key)
 
 
 def overview_table6(found: Result) -> Iterator[Table]:

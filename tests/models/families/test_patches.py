@@ -18,6 +18,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPat
 from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.base import ImageProcessor
 from emo_lightning.models.families.patches import StillPatches, patches_of, pixel_scale
+from tests.made import stir_adapters
 from tests.pixels import both_frames
 
 SIZES = [(57, 91), (300, 40), (112, 112)]
@@ -146,10 +147,7 @@ def test_whatever_trains_the_tower_sees_the_processors_pixels(tiny_qwen: Path, t
     torch.manual_seed(0)
     lora = LoRA(rank=2, dropout=0.0, targets=r".*patch_embed\.proj|.*visual\.blocks\.\d+\.attn\.qkv")
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning=tuning, train_vision=True, lora=lora)).eval()
-    with torch.no_grad():
-        for _, name, parameter in backbone.parameter_groups():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
+    stir_adapters(backbone, 0.1)
     family, images = backbone.family, backbone.processor.image_processor
     visual = cast(Any, family.module(backbone.base, family.vision_tower))
     assert isinstance(visual.patch_embed, StillPatches)
