@@ -12,10 +12,12 @@ from torch.nn import functional
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.weights import load_network, save_network
 
-Fusion = Literal["both", "self", "queries", "none", "cross"]
+Fusion = Literal["both", "self", "queries", "none"]
 """Which attention parts are on: `both` is the paper's; `self` is equation 3 alone; `queries` is equation 4 alone, with queries that are learned, as
-there are no self-attended features to ask with; `none` neither. `cross`, equation 4 with the features' own queries, is the same function as
-`self`: heads that were trained with it load, and there is no reason to train another."""
+there are no self-attended features to ask with; `none` neither."""
+SavedFusion = Literal[Fusion, "cross"]
+"""What a head on disk may have: `cross`, equation 4 with the features' own queries, is the same function as `self`. Heads that were trained with it
+load; training refuses it."""
 Pooling = Literal["weighted", "mean"]
 
 RMS_EPSILON = 1e-6
@@ -32,7 +34,7 @@ class DESHeadConfig(TypedDict):
     des_dim: int
     num_heads: int
     dropout: float
-    fusion: Fusion
+    fusion: SavedFusion
     pooling: Pooling
 
 
@@ -81,7 +83,7 @@ class DESHead(nn.Module):
         des_dim: width of the embedding; None is H/2 (1024 for the 3B model).
         num_heads: attention heads; the paper's formula has one.
         dropout: probability between the two projection layers.
-        fusion: which attention parts are on (`Fusion`).
+        fusion: which attention parts are on (`Fusion`; of a head on disk `SavedFusion`).
         pooling: average over real tokens with learned weights, or the plain mean.
 
     Raises:
@@ -96,7 +98,7 @@ class DESHead(nn.Module):
         num_heads: int = 1,
         dropout: float = 0.1,
         *,
-        fusion: Fusion = "both",
+        fusion: SavedFusion = "both",
         pooling: Pooling = "weighted",
     ) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ class DESHead(nn.Module):
         if not 0 <= dropout <= 1:
             msg = f"dropout is {dropout}; expected a probability from 0 to 1"
             raise InputError(msg)
-        if fusion not in get_args(Fusion):
+        if fusion not in get_args(SavedFusion):
             msg = f"fusion is {fusion!r}; allowed: {', '.join(get_args(Fusion))}"
             raise InputError(msg)
         if pooling not in get_args(Pooling):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -128,6 +128,9 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             raise InputError(msg)
         self.contrastive_temperature = contrastive_temperature
         self.head_args = head or DESHeadArgs()
+        if self.head_args.fusion not in get_args(Fusion):
+            msg = f"model.head.fusion is {self.head_args.fusion!r}; allowed: {', '.join(get_args(Fusion))}"
+            raise InputError(msg)
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
         self.out = out

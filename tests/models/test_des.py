@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.models.des import DESHead, Fusion, Pooling
+from emo_lightning.models.des import DESHead, Pooling, SavedFusion
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def reference(head: DESHead, hidden: torch.Tensor, tokens: int, row: int) -> Flo
 @pytest.mark.parametrize("num_heads", [1, 4])
 @pytest.mark.parametrize("pooling", ["weighted", "mean"])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_equals_equations_2_to_4(num_heads: int, pooling: Pooling, fusion: Fusion) -> None:
+def test_equals_equations_2_to_4(num_heads: int, pooling: Pooling, fusion: SavedFusion) -> None:
     head = head_of(num_heads=num_heads, fusion=fusion, pooling=pooling)
     lengths = (5, 9, 1)
     hidden, mask = inputs(lengths)
@@ -81,7 +81,7 @@ def test_equals_equations_2_to_4(num_heads: int, pooling: Pooling, fusion: Fusio
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("left", [False, True])
-def test_embedding_does_not_depend_on_batch_or_padding(fusion: Fusion, left: bool) -> None:
+def test_embedding_does_not_depend_on_batch_or_padding(fusion: SavedFusion, left: bool) -> None:
     head = head_of(torch.float32, fusion=fusion)
     hidden, mask = inputs((5, 9, 1), torch.float32)
     if left:
@@ -110,7 +110,7 @@ def test_scale_of_a_layer_does_not_matter_and_last_index_is_last_layer() -> None
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("pooling", ["weighted", "mean"])
-def test_every_parameter_gets_a_gradient(fusion: Fusion, pooling: Pooling) -> None:
+def test_every_parameter_gets_a_gradient(fusion: SavedFusion, pooling: Pooling) -> None:
     head = head_of(fusion=fusion, pooling=pooling).train()
     hidden, mask = inputs()
     head(hidden, mask).square().sum().backward()

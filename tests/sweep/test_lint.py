@@ -109,7 +109,11 @@ FAULTS = {
     "unknown variable": (of("vars.sead", {"values": [1, 2]}), "did you mean vars.seed?"),
     "wrong word": (
         of("des.model.head.fusion", {"values": ["none", "al"]}),
-        "model.head.fusion: found al; allowed: both, self, queries, none, cross",
+        "model.head.fusion: found al; allowed: both, self, queries, none",
+    ),
+    "the same function twice": (
+        of("des.model.head.fusion", {"values": ["self", "cross"]}),
+        "model.head.fusion: found cross; allowed: both, self, queries, none",
     ),
     "wrong type": (of("des.model.head.num_layers", {"values": [1, 2.5]}), "found 2.5; allowed: a whole number"),
     "range of the wrong type": (

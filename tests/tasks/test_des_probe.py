@@ -308,6 +308,11 @@ def test_a_negative_weight_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         DESTask(contrastive_weight=-1)
 
 
+def test_a_fusion_that_is_another_under_a_second_name_is_not_trained() -> None:
+    with pytest.raises(InputError, match=r"model\.head\.fusion is 'cross'; allowed: both, self, queries, none"):
+        DESTask(head=DESHeadArgs(fusion="cross"))  # type: ignore[arg-type]
+
+
 class ToyBackbone(nn.Module):
     """Token ids to hidden states; dropout shows whether it stays in eval mode."""
 
