@@ -97,21 +97,25 @@ def test_a_judge_that_does_not_look_earns_nothing(round3: Round) -> None:
     )
     with torch.no_grad():
         for name, parameter in blind.named_parameters():
-            if blind.part_of(name.removeprefix("model.")) == "merger":
+            if blind.part_of(name) == "merger":
                 parameter.zero_()
-    assert falls(looks, round3.index).mean() > 0.3
-    assert abs(falls(knows_nothing, round3.index).mean()) < 0.1
+    assert falls(looks, round3.index).mean() > 0.15
+    assert abs(falls(knows_nothing, round3.index).mean()) < 0.05
     assert np.abs(falls(blind, round3.index)).max() <= 1e-6
     assert earned(looks, round3.index).mean() > 0.02
     assert np.abs(earned(blind, round3.index)).max() <= 1e-6
 
 
 def falls(judge: Backbone, index: TarIndex) -> Array:
-    """(images,): by how much the probability of an image's emotion falls before a picture of another emotion."""
-    p = emotion_probabilities(judge, [index.image(row) for row in range(IMAGES)])
+    """(images,): by how much the probability of an image's emotion falls before a picture of another emotion, and of the same size."""
+    pictures = [index.image(row) for row in range(IMAGES)]
     truth = np.array([emotion.position for row in range(IMAGES) if (emotion := index.record(row).emotion)])
-    another = [next(n for n in range(IMAGES) if truth[n] != own) for own in truth]
-    found: Array = p[range(IMAGES), truth] - p[another, truth]
+    # By its size alone a policy may know a picture again.
+    others = [
+        pictures[next(n for n in range(IMAGES) if truth[n] != truth[row])].resize(pictures[row].size) for row in range(IMAGES)
+    ]
+    p = emotion_probabilities(judge, [*pictures, *others])[range(2 * IMAGES), np.tile(truth, 2)]
+    found: Array = p[:IMAGES] - p[IMAGES:]
     return found
 
 
