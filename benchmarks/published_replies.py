@@ -25,7 +25,6 @@ from typing import TypedDict
 import numpy as np
 
 from benchmarks.command import command_line, write_json
-from emo_lightning.analysis.suites.asked import CHOICES
 from emo_lightning.analysis.suites.benchmark import benchmark
 from emo_lightning.analysis.suites.eemo import scorers
 from emo_lightning.analysis.suites.published import published
@@ -33,6 +32,7 @@ from emo_lightning.analysis.suites.questions import read_questions
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.analysis.suites.scored import of_tasks
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.suites.eemo_bench import CHOICE_TASKS
 
 AUTHORS = "EEmo-Bench"
 READINGS = ("ours", "EmObserver")
@@ -106,7 +106,7 @@ def score(files: list[Path], model: str, expected: Mapping[str, float]) -> tuple
     pairs = [(asked, replies[asked.id]) for asked in questions if asked.id in replies]
     found = {one.name: one for one in scorers(pairs)}
     same: dict[str, float] = {}
-    for kind in CHOICES:
+    for kind in CHOICE_TASKS:
         judged = found[AUTHORS].scores & of_tasks(pairs, kind)
         for name in READINGS:
             same[f"{name}, {kind}"] = 100 * float(np.mean((found[name].right == found[AUTHORS].right)[judged]))

@@ -18,10 +18,11 @@ from emo_lightning.analysis.references import References
 from emo_lightning.commands.des import _arm
 from emo_lightning.commands.sweep import _fixed_values
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.names import as_on_disk
 from emo_lightning.core.options import named_places
 from emo_lightning.core.records import Record
-from emo_lightning.data.shard_list import MANIFEST, list_shards
+from emo_lightning.data.shard_list import list_shards
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.report.build import build_report
@@ -162,7 +163,7 @@ def test_one_name_in_two_spellings(tmp_path: Path) -> None:
         f"{composed}/{composed}-{{0..0}}.tar",
     ):
         assert [s.url for s in list_shards(tmp_path / said)] == [str(tmp_path / apart / f"{apart}-0.tar")], said
-    (tmp_path / apart / MANIFEST).write_text(json.dumps({"schema_version": 1, "shards": [{"file": f"{composed}-0.tar"}]}))
+    (tmp_path / apart / MANIFEST_FILE).write_text(json.dumps({"schema_version": 1, "shards": [{"file": f"{composed}-0.tar"}]}))
     assert [s.url for s in list_shards(tmp_path / composed)] == [str(tmp_path / apart / f"{apart}-0.tar")]
 
 

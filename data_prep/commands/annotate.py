@@ -17,6 +17,7 @@ from data_prep.commands.console import (
     new_parser,
 )
 from data_prep.provider.budget import NANO
+from emo_lightning.core.errors import BUDGET_REACHED
 from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import on_a_terminal, say
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from data_prep.engine import Engine
     from data_prep.store.store import Store
 
-BUDGET_REACHED = 3
-"""Exit status of a pass that its budget stopped."""
 LEFT = 4
 """Exit status of a pass that came to its end but must leave images for another run."""
 _PASS, _CANCELLING, _REHEARSAL = "a pass", "the end of batches (--cancel-batches)", "a rehearsal (--rehearse)"

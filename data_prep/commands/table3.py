@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data_prep.commands.annotate import BUDGET_REACHED
 from data_prep.commands.console import (
     add_address_arguments,
     add_budget_argument,
@@ -13,6 +12,7 @@ from data_prep.commands.console import (
     add_store_argument,
     new_parser,
 )
+from emo_lightning.core.errors import BUDGET_REACHED
 from emo_lightning.core.options import Whole
 from emo_lightning.core.terminal import say, say_json
 

@@ -14,7 +14,7 @@ from data_prep.demo.config import DemoConfig, WorldConfig
 from data_prep.demo.simulation.serve import simulated_annotators
 from data_prep.demo.world_source import draw, world_item, world_truth
 from data_prep.demo.world_tars import WorldLabels, tars_origin, write_world_tars
-from data_prep.export import MANIFEST, export_store
+from data_prep.export import MANIFEST_FILE, export_store
 from data_prep.grounding import ground
 from data_prep.provider.budget import NANO
 from data_prep.settings import CONFIGS
@@ -142,7 +142,7 @@ def _reference(out: Path, world: WorldConfig, splits: dict[str, int], labels: Wo
 
 
 def _complete(out: Path, origin: Mapping[str, object]) -> bool:
-    manifest = out / MANIFEST
+    manifest = out / MANIFEST_FILE
     return manifest.exists() and read_object(manifest).get("created_from") == origin
 
 

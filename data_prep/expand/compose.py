@@ -9,10 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.stats.graph import Combination, Node, NodeKind, TripletGraph
-from emo_lightning.core.records import EMOTIONS, Emotion
+from data_prep.stats.graph import Combination, Node, TripletGraph
+from emo_lightning.core.records import EMOTIONS, TRIPLET_PARTS, Emotion, TripletPart
 
-PARTS: tuple[NodeKind, ...] = ("background", "attribute", "subject")
 _TRIES = 200
 """Draws without a new composition after which an emotion's words count as used up."""
 
@@ -27,8 +26,8 @@ class Composition:
     """Background, attribute, subject, and the emotion that is intended; what the image evokes is for the annotators to say."""
     parent: Combination
     """The known combination that it was made from."""
-    replaced: tuple[NodeKind, ...]
-    """One or two of `PARTS`."""
+    replaced: tuple[TripletPart, ...]
+    """One or two of `TRIPLET_PARTS`."""
     novel_edges: tuple[str, ...]
     """Pairs (`kind-kind`) that no image shows together."""
 
@@ -126,13 +125,13 @@ class _Draws:
     ) -> None:
         self.known, self.emotion, self.two, self.edges = known, emotion, two_elements, edges
         self.parents = [c for c in seeds.combinations if c.emotion is emotion]
-        near: dict[NodeKind, Counter[str]] = {part: Counter() for part in PARTS}
+        near: dict[TripletPart, Counter[str]] = {part: Counter() for part in TRIPLET_PARTS}
         for parent in self.parents:
-            for part in PARTS:
+            for part in TRIPLET_PARTS:
                 near[part][getattr(parent, part)] += len(seeds.combinations[parent])
         self.near = {part: _Bag.of(words) for part, words in near.items()}
         """Words seen with the emotion."""
-        self.far = {part: _Bag.of(seeds.words(part)) for part in PARTS}
+        self.far = {part: _Bag.of(seeds.words(part)) for part in TRIPLET_PARTS}
         """All words: where the first give nothing new."""
 
     def new(self, used: set[Triple], rng: random.Random) -> Iterator[Composition]:
@@ -148,10 +147,10 @@ class _Draws:
                 used.add(composition.triple)
                 yield composition
 
-    def _draw(self, words: Mapping[NodeKind, _Bag], rng: random.Random) -> Composition | None:
+    def _draw(self, words: Mapping[TripletPart, _Bag], rng: random.Random) -> Composition | None:
         parent = rng.choice(self.parents)
-        replaced = tuple(sorted(rng.sample(PARTS, 2 if rng.random() < self.two else 1), key=PARTS.index))
-        parts: dict[str, str] = {part: getattr(parent, part) for part in PARTS}
+        replaced = tuple(sorted(rng.sample(TRIPLET_PARTS, 2 if rng.random() < self.two else 1), key=TRIPLET_PARTS.index))
+        parts: dict[str, str] = {part: getattr(parent, part) for part in TRIPLET_PARTS}
         for part in replaced:
             word = words[part].draw(rng)
             if word == parts[part]:

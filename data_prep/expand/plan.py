@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
-from data_prep.expand.compose import PARTS, Composition, Triple, compose
+from data_prep.expand.compose import Composition, Triple, compose
 from data_prep.expand.config import ExpandConfig
 from data_prep.stats.graph import TripletGraph
 from data_prep.store.group_commit import SqlValue
 from data_prep.store.ledger import Ledger
-from emo_lightning.core.records import EMOTIONS, Emotion, Record
+from emo_lightning.core.records import EMOTIONS, TRIPLET_PARTS, Emotion, Record
 
 _PARENTS = 8
 """Parents named in the lineage of an image, the anchor first; all are counted."""
@@ -169,11 +169,11 @@ def _parents(seeds: TripletGraph) -> dict[Triple, list[str]]:
 
 def _planned(id_: int, seed: int, composition: Composition, parents: list[str], config: ExpandConfig) -> Planned:
     target, parent = composition.combination, composition.parent
-    words = {part: getattr(target, part) for part in PARTS}
+    words = {part: getattr(target, part) for part in TRIPLET_PARTS}
     lineage: Lineage = {
         "parents": parents[:_PARENTS],
         "parents_total": len(parents),
-        "parent_triplet": {part: getattr(parent, part) for part in PARTS},
+        "parent_triplet": {part: getattr(parent, part) for part in TRIPLET_PARTS},
         "replaced": {part: {"from": getattr(parent, part), "to": words[part]} for part in composition.replaced},
         "novel_edges": list(composition.novel_edges),
         "seed": seed,

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from data_prep.export.manifest import CARD, MANIFEST, Manifest
+from data_prep.export.manifest import Manifest
 from data_prep.export.pictures import IMAGES, Images
 from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.store import Selection, export_store
+from emo_lightning.core.file_names import CARD_FILE, MANIFEST_FILE
 
-__all__ = ["CARD", "IMAGES", "MANIFEST", "ExportError", "Images", "Manifest", "Selection", "export_store", "write_shards"]
+__all__ = [
+    "CARD_FILE",
+    "IMAGES",
+    "MANIFEST_FILE",
+    "ExportError",
+    "Images",
+    "Manifest",
+    "Selection",
+    "export_store",
+    "write_shards",
+]

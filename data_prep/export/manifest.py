@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-MANIFEST = "manifest.json"
-CARD = "README.md"
-
 UNKNOWN = "unknown"
 """Licence of images of which none is known."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data_prep.export.manifest import MANIFEST
 from data_prep.export.shards import ExportError
 from data_prep.sources.archives import Archive, BrokenArchiveError
 from data_prep.sources.base import RefusedError
+from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import Record
 from emo_lightning.core.text import printable
@@ -53,7 +53,7 @@ def _of_store(path: Path) -> Iterator[Record]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    manifest = folder / MANIFEST
+    manifest = folder / MANIFEST_FILE
     if manifest.exists():
         try:
             return [folder / row["file"] for row in read_object(manifest, error=ExportError)["shards"]]

@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_prep.export.card import DATASET_CARD_MARK, dataset_card
-from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Contents, Manifest, ShardRow
+from data_prep.export.manifest import UNKNOWN, Contents, Manifest, ShardRow
 from data_prep.export.pictures import HOW, Images, as_type
 from data_prep.export.upload import refuse_foreign, upload_export
 from data_prep.store.provenance import annotator_replies
 from data_prep.store.rehearsal import is_rehearsed
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import CARD_FILE, MANIFEST_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import DIMENSIONS, IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
 from emo_lightning.core.shard_index import Stamp, index_path, stamp_index, write_index
@@ -157,8 +158,8 @@ def write_shards(
             "excluded": dict(sorted((excluded or {}).items())),
             "created_from": created_from or {},
         }
-        _write(staging / CARD, dataset_card(manifest))
-        _write(staging / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        _write(staging / CARD_FILE, dataset_card(manifest))
+        _write(staging / MANIFEST_FILE, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         _move(staging, out, name, [row["file"] for row in rows])
     finally:
         for shards in splits.values():
@@ -243,7 +244,7 @@ def _check_image(record: Record, image: bytes) -> None:
 
 
 def _refuse_foreign(out: Path, name: str) -> None:
-    card, manifest = out / CARD, out / MANIFEST
+    card, manifest = out / CARD_FILE, out / MANIFEST_FILE
     if card.exists() and DATASET_CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
         msg = f"{card}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
         raise ExportError(msg)
@@ -268,7 +269,7 @@ def _write(path: Path, text: str) -> None:
 
 def _move(staging: Path, out: Path, name: str, files: list[str]) -> None:
     """Put a whole export in the place of an earlier one; without a manifest nobody takes the mixture of the moment for either."""
-    for old in (MANIFEST, CARD):
+    for old in (MANIFEST_FILE, CARD_FILE):
         (out / old).unlink(missing_ok=True)
     for path in out.glob(f"{name}-*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
         index_path(path).unlink(missing_ok=True)
@@ -279,5 +280,5 @@ def _move(staging: Path, out: Path, name: str, files: list[str]) -> None:
         index_path(staging / tar).replace(index_path(out / tar))
         # The move was a change of the tar.
         stamp_index(index_path(out / tar), Stamp.of(out / tar))
-    for new in (CARD, MANIFEST):
+    for new in (CARD_FILE, MANIFEST_FILE):
         (staging / new).replace(out / new)

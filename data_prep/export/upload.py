@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from data_prep.export.card import DATASET_CARD_MARK
-from data_prep.export.manifest import CARD, MANIFEST
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import CARD_FILE, MANIFEST_FILE
 from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.shard_index import index_path
@@ -26,15 +26,13 @@ def refuse_foreign(url: str, name: str) -> None:
         StoreError: the place does not answer.
     """
     folder = RemoteFolder(url)
-    card = folder.read(CARD)
+    card = folder.read(CARD_FILE)
     if card is not None and DATASET_CARD_MARK not in card.decode(errors="replace"):
-        msg = (
-            f"{folder.of(CARD)}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
-        )
+        msg = f"{folder.of(CARD_FILE)}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
         raise UploadError(msg)
-    if (manifest := folder.read(MANIFEST)) is None:
+    if (manifest := folder.read(MANIFEST_FILE)) is None:
         return
-    where = folder.of(MANIFEST)
+    where = folder.of(MANIFEST_FILE)
     there = object_of(decode_json(manifest, where, UploadError), where, UploadError).get("name")
     if there != name:
         msg = f"{where}: is of an export named {str(there)[:100]!r}, not {name!r}; choose that name or another folder"
@@ -57,7 +55,7 @@ def upload_export(local: Path, url: str, name: str, tars: list[str]) -> None:
         StoreError: the place does not answer, or takes no files.
     """
     folder = RemoteFolder(url)
-    folder.remove(MANIFEST)
+    folder.remove(MANIFEST_FILE)
     shards = re.compile(rf"{re.escape(name)}-\w+-\d{{6}}\.(tar|index\.npz)")
     files = [file for tar in tars for file in (tar, index_path(tar).name)]
     for old in set(folder.names(f"{name}-*")) - {*files}:
@@ -67,5 +65,5 @@ def upload_export(local: Path, url: str, name: str, tars: list[str]) -> None:
         for file in (tar, index_path(tar).name):
             folder.put(local / file, file)
         say(f"{folder.of(tar)}: written ({number} of {len(tars)})")
-    for last in (CARD, MANIFEST):
+    for last in (CARD_FILE, MANIFEST_FILE):
         folder.put(local / last, last)

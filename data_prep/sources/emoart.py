@@ -13,7 +13,7 @@ from data_prep.sources.index_files import Place, as_object, json_records, option
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import EMOART, SourceLabels, translate
 from data_prep.sources.tree import Tree, canonical, key_of, path_parts
-from data_prep.sources.walk import SUFFIXES
+from emo_lightning.core.images import IMAGE_SUFFIXES
 
 _INDEX = ("Annotation.json", "annotation.json")
 
@@ -76,7 +76,7 @@ class EmoArtSource(IndexedSource):
                 where = f"{archive}/{member.name}"
                 if member.isdir():
                     continue
-                if not member.name.lower().endswith(SUFFIXES):
+                if not member.name.lower().endswith(IMAGE_SUFFIXES):
                     yield PassedOver(where, None, "not a picture, in an archive")
                     continue
                 taken = place.attempt(_member, opened, member, style, waiting)

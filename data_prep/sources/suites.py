@@ -15,13 +15,13 @@ from data_prep.sources.index_files import Place
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels
 from data_prep.sources.tree import Tree, key_of
-from emo_lightning.core.suites import SUITES, BadRow, SuiteItem, possible_paths
+from emo_lightning.core.suites import SUITE_READERS, BadRow, SuiteItem, possible_paths
 
 _FOLDERS = ("", "images/", "benchmarks/")
 
 
 class SuiteSource(IndexedSource):
-    """Images of a suite whose files are read by `SUITES`."""
+    """Images of a suite whose files are read by `SUITE_READERS`."""
 
     suite: str
     """The reader."""
@@ -53,7 +53,7 @@ class SuiteSource(IndexedSource):
         found: dict[str, list[SuiteItem]] = {}
         places: dict[str, Place] = {}
         for file in files:
-            for item in SUITES[self.suite](file):
+            for item in SUITE_READERS[self.suite](file):
                 if isinstance(item, BadRow):
                     yield SourceRefusal(item.where, None, item.reason)
                 elif self.wanted(item):

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.sources.base import PassedOver, SourceRefusal
-from emo_lightning.core.images import image_format
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Names that are taken for images, whatever they hold (any case)."""
+from emo_lightning.core.images import IMAGE_SUFFIXES, image_format
 
 _RAW = (
     "3fr ari arw bay braw cap cr2 cr3 crw cs1 dcr dcs dng drf eip erf fff gpr iiq k25 kdc mdc mef mos mrw nef nrw obm orf pef ptx pxn "
@@ -114,7 +111,7 @@ def look_at(path: Path, root: Path) -> FoundFile:
     """What a file is by its name, or else by its first bytes; nothing but a regular file below the root is opened."""
     lower = path.name.lower()
     ending = Path(lower).suffix[:16] or "no ending"
-    if lower.endswith(SUFFIXES) or _LIKE_OURS.search(lower):
+    if lower.endswith(IMAGE_SUFFIXES) or _LIKE_OURS.search(lower):
         return FoundFile(path, "picture", ending)
     if lower.endswith(OTHER_SUFFIXES):
         return FoundFile(path, "other picture", ending)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from data_prep.annotate.critic import Draft
 from data_prep.stats.graph import normalise
 from data_prep.stats.references import iou
-from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Box, Emotion, Record, intensity_level
+from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, TRIPLET_PARTS, Box, Emotion, Record, intensity_level
 
 _PLEASANT = frozenset(EMOTIONS[:4])
 _OF_LEVEL = {"low": range(1, 4), "medium": range(4, 8), "high": range(8, 11)}
-_TRIPLET = ("background", "attribute", "subject")
 _TRIES = 300
 MOVED = 0.3
 """A moved box overlaps the right one by less (intersection over union)."""
@@ -76,10 +75,10 @@ def _emotion(draft: Draft, _: Sequence[Record], severity: int, rng: random.Rando
 
 
 def _description(draft: Draft, donors: Sequence[Record], severity: int, rng: random.Random) -> Draft | None:
-    mine = [normalise(getattr(draft, key)) for key in _TRIPLET]
+    mine = [normalise(getattr(draft, key)) for key in TRIPLET_PARTS]
     for _ in range(_TRIES):
         donor = rng.choice(donors)
-        shares = any(normalise(getattr(donor, key) or "") == word for key, word in zip(_TRIPLET, mine, strict=True))
+        shares = any(normalise(getattr(donor, key) or "") == word for key, word in zip(TRIPLET_PARTS, mine, strict=True))
         if donor.description and normalise(donor.description) != normalise(draft.description) and shares == (severity == 1):
             return replace(draft, description=donor.description)
     return None
@@ -87,7 +86,7 @@ def _description(draft: Draft, donors: Sequence[Record], severity: int, rng: ran
 
 def _triplet(draft: Draft, donors: Sequence[Record], severity: int, rng: random.Random) -> Draft | None:
     changes: dict[str, str] = {}
-    for key in rng.sample(_TRIPLET, severity):
+    for key in rng.sample(TRIPLET_PARTS, severity):
         for _ in range(_TRIES):
             word = getattr(rng.choice(donors), key)
             if word and normalise(word) != normalise(getattr(draft, key)):

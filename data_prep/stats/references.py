@@ -9,15 +9,13 @@ from typing import cast
 from data_prep.annotate.critic import Draft
 from data_prep.review.decisions import Review, apply_reviews, decide
 from data_prep.stats.graph import normalise
-from emo_lightning.core.records import Box, Record, intensity_level
+from emo_lightning.core.records import TRIPLET_PARTS, Box, Record, intensity_level
 
 FIELDS = ("emotion", "description", "triplet", "intensity", "box")
 """Rows of Table 3, as they are judged: the intensity by its level, the box by its overlap."""
 
 SAME_BOX = 0.5
 """Intersection over union from which two boxes are of the same thing."""
-
-_TRIPLET = ("background", "attribute", "subject")
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,12 @@ class CriticReference:
         after, before = Values.of_record(apply_reviews(record, rows)), Values.of_record(record)
         accepted: dict[str, tuple[object, ...]] = {}
         rejected: dict[str, tuple[object, ...]] = {}
-        parts = {"emotion": ("emotion",), "description": ("description",), "triplet": _TRIPLET, "intensity": ("intensity",)}
+        parts = {
+            "emotion": ("emotion",),
+            "description": ("description",),
+            "triplet": TRIPLET_PARTS,
+            "intensity": ("intensity",),
+        }
         for field, needed in {**parts, "box": ("objects",)}.items():
             verdicts = {decisions[part].verdict for part in needed if part in decisions}
             if "wrong" in verdicts:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emo_lightning.analysis.probe_predictions import evaluated_images
 from emo_lightning.analysis.table6 import Summary, summary, table6
@@ -27,6 +26,7 @@ from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import SchemaError
+from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.power import ALPHA, smallest_effect
 
 ARMS = ("base", "ces", "attribute")
@@ -38,8 +38,6 @@ SLOTS = ("{arm}", "{base}", "{images}", "{seed}")
 PRIMARY = ("ces", "attribute")
 PAIRS = (PRIMARY, ("base", "ces"), ("base", "attribute"))
 SET = "heldout"
-
-Array = NDArray[np.float64]
 
 
 class Contrast(TypedDict):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Reference
-from emo_lightning.metrics.spelling import PARTS, WHOLE, plain
+from emo_lightning.core.records import EMOTIONS, TRIPLET_PARTS, PredictedObject, Prediction, Reference
+from emo_lightning.metrics.spelling import WHOLE_TRIPLET, plain
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -75,11 +75,11 @@ class ConstantAnswer:
             raise ValueError(msg)
         self.emotion = _most_common(sorted((r.emotion for r in records if r.emotion), key=EMOTIONS.index))
         self.description = _most_common(r.description for r in records if r.description)
-        parts = [_most_common(text for r in records if (text := getattr(r, part))) for part in PARTS]
+        parts = [_most_common(text for r in records if (text := getattr(r, part))) for part in TRIPLET_PARTS]
         whole = Counter(r.triplet for r in records if r.triplet).most_common(1)
-        self.triplet = dict(zip(PARTS, parts, strict=True))
+        self.triplet = dict(zip(TRIPLET_PARTS, parts, strict=True))
         if center == "median" and whole:
-            self.triplet = {part: getattr(whole[0][0], part) for part in PARTS}
+            self.triplet = {part: getattr(whole[0][0], part) for part in TRIPLET_PARTS}
         intensities = [r.intensity for r in records if r.intensity]
         self.intensity = int(np.floor(np.median(intensities) + 0.5)) if intensities else None
         boxes = [np.divide(o.bbox, size * 2) for r in records if (size := size_of(r)) is not None for o in r.primary_objects]
@@ -179,7 +179,7 @@ class _Reader:
 
     inapplicable = (
         *("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_triplet", "clip_image_text"),
-        *(f"{part}{ending}" for part in (*PARTS, WHOLE) for ending in ("", "_similar")),
+        *(f"{part}{ending}" for part in (*TRIPLET_PARTS, WHOLE_TRIPLET) for ending in ("", "_similar")),
     )
     answer: str
 
@@ -283,13 +283,13 @@ _MOST_WORDS = 50_000
 
 def _triplet_line(record: Reference) -> str | None:
     """The parts of a triplet, a line each; None where one is missing or blank."""
-    parts = [plain(getattr(record, part)) for part in PARTS]
+    parts = [plain(getattr(record, part)) for part in TRIPLET_PARTS]
     return "\n".join(parts) if all(parts) else None
 
 
 def _parts_and_pairs(line: str) -> list[str]:
     """What a `_triplet_line` holds, each with its place, alone and two by two."""
-    parts = [f"{place}={text}" for place, text in zip(PARTS, line.split("\n"), strict=True)]
+    parts = [f"{place}={text}" for place, text in zip(TRIPLET_PARTS, line.split("\n"), strict=True)]
     return [*parts, *("\n".join(pair) for pair in combinations(parts, 2))]
 
 

@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.errors import MissingFileError
+from emo_lightning.core.file_names import EMBEDDINGS_FILE, METRICS_FILE, PREDICTIONS_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, SchemaError, read_jsonl
 from emo_lightning.data.embeddings import EmbeddingTable
-
-PREDICTIONS, EMBEDDINGS, METRICS = "predictions.jsonl", "des.parquet", "metrics.json"
-"""What a probe stage writes and the test reads: what its probe says, the true emotions, and the accuracy that it reported."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def evaluated_images(folder: Path, name: str) -> dict[str, int]:
         MissingFileError: no such file.
         SchemaError: it has no image of that set.
     """
-    path = folder / EMBEDDINGS
+    path = folder / EMBEDDINGS_FILE
     if not path.is_file():
         msg = f"{path}: no such file; it names the images that the probe was evaluated on"
         raise MissingFileError(msg)
@@ -86,19 +84,19 @@ def evaluated_images(folder: Path, name: str) -> dict[str, int]:
 
 
 def _read_folder(folder: Path) -> dict[str, _OneSeed]:
-    for name in (EMBEDDINGS, PREDICTIONS, METRICS):
+    for name in (EMBEDDINGS_FILE, PREDICTIONS_FILE, METRICS_FILE):
         if not (folder / name).is_file():
             msg = f"{folder / name}: no such file; the paired test needs what a probe stage writes"
             raise MissingFileError(msg)
-    predicted = _read_predictions(folder / PREDICTIONS)
-    metrics = read_object(folder / METRICS)
+    predicted = _read_predictions(folder / PREDICTIONS_FILE)
+    metrics = read_object(folder / METRICS_FILE)
     found = {}
-    for name, emotions in _read_truth(folder / EMBEDDINGS).items():
+    for name, emotions in _read_truth(folder / EMBEDDINGS_FILE).items():
         if not emotions:
             # Images that people rated and gave no emotion: nothing is right or wrong.
             continue
         if without := next((i for i in emotions if (name, i) not in predicted), None):
-            msg = f"{folder / PREDICTIONS}: no prediction of {without!r} in the set {name!r}, which {EMBEDDINGS} has"
+            msg = f"{folder / PREDICTIONS_FILE}: no prediction of {without!r} in the set {name!r}, which {EMBEDDINGS_FILE} has"
             raise SchemaError(msg)
         ids = sorted(emotions)
         truth = np.array([emotions[i] for i in ids], dtype=np.int64)
@@ -106,7 +104,9 @@ def _read_folder(folder: Path) -> dict[str, _OneSeed]:
         reported, counted = metrics.get(f"{name}/accuracy"), 100 * float((said == truth).mean()) if ids else 0.0
         # One image may tip over between batches of unequal size; more means that the files are not of one run.
         if reported is not None and abs(counted - reported) > 100 / max(len(ids), 1) + 0.1:
-            msg = f"{folder}: {PREDICTIONS} has an accuracy of {counted:.2f} on {name!r}, {METRICS} says {reported:.2f}"
+            msg = (
+                f"{folder}: {PREDICTIONS_FILE} has an accuracy of {counted:.2f} on {name!r}, {METRICS_FILE} says {reported:.2f}"
+            )
             raise SchemaError(msg)
         found[name] = (ids, truth, said)
     return found

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.references import warn_of_other_images
-from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Emotion, Prediction, Reference, SchemaError
+from emo_lightning.core.emotions import NUM_EMOTIONS
+from emo_lightning.core.records import NO_EMOTION, Emotion, Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array, Classes
 
-CLASSES = len(EMOTIONS)
 SUM_TOLERANCE = 1e-2
 """How far predicted probabilities may be from a sum of 1 before they are no distribution; within it they are scaled."""
 
@@ -27,7 +27,7 @@ def probabilities(prediction: Prediction) -> Array | None:
     """
     if not prediction.emotion_scores:
         return None
-    vector = np.zeros(CLASSES)
+    vector = np.zeros(NUM_EMOTIONS)
     named = set()
     for name, value in prediction.emotion_scores.items():
         try:
@@ -95,8 +95,8 @@ class Scored:
             rows.append(vector)
             truth.append(NO_EMOTION if record.emotion is None else record.emotion.position)
             known = record.emotion_distribution() if record.emotion_scores is not None else None
-            annotated.append([np.nan] * CLASSES if known is None else known)
-        shape = (len(ids), CLASSES)
+            annotated.append([np.nan] * NUM_EMOTIONS if known is None else known)
+        shape = (len(ids), NUM_EMOTIONS)
         return cls(
             ids,
             np.array(rows, dtype=float).reshape(shape),

@@ -30,9 +30,9 @@ from emo_lightning.analysis.table5_result import (
 )
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
-from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError, Triplet
+from emo_lightning.core.records import EMOTIONS, TRIPLET_PARTS, Prediction, Reference, SchemaError, Triplet
 from emo_lightning.metrics import bootstrap
-from emo_lightning.metrics.accumulators import Accumulator, Rows, ScoredBatch
+from emo_lightning.metrics.accumulators import Accumulator, RowScores, ScoredBatch
 from emo_lightning.metrics.arrays import Array, Classes
 from emo_lightning.metrics.clip import ClipScorer, cosine01
 from emo_lightning.metrics.scores import (
@@ -43,7 +43,6 @@ from emo_lightning.metrics.scores import (
     ReferenceCoverage,
     UnreadableAnswers,
 )
-from emo_lightning.metrics.spelling import PARTS
 from emo_lightning.metrics.triplets import TripletScores
 
 
@@ -275,7 +274,7 @@ def _seen(scorer: ClipScorer, pictures: Sequence[Image | None]) -> Tensor:
     )
 
 
-LABELS = ("description", *PARTS, "emotion", "intensity", "objects")
+LABELS = ("description", *TRIPLET_PARTS, "emotion", "intensity", "objects")
 """What the rows of the table score."""
 
 
@@ -319,7 +318,7 @@ def in_modes(result: Table5Result, modes: Sequence[Mode]) -> dict[str, object]:
     }
 
 
-def _in_order(parts: Sequence[Rows]) -> dict[Mode, dict[str, Array]]:
+def _in_order(parts: Sequence[RowScores]) -> dict[Mode, dict[str, Array]]:
     """The rows of all metrics, in the order of the table."""
     merged = {mode: {row: values for part in parts for row, values in part[mode].items()} for mode in MODES}
     return {mode: {row.key: merged[mode][row.key] for row in ROWS[mode]} for mode in MODES}

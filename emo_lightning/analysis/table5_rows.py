@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from emo_lightning.metrics.spelling import PARTS, SAME_WORD, SIMILAR, WHOLE
+from emo_lightning.core.records import TRIPLET_PARTS
+from emo_lightning.metrics.spelling import SAME_WORD, SIMILAR, WHOLE_TRIPLET
 
 Mode = Literal["paper", "strict"]
 MODES: tuple[Mode, ...] = ("paper", "strict")
@@ -44,7 +45,9 @@ class Row(NamedTuple):
 _CLIP_TEXT = "CLIP similarity of predicted and reference description, (cos+1)/2; no description: 0"
 _CLIP_TRIPLET = "the same of predicted and reference triplet, both written as background - attribute - subject; a part missing in the answer: 0"
 _CLOSENESS = "1 − |difference|/10, at least 0; no number: 0"
-_NAMED = {part: f"the {part} said is the annotated one" for part in PARTS} | {WHOLE: "all three parts of an image are"}
+_NAMED = {part: f"the {part} said is the annotated one" for part in TRIPLET_PARTS} | {
+    WHOLE_TRIPLET: "all three parts of an image are"
+}
 _SIMILAR = (
     f"the same where similar words are enough: F1 over words as for SQuAD, articles aside, of at least {SIMILAR}; words that are spelt alike "
     f"(Ratcliff and Obershelp's similarity, Python's difflib, of at least {SAME_WORD}) are one. It forgives endings and knows no synonyms"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from emo_lightning.core.errors import MissingFileError
+from emo_lightning.core.file_names import METRICS_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import SchemaError
 
@@ -50,7 +51,7 @@ def table6(runs: Mapping[str, Sequence[Path]], needed: str = "test") -> Table6:
         if not folders:
             msg = f"Table 6: arm {arm!r} names no probe run"
             raise SchemaError(msg)
-        files = [(Path(folder) / "metrics.json", _read(Path(folder) / "metrics.json")) for folder in folders]
+        files = [(Path(folder) / METRICS_FILE, _read(Path(folder) / METRICS_FILE)) for folder in folders]
         arms[arm] = {}
         for name in SETS:
             if name != needed and not any(f"{name}/{metric}" in found for _, found in files for metric in METRICS):

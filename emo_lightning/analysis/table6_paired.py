@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from emo_lightning.analysis.probe_predictions import ArmPredictions, read_arm
 from emo_lightning.analysis.table6 import SETS
+from emo_lightning.core.emotions import NUM_EMOTIONS
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
-from emo_lightning.core.records import EMOTIONS, SchemaError
-
-CLASSES = len(EMOTIONS)
+from emo_lightning.core.records import SchemaError
 
 FLIPS = 9999
 """Random exchanges behind a p-value that is not exact; the smallest p is 1e-4."""
@@ -143,7 +142,7 @@ def _check_alike(name: str, arms: Mapping[str, Mapping[str, ArmPredictions]]) ->
 def compare(a: ArmPredictions, b: ArmPredictions, *, resamples: int = 2000, seed: int = 0) -> Comparison:
     """Two arms on the same images; every difference is b − a."""
     rng = np.random.default_rng(seed)
-    codes = [[_one_hot(arm.truth * CLASSES + row) for row in arm.predicted] for arm in (a, b)]
+    codes = [[_one_hot(arm.truth * NUM_EMOTIONS + row) for row in arm.predicted] for arm in (a, b)]
     accuracies: list[NDArray[np.float64]] = []
     f1s: list[NDArray[np.float64]] = []
     for weights in _bootstrap(len(a.ids), resamples, rng):
@@ -203,7 +202,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _one_hot(code: NDArray[np.int64]) -> NDArray[np.float32]:
     """(N,) codes truth × 8 + predicted to (N, 64); float32 counts exactly to 16 million."""
-    return np.eye(CLASSES * CLASSES, dtype=np.float32)[code]
+    return np.eye(NUM_EMOTIONS * NUM_EMOTIONS, dtype=np.float32)[code]
 
 
 def _bootstrap(images: int, resamples: int, rng: np.random.Generator) -> Iterator[NDArray[np.float32]]:
@@ -217,14 +216,14 @@ def _bootstrap(images: int, resamples: int, rng: np.random.Generator) -> Iterato
 
 def _accuracy(tables: NDArray[np.float32]) -> NDArray[np.float64]:
     """(…, 64) confusion counts to (…)."""
-    square = tables.reshape(*tables.shape[:-1], CLASSES, CLASSES).astype(np.float64)
+    square = tables.reshape(*tables.shape[:-1], NUM_EMOTIONS, NUM_EMOTIONS).astype(np.float64)
     shares: NDArray[np.float64] = np.trace(square, axis1=-2, axis2=-1) / square.sum(axis=(-2, -1))
     return shares
 
 
 def _macro_f1(tables: NDArray[np.float32]) -> NDArray[np.float64]:
     """As torchmetrics: the mean over classes that occur in the truth or among the answers."""
-    square = tables.reshape(*tables.shape[:-1], CLASSES, CLASSES).astype(np.float64)
+    square = tables.reshape(*tables.shape[:-1], NUM_EMOTIONS, NUM_EMOTIONS).astype(np.float64)
     hits = np.diagonal(square, axis1=-2, axis2=-1)
     total = square.sum(axis=-1) + square.sum(axis=-2)
     means: NDArray[np.float64] = (2 * hits / np.maximum(total, 1)).sum(axis=-1) / (total > 0).sum(axis=-1)

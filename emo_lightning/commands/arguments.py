@@ -11,6 +11,8 @@ from emo_lightning.core.options import Parser
 
 DEFAULT_MODEL = "runs/demo/model"
 """Folder of the emotion model that the demo makes."""
+ANSWERS_STORE = Path("runs/answers")
+"""Folder of what was paid for at endpoints, so that it is not paid for again."""
 
 
 def new_parser(name: str, text: str, examples: str, usage: str | None = None) -> Parser:

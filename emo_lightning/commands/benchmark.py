@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.commands.arguments import add_verb, check_output_file, new_parser
+from emo_lightning.commands.arguments import ANSWERS_STORE, add_verb, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Whole, named_places
+from emo_lightning.core.suites.item import SUITE_TITLES, SuiteName
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
-    from emo_lightning.analysis.suites.asked import SuiteName, SuiteQuestion
+    from emo_lightning.analysis.suites.asked import SuiteQuestion
 
-SUITES = {"mvei": "MVEI", "vecbench": "VECBench", "eemo_bench": "EEmo-Bench"}
 
 ABOUT = """\
 Score replies to a public suite of questions on emotion: by the rules of each published scorer, and by ours, with intervals, beside what others
@@ -47,15 +47,15 @@ _MODES = {
     _ASK: ("model", "images", "out", "max_new_tokens", "batch_size", "device"),
 }
 _MODES_WITH_JUDGE = {**_MODES, _JUDGE: ("predictions", "out", "judge", "store", "budget", "estimate", "resend_unknown")}
-STORE = Path("runs/answers")
 
 
-def parsers() -> tuple[Parser, dict[str, Parser]]:
+def parsers() -> tuple[Parser, dict[SuiteName, Parser]]:
     """The command's arguments, and those of each suite."""
     parser = new_parser("benchmark", ABOUT, EXAMPLES)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join([*SUITES, "page"]))
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join([*SUITE_TITLES, "page"]))
     suites = {
-        name: _verb(verbs, name, f"score {title}, or ask a model", _SUITE.format(title=title)) for name, title in SUITES.items()
+        name: _verb(verbs, name, f"score {title}, or ask a model", _SUITE.format(title=title))
+        for name, title in SUITE_TITLES.items()
     }
     for name, suite in suites.items():
         _suite_arguments(suite)
@@ -110,7 +110,7 @@ def _judge_arguments(suite: Parser) -> None:
     judge.add_argument(
         "--judge", type=Path, metavar="CONFIG.yaml", help="the endpoint of the judge, as emo predict --endpoint takes it"
     )
-    judge.add_argument("--store", type=Path, default=STORE, help=f"folder of the ledger (default: {STORE})")
+    judge.add_argument("--store", type=Path, default=ANSWERS_STORE, help=f"folder of the ledger (default: {ANSWERS_STORE})")
     judge.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")
     judge.add_argument("--estimate", action="store_true", help="print the most that it can cost, and stop")
     judge.add_argument("--resend-unknown", action="store_true", help="send again what may have been answered (and paid) before")

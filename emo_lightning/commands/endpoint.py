@@ -15,7 +15,7 @@ from data_prep.provider.budget import NANO, Tally
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.errors import BUDGET_REACHED, InputError
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.core.replies import UNREADABLE, Reason
@@ -26,8 +26,6 @@ from emo_lightning.data.images import grey
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
 
-BUDGET_REACHED = 3
-"""Exit status."""
 _REASONS: dict[str, Reason] = {"refused": "refused", "cut": "cut off"}
 """Why there is no text, by the kind of the failure."""
 

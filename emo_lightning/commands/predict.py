@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-from emo_lightning.commands.arguments import new_parser
+from emo_lightning.commands.arguments import ANSWERS_STORE, new_parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Whole
 from emo_lightning.core.terminal import on_a_terminal, say
@@ -40,7 +40,6 @@ keys of CONFIG.yaml: model, base_url, api_key_env; parameters (sent with every r
 boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts, allow_http"""
 
 OBJECTIVES = ("attributes", "emotion")
-STORE = Path("runs/answers")
 _LOCAL = "a model on this machine"
 _REMOTE = "a model behind an endpoint (--endpoint, or --base-url, --model and --api-key-env)"
 _NAMED = "a model behind an endpoint that options name (--base-url, --model and --api-key-env)"
@@ -121,7 +120,7 @@ def parser() -> Parser:
         action="store_true",
         help="send key and images unencrypted to an http:// address that is not this machine",
     )
-    remote.add_argument("--store", type=Path, default=STORE, help=f"folder of the ledger (default: {STORE})")
+    remote.add_argument("--store", type=Path, default=ANSWERS_STORE, help=f"folder of the ledger (default: {ANSWERS_STORE})")
     remote.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")
     remote.add_argument("--estimate", action="store_true", help="print the most that it can cost, and stop")
     remote.add_argument(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError, MissingFileError, UserError
+from emo_lightning.core.file_names import CARD_FILE
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CARD = "README.md"
 
 ABOUT = """\
 Publish a folder that `emo export` wrote on the Hugging Face hub, as one commit. It is loaded first: what is not whole is not published.
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
 
     if (licence := _licence(args.folder)) is None:
         say(
-            f"note: {args.folder / CARD} names no licence, so nobody may use the model; emo export --licence ID writes one, or add "
+            f"note: {args.folder / CARD_FILE} names no licence, so nobody may use the model; emo export --licence ID writes one, or add "
             "`license: ID` to its head",
             file=sys.stderr,
         )
@@ -67,7 +67,7 @@ def _licence(folder: Path) -> str | None:
     """That the card names, by the hub's own reading of it."""
     from huggingface_hub import ModelCard
 
-    card = ModelCard((folder / CARD).read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True)
+    card = ModelCard((folder / CARD_FILE).read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True)
     found = card.data.get("license")
     return str(found) if found else None
 
@@ -91,7 +91,7 @@ def _checked(folder: Path, repo: str) -> list[Path]:
     if repo.count("/") != 1:
         msg = f"--repo {repo}: expected OWNER/NAME"
         raise InputError(msg)
-    if not (folder / BUNDLE_FILE).is_file() or not (folder / CARD).is_file():
+    if not (folder / BUNDLE_FILE).is_file() or not (folder / CARD_FILE).is_file():
         msg = f"{folder}: has no {BUNDLE_FILE} or no README.md; expected a folder that `emo export` wrote"
         raise MissingFileError(msg)
     bundle = read_bundle(folder)

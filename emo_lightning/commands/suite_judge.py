@@ -9,16 +9,15 @@ from dataclasses import replace
 from data_prep.provider.budget import NANO
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Answers, Endpoint, UnderTest, WordsRequest
-from emo_lightning.analysis.suites.asked import DESCRIPTION, SuiteQuestion, SuiteReply
+from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.replies import line_of
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.errors import BUDGET_REACHED, InputError
 from emo_lightning.core.files import write_text
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.suites.eemo_bench import OPEN_TASK
 from emo_lightning.core.terminal import say
 from emo_lightning.metrics.suites.judge import JUDGEMENTS, judge_prompt, judgement
 
-BUDGET_REACHED = 3
-"""Exit status."""
 _PARAMETERS = {"temperature": 1, "max_tokens": 600}
 """Where the endpoint's file names none: five grades of a judge that draws nothing would be one."""
 
@@ -34,9 +33,9 @@ def judge_replies(args: argparse.Namespace, questions: Sequence[SuiteQuestion], 
     Raises:
         InputError: nothing is to be graded.
     """
-    graded = [asked for asked in questions if asked.task == DESCRIPTION and asked.truth and asked.id in replies]
+    graded = [asked for asked in questions if asked.task == OPEN_TASK and asked.truth and asked.id in replies]
     if not graded:
-        msg = f"no reply is to a question of the task {DESCRIPTION}: nothing is to be graded"
+        msg = f"no reply is to a question of the task {OPEN_TASK}: nothing is to be graded"
         raise InputError(msg)
     config = UnderTest.load(args.judge)
     if "parameters" not in config.model_fields_set:

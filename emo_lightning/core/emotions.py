@@ -52,6 +52,7 @@ class Emotion(StrEnum):
 
 
 EMOTIONS: tuple[Emotion, ...] = tuple(Emotion)
+NUM_EMOTIONS = len(EMOTIONS)
 
 
 def named_emotion(word: str | None) -> Emotion | None:
@@ -64,6 +65,8 @@ def named_emotion(word: str | None) -> Emotion | None:
 
 NO_EMOTION = -1
 """Class index of an image without an emotion, where the others have their position in `EMOTIONS`."""
+
+INTENSITY_LOWEST, INTENSITY_HIGHEST = 1, 10
 
 IntensityLevel = Literal["low", "medium", "high"]
 INTENSITY_LEVELS: tuple[IntensityLevel, ...] = ("low", "medium", "high")

@@ -64,6 +64,8 @@ def check_count(name: str, value: int) -> None:
 
 BROKEN_PIPE = 141
 """Exit code where the reader of our output has gone: that of a program which SIGPIPE ends, 128 + 13."""
+BUDGET_REACHED = 3
+"""Exit code of a command that its budget stopped."""
 
 _LIBRARY_ERRORS = {
     # The Trainer was asked for what this machine or strategy cannot do.

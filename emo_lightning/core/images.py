@@ -19,6 +19,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import MAX_PIXELS, read_capped
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "MAX_IMAGE_BYTES",
     "MAX_PIXELS",
     "eight_bit",
@@ -35,6 +36,8 @@ __all__ = [
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """What Pillow may take a file for, whatever its name. MPO, which many phones write, is a JPEG with a second picture behind it."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+"""Ends of the names of files that are taken for images, whatever they hold (any case)."""
 MAX_IMAGE_BYTES = 64 * 2**20
 
 _OTHERS = {

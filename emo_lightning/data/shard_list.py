@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, text_of
 from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
@@ -25,7 +26,6 @@ from emo_lightning.core.text import name_fault
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_SHARDS = 1_000_000
 _CHUNK = 1 << 22
@@ -135,15 +135,15 @@ def _remote(url: str) -> list[Shard]:
             return [Shard(f"{folder}/{one}") for one in found]
         if name.endswith(".tar") or (web and "?" in name):
             return [Shard(url)]
-        data = RemoteFolder(url).read(MANIFEST)
+        data = RemoteFolder(url).read(MANIFEST_FILE)
         if data is None and url.endswith("/"):
-            msg = f"{url}: holds no {MANIFEST}: an export that is not whole yet, or tars of others, which are named one by one or by {url}*.tar"
+            msg = f"{url}: holds no {MANIFEST_FILE}: an export that is not whole yet, or tars of others, which are named one by one or by {url}*.tar"
             raise ShardError(msg)
     except RemoteError as error:
         raise ShardError(str(error)) from error
     if data is None:
         return [Shard(url)]
-    where = f"{url.rstrip('/')}/{MANIFEST}"
+    where = f"{url.rstrip('/')}/{MANIFEST_FILE}"
     if not (listed := parse_manifest(data, where)):
         msg = f"{where}: the manifest lists no shards"
         raise ShardError(msg)
@@ -152,30 +152,30 @@ def _remote(url: str) -> list[Shard]:
 
 def _folder(folder: Path) -> list[Shard]:
     tars = sorted(folder.glob("*.tar"))
-    if not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST_FILE).exists():
         if not tars:
-            msg = f"{folder}: the folder holds neither *.tar nor {MANIFEST}"
+            msg = f"{folder}: the folder holds neither *.tar nor {MANIFEST_FILE}"
             raise ShardError(msg)
         return [Shard(str(tar)) for tar in tars]
-    listed = read_manifest(folder / MANIFEST)
+    listed = read_manifest(folder / MANIFEST_FILE)
     if not listed:
-        msg = f"{folder / MANIFEST}: the manifest lists no shards"
+        msg = f"{folder / MANIFEST_FILE}: the manifest lists no shards"
         raise ShardError(msg)
     extra = [tar.name for tar in tars if tar.name not in listed]
     if extra:
-        log.warning("%s: %d tars are not in %s and are not read: %s", folder, len(extra), MANIFEST, ", ".join(extra[:5]))
+        log.warning("%s: %d tars are not in %s and are not read: %s", folder, len(extra), MANIFEST_FILE, ", ".join(extra[:5]))
     return [Shard(str(as_on_disk(folder / name)), entry) for name, entry in listed.items()]
 
 
 def _beside(shard: Shard) -> Shard:
     folder, _, name = shard.url.removeprefix("file://").rpartition("/")
-    manifest = f"{folder}/{MANIFEST}" if folder else MANIFEST
+    manifest = f"{folder}/{MANIFEST_FILE}" if folder else MANIFEST_FILE
     try:
-        data = RemoteFolder(folder).read(MANIFEST) if is_remote(shard.url) else None
+        data = RemoteFolder(folder).read(MANIFEST_FILE) if is_remote(shard.url) else None
     except RemoteError as error:
         raise ShardError(str(error)) from error
     if data is None and (is_remote(shard.url) or not Path(manifest).exists()):
-        msg = f"{shard.url}: nothing to verify with; expected {MANIFEST} beside it"
+        msg = f"{shard.url}: nothing to verify with; expected {MANIFEST_FILE} beside it"
         raise ShardError(msg)
     entry = (read_manifest(Path(manifest)) if data is None else parse_manifest(data, manifest)).get(name)
     if entry is None:
@@ -238,7 +238,7 @@ def check_entry(shard: Shard, store: ByteStore, count: int, *, verify: bool) -> 
         return
     for what, expected, found in (("bytes", shard.entry.bytes, store.size), ("samples", shard.entry.count, count)):
         if expected is not None and expected != found:
-            msg = f"{shard.url}: has {found} {what}, its {MANIFEST} says {expected}"
+            msg = f"{shard.url}: has {found} {what}, its {MANIFEST_FILE} says {expected}"
             raise ShardError(msg)
     if not verify:
         return
@@ -246,5 +246,5 @@ def check_entry(shard: Shard, store: ByteStore, count: int, *, verify: bool) -> 
     for offset in range(0, store.size, _CHUNK):
         digest.update(store.read(offset, _CHUNK))
     if digest.hexdigest() != shard.entry.sha256:
-        msg = f"{shard.url}: sha256 is {digest.hexdigest()}, its {MANIFEST} says {shard.entry.sha256}"
+        msg = f"{shard.url}: sha256 is {digest.hexdigest()}, its {MANIFEST_FILE} says {shard.entry.sha256}"
         raise ShardError(msg)

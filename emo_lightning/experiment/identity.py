@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.file_names import EMBEDDINGS_FILE, METRICS_FILE, PREDICTIONS_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
 from emo_lightning.core.mirrors import local_folder
@@ -30,7 +31,7 @@ SIDECAR = ".content.json"
 MAY_CHANGE = ("data.on_error", "data.max_skipped")
 """Settings of what a stage does at an image that cannot be read: a half-done one may go on with others, as no image that it has used was one."""
 _CACHE_FILES = ("part-*.safetensors", "index-*.json")
-_PROBE_FILES = ("metrics.json", "predictions.jsonl", "des.parquet")
+_PROBE_FILES = (METRICS_FILE, PREDICTIONS_FILE, EMBEDDINGS_FILE)
 
 
 def inputs_of(stage: Stage) -> Inputs:

@@ -11,6 +11,7 @@ import numpy as np
 import webdataset
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.files import read_object, replacing, write_json, write_text
 from emo_lightning.core.fingerprints import file_sha256
 from emo_lightning.core.progress import progress_bars
@@ -28,7 +29,6 @@ from emo_lightning.inference.tables import write_results
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.sound import naming
 
-MANIFEST = "manifest.json"
 MADE_BY = "embedding.json"
 """Which model's embeddings a folder holds."""
 
@@ -173,7 +173,7 @@ def _embed_shard(index: TarIndex, shard: ShardRange, target: Path, net: EmotionM
 
 def _write_manifest(out: Path, shards: Sequence[ShardRange]) -> None:
     """The sources' manifest with the new shards' sizes and hashes; only where the sources have one."""
-    sources = {Path(s.path).parent / MANIFEST for s in shards}
+    sources = {Path(s.path).parent / MANIFEST_FILE for s in shards}
     if len(sources) != 1 or not (source := sources.pop()).exists():
         return
     manifest = read_object(source)
@@ -185,4 +185,4 @@ def _write_manifest(out: Path, shards: Sequence[ShardRange]) -> None:
     splits = {row["split"] for row in rows}
     counts = {split: sum(row["count"] for row in rows if row["split"] == split) for split in sorted(splits)}
     labels = {k: v for k, v in manifest["label_counts"].items() if k in splits}
-    write_json(out / MANIFEST, manifest | {"shards": rows, "counts": counts, "label_counts": labels})
+    write_json(out / MANIFEST_FILE, manifest | {"shards": rows, "counts": counts, "label_counts": labels})

@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import CARD_FILE
 from emo_lightning.core.files import as_new_files, atomic_folder, read_object, write_json, write_text
 from emo_lightning.core.model_folders import deciding_files, locate, made_of, weights_hash, write_made_of
 from emo_lightning.inference.bundle import Bundle, check_bundle, fingerprint_of, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.sentence import write_sentence_transformer
+from emo_lightning.models.weights import CONFIG_NAME
 
 if TYPE_CHECKING:
     from emo_lightning.models.spread import TrainingSpread
 
-CARD = "README.md"
-CONFIG = "config.json"
 KEY = "emo_lightning"
 """Of `config.json`: what this project says of the folder."""
 _VERSIONS = ("emo-lightning", "torch", "transformers", "peft", "tokenizers", "safetensors")
@@ -88,16 +88,16 @@ def write_folder(
         same = fingerprint_of(bundle) if dtype == "auto" or not merge else None
         write_bundle(temporary, replace(placed, made_of=check_bundle(placed, folder), embeds_as=same))
         write_sentence_transformer(temporary)
-        old = origin / CARD if origin is not None else None
+        old = origin / CARD_FILE if origin is not None else None
         if card is None and old is not None and old.is_file():
             card = old.read_text(encoding="utf-8", errors="replace")
         if card is not None:
-            write_text(temporary / CARD, card)
+            write_text(temporary / CARD_FILE, card)
 
 
 def read_about(folder: Path) -> dict[str, object]:
     """What `config.json` says under `emo_lightning`; empty in a folder that `emo export` has not written."""
-    path = folder / CONFIG
+    path = folder / CONFIG_NAME
     found = read_object(path).get(KEY) if path.is_file() else None
     if not isinstance(found, dict):
         return {}
@@ -181,7 +181,7 @@ def _small_parts(
 
 
 def _say_about(folder: Path, about: Mapping[str, object]) -> None:
-    path = folder / CONFIG
+    path = folder / CONFIG_NAME
     config = read_object(path) if path.is_file() else {}
     # `config.json` is hashed with the weights: written once, before anything names it.
     write_json(path, {**config, KEY: json.loads(json.dumps(about, allow_nan=False))}, indent=2)

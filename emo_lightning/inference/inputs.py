@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.images import IMAGE_SUFFIXES
 from emo_lightning.core.names import as_on_disk, expand_glob
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import Record
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.pictures import as_picture, is_address
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Of the files in a folder that are taken for images."""
 OVERLAY = ".explained.png"
 """How the names of our own pictures end; a folder's are not looked at again."""
 _PATHS = ("path", "file_name", "url", "image")
@@ -110,7 +109,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
 
 
 def _file(path: str, name: str | None = None) -> InputImage:

@@ -19,10 +19,10 @@ from torchmetrics import Metric
 from emo_lightning.core.records import EMOTIONS, Prediction, Reference
 from emo_lightning.metrics.arrays import Array, Classes
 
-Rows = dict[str, dict[str, Array]]
+RowScores = dict[str, dict[str, Array]]
 """`{"paper": {row: (K,)}, "strict": {…}}`, x100, NaN where nothing could be scored."""
 
-UNREADABLE = len(EMOTIONS)
+UNREADABLE_COLUMN = len(EMOTIONS)
 """Column of the confusion matrix for answers without one of the eight emotions, and for missing ones."""
 
 POSITION = {emotion.value: i for i, emotion in enumerate(EMOTIONS)}
@@ -52,11 +52,11 @@ class ScoredBatch:
 class Computed(TypedDict):
     """What `Accumulator.compute` gives."""
 
-    point: Rows
+    point: RowScores
     """One value a row."""
-    emotions: Rows
+    emotions: RowScores
     """Eight, one for each emotion of the references."""
-    replicates: Rows
+    replicates: RowScores
     """One for each resample."""
     counts: dict[str, int]
     cells: Classes
@@ -96,7 +96,7 @@ class Accumulator(Metric):
         """What each image adds, (images, names + cells)."""
         raise NotImplementedError
 
-    def rows(self, totals: Array) -> Rows:
+    def rows(self, totals: Array) -> RowScores:
         """The values of K totals, (K, names + cells)."""
         raise NotImplementedError
 

@@ -11,15 +11,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from emo_lightning.core.emotions import INTENSITY_HIGHEST
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Prediction, SchemaError, intensity_level
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS, unreadable_reasons
 from emo_lightning.metrics import matching
-from emo_lightning.metrics.accumulators import POSITION, UNREADABLE, Accumulator, Rows, ScoredBatch, ratio
+from emo_lightning.metrics.accumulators import POSITION, UNREADABLE_COLUMN, Accumulator, RowScores, ScoredBatch, ratio
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.boxes import SCORES, box_scores
-
-SCALE = 10
-"""Intensity runs over 1–10."""
 
 
 class ReferenceCoverage(Accumulator):
@@ -31,7 +29,7 @@ class ReferenceCoverage(Accumulator):
         """As `Accumulator.amounts`."""
         return np.array([(1.0, prediction is None) for prediction in batch.predictions], dtype=np.float64).reshape(-1, 2)
 
-    def rows(self, totals: Array) -> Rows:  # noqa: ARG002 - no row of the table
+    def rows(self, totals: Array) -> RowScores:  # noqa: ARG002 - no row of the table
         """No row."""
         return {"paper": {}, "strict": {}}
 
@@ -53,7 +51,7 @@ class UnreadableAnswers(Accumulator):
                 row[self.names.index(reason)] += 1
         return out
 
-    def rows(self, totals: Array) -> Rows:  # noqa: ARG002 - no row of the table
+    def rows(self, totals: Array) -> RowScores:  # noqa: ARG002 - no row of the table
         """No row."""
         return {"paper": {}, "strict": {}}
 
@@ -82,7 +80,7 @@ class BoxScores(Accumulator):
             out[scored] = np.concatenate([box_scores(said, truth), np.array(counts, dtype=np.float64)], axis=1)
         return out
 
-    def rows(self, totals: Array) -> Rows:
+    def rows(self, totals: Array) -> RowScores:
         """`bbox_iou`, `bbox_center_dist` and `f1` in both modes."""
         boxes = self._of(totals, "predicted") + self._of(totals, "expected")
         return {
@@ -121,12 +119,12 @@ class EmotionScores(Accumulator):
                 row[4] = 1
                 continue
             said = prediction.emotion if prediction else None
-            truth, column = POSITION[record.emotion], POSITION.get((said or "").strip().casefold(), UNREADABLE)
-            row[:4] = said == record.emotion.value, column == truth, column == UNREADABLE, 1
-            row[len(self.names) + truth * (UNREADABLE + 1) + column] = 1
+            truth, column = POSITION[record.emotion], POSITION.get((said or "").strip().casefold(), UNREADABLE_COLUMN)
+            row[:4] = said == record.emotion.value, column == truth, column == UNREADABLE_COLUMN, 1
+            row[len(self.names) + truth * (UNREADABLE_COLUMN + 1) + column] = 1
         return out
 
-    def rows(self, totals: Array) -> Rows:
+    def rows(self, totals: Array) -> RowScores:
         """`emotion_acc` in both modes, `parse_failure` in strict."""
         return {
             "paper": {"emotion_acc": self._percent(totals, "exact", "images")},
@@ -148,7 +146,7 @@ class IntensityScores(Accumulator):
     """Closeness 1 − |Δ|/10 (paper and strict), three-level accuracy and quadratic-weighted kappa (strict)."""
 
     names = ("closeness", "images", "levels_right", "levels", "unparsable", "unannotated")
-    cells = SCALE * SCALE
+    cells = INTENSITY_HIGHEST * INTENSITY_HIGHEST
     support: ClassVar[Mapping[str, str]] = {
         "intensity_acc": "images",
         "intensity_level_acc": "levels",
@@ -169,18 +167,18 @@ class IntensityScores(Accumulator):
             if record.intensity is None:
                 continue
             whole = math.floor(said + 0.5) if said is not None else 0
-            on_scale = 1 <= whole <= SCALE
+            on_scale = 1 <= whole <= INTENSITY_HIGHEST
             # Kappa has no cell for "no answer": it counts as the end of the scale farthest from the truth, so silence never pays.
-            rating = whole if on_scale else (SCALE if record.intensity <= SCALE // 2 else 1)
-            row[0:2] = max(0.0, 1 - abs(said - record.intensity) / SCALE) if said is not None else 0.0, 1
+            rating = whole if on_scale else (INTENSITY_HIGHEST if record.intensity <= INTENSITY_HIGHEST // 2 else 1)
+            row[0:2] = max(0.0, 1 - abs(said - record.intensity) / INTENSITY_HIGHEST) if said is not None else 0.0, 1
             row[4] = not on_scale
-            row[len(self.names) + (record.intensity - 1) * SCALE + rating - 1] = 1
+            row[len(self.names) + (record.intensity - 1) * INTENSITY_HIGHEST + rating - 1] = 1
         return out
 
-    def rows(self, totals: Array) -> Rows:
+    def rows(self, totals: Array) -> RowScores:
         """`intensity_acc` in both modes; `intensity_level_acc` and `intensity_kappa` in strict."""
         closeness = self._percent(totals, "closeness", "images")
-        confusion = totals[:, len(self.names) :].reshape(-1, SCALE, SCALE)
+        confusion = totals[:, len(self.names) :].reshape(-1, INTENSITY_HIGHEST, INTENSITY_HIGHEST)
         return {
             "paper": {"intensity_acc": closeness},
             "strict": {
@@ -229,7 +227,7 @@ class ClipScores(Accumulator):
             out[:, 2], out[:, 3] = np.nan_to_num(image_scores), ~np.isnan(image_scores)
         self._add(out, batch)
 
-    def rows(self, totals: Array) -> Rows:
+    def rows(self, totals: Array) -> RowScores:
         """`clip_score` and `clip_triplet` in both modes, `clip_image_text` in strict."""
         texts = {
             "clip_score": self._percent(totals, "text", "texts"),

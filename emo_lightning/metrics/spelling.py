@@ -5,10 +5,7 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from functools import lru_cache
 
-PARTS = ("background", "attribute", "subject")
-"""Of a triplet, in its order; keys of records, and of the rows of Table 5."""
-
-WHOLE = "triplet"
+WHOLE_TRIPLET = "triplet"
 """All three parts of an image."""
 
 SIMILAR = 0.75

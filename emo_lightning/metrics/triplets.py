@@ -7,18 +7,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from emo_lightning.core.records import Prediction, Reference
-from emo_lightning.metrics.accumulators import Accumulator, Rows, ScoredBatch
+from emo_lightning.core.records import TRIPLET_PARTS, Prediction, Reference
+from emo_lightning.metrics.accumulators import Accumulator, RowScores, ScoredBatch
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.spelling import PARTS, WHOLE, plain, similar
+from emo_lightning.metrics.spelling import WHOLE_TRIPLET, plain, similar
 
 
 class TripletScores(Accumulator):
     """How often each part of the triplet, and the whole of it, is named rightly."""
 
-    names = (*(f"{part} {what}" for part in (*PARTS, WHOLE) for what in ("exact", "similar", "images")), "unannotated")
+    names = (
+        *(f"{part} {what}" for part in (*TRIPLET_PARTS, WHOLE_TRIPLET) for what in ("exact", "similar", "images")),
+        "unannotated",
+    )
     support: ClassVar[Mapping[str, str]] = {
-        row: f"{part} images" for part in (*PARTS, WHOLE) for row in (part, f"{part}_similar")
+        row: f"{part} images" for part in (*TRIPLET_PARTS, WHOLE_TRIPLET) for row in (part, f"{part}_similar")
     }
 
     def amounts(self, batch: ScoredBatch) -> Array:
@@ -32,12 +35,12 @@ class TripletScores(Accumulator):
             row[-1] = not known.any()
         return out
 
-    def rows(self, totals: Array) -> Rows:
+    def rows(self, totals: Array) -> RowScores:
         """`background`, `attribute`, `subject`, `triplet` and the same with `_similar`, in strict mode."""
         found = {
             f"{part}{ending}": self._percent(totals, f"{part} {what}", f"{part} images")
             for ending, what in (("", "exact"), ("_similar", "similar"))
-            for part in (*PARTS, WHOLE)
+            for part in (*TRIPLET_PARTS, WHOLE_TRIPLET)
         }
         return {"paper": {}, "strict": found}
 
@@ -49,7 +52,7 @@ class TripletScores(Accumulator):
 def _compared(prediction: Prediction | None, record: Reference) -> list[tuple[bool, bool, bool]]:
     """(exact, similar, whether the reference has it) of each part."""
     found = []
-    for part in PARTS:
+    for part in TRIPLET_PARTS:
         true = plain(getattr(record, part))
         said = plain(getattr(prediction, part)) if prediction and true else ""
         found.append((said == true != "", bool(said) and similar(said, true), bool(true)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-INTENSITY_LOWEST, INTENSITY_HIGHEST = 1.0, 10.0
+from emo_lightning.core.emotions import INTENSITY_HIGHEST, INTENSITY_LOWEST
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:

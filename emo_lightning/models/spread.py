@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import write_made_of
+from emo_lightning.models.families.patches import CHANNELS
 from emo_lightning.models.moments import Moments, moments
 from emo_lightning.models.weights import load_network, save_network
 
@@ -38,7 +39,6 @@ PATCH_AXES = 64
 MOST_AXES = 512
 IMAGES_AN_AXIS = 8
 """Fewer would fit noise."""
-CHANNELS = 3
 LEAST_STEP = 1e-3
 """A quarter of the smallest step between two pixels: of a patch without any, the logarithm is taken of this."""
 PATCH_FLOOR = 1e-2

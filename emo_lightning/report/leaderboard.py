@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from emo_lightning.analysis.suites.asked import TITLES
 from emo_lightning.analysis.suites.benchmark import Benchmark
 from emo_lightning.analysis.suites.submissions import RULES, Checks, Submission
 from emo_lightning.core.files import write_text
+from emo_lightning.core.suites.item import SUITE_TITLES
 from emo_lightning.report.build import tables_dir
 from emo_lightning.report.html import environment
 from emo_lightning.report.table import Cell, Table, best_of, columns, with_unique_names
@@ -41,7 +41,7 @@ class Board:
     @property
     def title(self) -> str:
         """Of the suite."""
-        return TITLES[self.result["suite"]]
+        return SUITE_TITLES[self.result["suite"]]
 
     @property
     def key(self) -> str:

@@ -14,6 +14,7 @@ from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.analysis.table6_intervals import table6_estimates
 from emo_lightning.analysis.unlike import UnlikeRates
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.file_names import MANIFEST_FILE, PREDICTIONS_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.model_folders import SHIPPED
 from emo_lightning.core.records import Prediction, Reference, SchemaError
@@ -142,7 +143,7 @@ def _rows(values: Mapping[str, float | None], ends: Mapping[str, list[float] | N
 
 
 def _table6(run: RunFolder, probe: StageFolder | None) -> tuple[dict[str, dict[str, Estimate]], dict[str, int]]:
-    found = None if probe is None else run.attempt(probe.path / "predictions.jsonl", lambda: read_arm([probe.path]))
+    found = None if probe is None else run.attempt(probe.path / PREDICTIONS_FILE, lambda: read_arm([probe.path]))
     sets = {name: arm for name, arm in (found or {}).items() if len(arm.ids)}
     return {name: table6_estimates(arm) for name, arm in sets.items()}, {name: len(arm.ids) for name, arm in sets.items()}
 
@@ -162,7 +163,7 @@ def _calibration(run: RunFolder, probe: StageFolder) -> ArmCalibration | None:
     if "val" not in sets or len(sets) < 2:
         return None
     said: dict[str, Prediction] | None = run.attempt(
-        probe.path / "predictions.jsonl", lambda: by_id(probe.path / "predictions.jsonl")
+        probe.path / PREDICTIONS_FILE, lambda: by_id(probe.path / PREDICTIONS_FILE)
     )
     try:
         return None if said is None else measure_calibration({_ARM: said}, sets)["arms"][_ARM]
@@ -187,7 +188,7 @@ def _data(run: RunFolder, backbone: str) -> Iterator[TrainingData]:
     seen: set[Path] = set()
     for stage in _trainings(run, backbone):
         for pattern in listed(stage.setting("data", "train")):
-            manifest = run.located(str(pattern)).parent / "manifest.json"
+            manifest = run.located(str(pattern)).parent / MANIFEST_FILE
             if manifest in seen or not manifest.is_file():
                 continue
             seen.add(manifest)

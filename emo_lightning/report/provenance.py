@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.fingerprints import content_sha256
 from emo_lightning.report.run_folder import RunFolder, StageFolder
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ class Sources:
         if stage.name not in self._data:
             self._data[stage.name] = ()  # A stage that names its own folder, like one that logs there.
             # A stage that makes data, like `world`, answers with what it made.
-            made = sorted(stage.path.glob(f"*/{MANIFEST}"))
+            made = sorted(stage.path.glob(f"*/{MANIFEST_FILE}"))
             self._data[stage.name] = tuple(dict.fromkeys([*map(self._file, made), *self.behind(stage.settings, stage)]))
         return self._data[stage.name]
 
@@ -121,8 +120,8 @@ class Sources:
         if text.endswith(".tar") or (owner is None and _holds_tars(located)):
             yield from self._tars(text, located)
         elif owner is not None:
-            if (located / MANIFEST).is_file():
-                yield self._file(located / MANIFEST)
+            if (located / MANIFEST_FILE).is_file():
+                yield self._file(located / MANIFEST_FILE)
             yield from self.data(owner)
         elif text.endswith((".jsonl", ".parquet")):
             yield self._file(located) if located.is_file() else Data(text, None, "not there any more")
@@ -137,11 +136,11 @@ class Sources:
             yield Data(text, None, f"cannot be listed any more: {error}")
             return
         for folder in dict.fromkeys(str(Path(url).parent) if "://" not in url else url for url in shards):
-            manifest = Path(folder) / MANIFEST
+            manifest = Path(folder) / MANIFEST_FILE
             if manifest.is_file():
                 yield self._file(manifest)
             else:
-                yield Data(text, None, f"{len(shards)} tars without a {MANIFEST} beside them")
+                yield Data(text, None, f"{len(shards)} tars without a {MANIFEST_FILE} beside them")
                 return
 
     def _file(self, path: Path) -> Data:
@@ -154,7 +153,7 @@ def _text(value: object) -> str | None:
 
 
 def _holds_tars(path: Path) -> bool:
-    return path.is_dir() and ((path / MANIFEST).is_file() or any(path.glob("*.tar")))
+    return path.is_dir() and ((path / MANIFEST_FILE).is_file() or any(path.glob("*.tar")))
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.images import IMAGE_SUFFIXES
 from emo_lightning.core.names import as_on_disk
 from emo_lightning.core.text import shown
-from emo_lightning.inference.inputs import SUFFIXES
 from emo_lightning.inference.pictures import as_picture, is_address
 from emo_lightning.search.filters import Filters
 from emo_lightning.search.index import SearchIndex
@@ -61,7 +61,7 @@ def understood(
         return QueryPoint(text, "id", start_of(index, text))
     if is_address(text) or as_on_disk(Path(text)).is_file():
         return _of_picture(text, load(), scene=scene)
-    if Path(text).suffix.lower() in SUFFIXES or ("/" in text and " " not in text):
+    if Path(text).suffix.lower() in IMAGE_SUFFIXES or ("/" in text and " " not in text):
         msg = f"{text}: no such file, and {index.place} has no image of that id"
         raise MissingFileError(msg)
     try:

@@ -54,8 +54,6 @@ FIELDS: dict[str, FieldKind] = {
 `phrases`: what its regions are called. `emotion_by`: who says `emotion`: the record, the model's words (`said`) or its `probe`."""
 RECORDED = ("emotion_scores", "objects", "has_thumbnail")
 """What a hit knows beside `FIELDS`: the distribution, and the regions without their masks."""
-WORDS = ("background", "attribute", "subject")
-"""Fields that a text is held against: the triplet."""
 SHOWN = ("id", "record")
 """Columns that a hit is made of: one text is read in a quarter of the time that its fields take."""
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.emotions import NO_EMOTION
 from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.core.images import IMAGE_SUFFIXES
 from emo_lightning.core.model_folders import check_made_of, made_of, warn_once, weights_hash
 from emo_lightning.core.parquet import MODEL_KEY, parquet_batches
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, Reference, SchemaError, read_jsonl
-from emo_lightning.inference.inputs import SUFFIXES
 from emo_lightning.inference.pictures import as_picture
 from emo_lightning.search.rows import NewRow, thumbnail_of
 from emo_lightning.search.table import vectors_of
@@ -129,7 +129,7 @@ def add_vectors(writer: IndexWriter, stretches: Iterator[Stretch], records: Reco
 
 def _own(name: str, said: Reference | Prediction | None) -> Known:
     """Of an image of which there is no record: its file, where the id is the path of one."""
-    if not name.lower().endswith(SUFFIXES) or not Path(name).is_file():
+    if not name.lower().endswith(IMAGE_SUFFIXES) or not Path(name).is_file():
         return Known(said, None, None, None)
     return Known(said, name, None, lambda: thumbnail_of(as_picture(name)))
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import TRIPLET_PARTS, TripletPart
 from emo_lightning.core.text import SMALL_WORDS, shown
 from emo_lightning.search.filters import Filters, one_of
 from emo_lightning.search.index import SearchIndex
-from emo_lightning.search.schema import WORDS
 
 EXAMPLES = 20
 """Images whose mean is the point."""
@@ -43,7 +43,7 @@ class WordsPoint:
     """Words that no image has, in the order in which they were asked for."""
 
 
-def parts_of(text: str) -> dict[str, str]:
+def parts_of(text: str) -> dict[TripletPart, str]:
     """Field -> words of a triplet `background - attribute - subject`; a part `?` may be anything. One part alone may be any of the three.
 
     Raises:
@@ -51,9 +51,9 @@ def parts_of(text: str) -> dict[str, str]:
     """
     given = [part.strip() for part in _BETWEEN.split(f" {text.strip()} ".replace("\n", " "))]
     if len(given) == 1:
-        found = dict.fromkeys(WORDS, given[0])
-    elif len(given) == len(WORDS):
-        found = dict(zip(WORDS, given, strict=True))
+        found = dict.fromkeys(TRIPLET_PARTS, given[0])
+    elif len(given) == len(TRIPLET_PARTS):
+        found = dict(zip(TRIPLET_PARTS, given, strict=True))
     else:
         msg = f"{shown(text)}: {len(given)} parts; expected BACKGROUND - ATTRIBUTE - SUBJECT, with ? for any, or words without a dash"
         raise InputError(msg)
@@ -96,7 +96,7 @@ def of_words(index: SearchIndex, text: str, where: Filters | None = None) -> Wor
     return WordsPoint(index.checked(units.mean(axis=0)), best, scores[best[0]], _unused(index, parts, condition))
 
 
-def _unused(index: SearchIndex, parts: dict[str, str], condition: str | None) -> list[str]:
+def _unused(index: SearchIndex, parts: dict[TripletPart, str], condition: str | None) -> list[str]:
     """Words that no image has where they were asked for; the small ones, which every text has, are not counted."""
     asked: dict[str, set[str]] = defaultdict(set)
     for field, words in parts.items():

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.records import TRIPLET_PARTS
 from emo_lightning.core.stores import is_remote
 from emo_lightning.search.rows import NewRow, as_table, fault_of
-from emo_lightning.search.schema import CENTROIDS, IMAGES, LEFT_OUT, TUNING, WORDS, Identity, images_schema
+from emo_lightning.search.schema import CENTROIDS, IMAGES, LEFT_OUT, TUNING, Identity, images_schema
 from emo_lightning.search.table import ImageTable, Tables, index_errors, vectors_of
 from emo_lightning.search.tuning import make_approximate
 from emo_lightning.search.wishes import CentroidSums
@@ -179,7 +180,7 @@ class IndexWriter:
             table.create_index("id", config=BTree(), replace=True)
             for name in _SCALARS:
                 table.create_index(name, config=Bitmap(), replace=True)
-            for name in WORDS:
+            for name in TRIPLET_PARTS:
                 table.create_index(name, config=FTS(), replace=True)
         images = ImageTable(place, table)
         centroids = CentroidSums()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from emo_lightning.core.records import TRIPLET_PARTS, TripletPart
 from emo_lightning.core.text import SMALL_WORDS
 
 if TYPE_CHECKING:
     from emo_lightning.inference.results import Said
 
-TripletPart = Literal["background", "attribute", "subject"]
-PARTS: tuple[TripletPart, ...] = ("background", "attribute", "subject")
 _WORD = re.compile(r"\w+")
 
 
@@ -49,7 +48,7 @@ def linked(said: Said) -> list[Piece]:
         places = _places(region.phrase, words) or _places(said.subject, words)
         for place in places:
             regions[place].add(number)
-    for part in PARTS:
+    for part in TRIPLET_PARTS:
         for place in _places(getattr(said, part), words):
             parts[place].add(part)
     return list(_joined(text, words, regions, parts))
@@ -89,7 +88,9 @@ def _joined(
         begin, end = words[place][0], words[last][1]
         if begin > at:
             yield Piece(text[at:begin])
-        yield Piece(text[begin:end], tuple(sorted(regions[place])), tuple(part for part in PARTS if part in parts[place]))
+        yield Piece(
+            text[begin:end], tuple(sorted(regions[place])), tuple(part for part in TRIPLET_PARTS if part in parts[place])
+        )
         at, place = end, last + 1
     if at < len(text):
         yield Piece(text[at:])

@@ -12,11 +12,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.analysis.suites.asked import ATTRIBUTES, SuiteName, SuiteQuestion, SuiteReply
+from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.replies import line_of, read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, write_json, write_text
+from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.core.suites import find_image
+from emo_lightning.core.suites.item import SuiteName
 
 if TYPE_CHECKING:
     from emo_lightning.inference.bundle import Bundle
@@ -49,9 +51,9 @@ def askable(questions: Sequence[SuiteQuestion], root: Path, dimensions: Collecti
     Raises:
         InputError: no question has words, or an image is not there; names how many and the first.
     """
-    asked = [one for one in questions if one.images and (one.task in dimensions if one.task in ATTRIBUTES else one.prompt)]
+    asked = [one for one in questions if one.images and (one.task in dimensions if one.task in DIMENSIONS else one.prompt)]
     if not asked:
-        felt = any(one.task in ATTRIBUTES for one in questions)
+        felt = any(one.task in DIMENSIONS for one in questions)
         msg = "no question of these has a prompt and an image" + (
             "; valence, arousal and dominance are given by a model that was trained with va_weight" if felt else ""
         )
@@ -97,7 +99,7 @@ def ask_suite(
 
     files = askable(questions, images, [] if model.affect is None else model.affect.dimensions)
     part = out.with_suffix(".part.jsonl")
-    felt = any(one.id in files and one.task in ATTRIBUTES for one in questions)
+    felt = any(one.id in files and one.task in DIMENSIONS for one in questions)
     _begin(out, part, _about(suite, questions, model, max_new_tokens, felt=felt))
     done = _kept(suite, out, part)
     left = [one for one in questions if one.id in files and one.id not in done]
@@ -105,12 +107,12 @@ def ask_suite(
         bar = bars.add_task("questions", total=len(left))
         for start in range(0, len(left), batch_size):
             here = left[start : start + batch_size]
-            worded = [one for one in here if one.task not in ATTRIBUTES]
+            worded = [one for one in here if one.task not in DIMENSIONS]
             asked = [_question(one, files[one.id]) for one in worded]
             with naming([one.id for one in worded]):
                 said = answers(model.backbone, asked, max_new_tokens) if asked else []
             replies = {one.id: SuiteReply(text) for one, text in zip(worded, said, strict=True)}
-            replies |= _values(model, [one for one in here if one.task in ATTRIBUTES], files)
+            replies |= _values(model, [one for one in here if one.task in DIMENSIONS], files)
             kept.write("".join(line_of(name, reply) + "\n" for name, reply in replies.items()))
             kept.flush()
             done |= replies

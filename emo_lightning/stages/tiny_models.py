@@ -146,7 +146,7 @@ def _shown_tokens(backbone: Backbone, index: TarIndex, objectives: Sequence[str]
     return shown
 
 
-CARD = Path(__file__).with_name("tiny_card.md")
+CARD_TEMPLATE = Path(__file__).with_name("tiny_card.md")
 _NAMED = ("background", "subject", "attribute", "triplet")
 _CONSTANT = "constant, median box"
 
@@ -173,7 +173,7 @@ def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: 
     except KeyError as error:
         msg = f"{table5}: no {error} of arm {arm!r} or of the baseline {_CONSTANT!r}, which the card shows"
         raise InputError(msg) from None
-    text = Template(CARD.read_text(encoding="utf-8")).substitute(
+    text = Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(
         values,
         constant=box,
         data=about,

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from emo_lightning.core.emotions import named_emotion
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import PREDICTIONS_FILE
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.core.terminal import say
@@ -24,8 +25,6 @@ from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 from emo_lightning.tasks.predict_affect import AffectReader
 from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
-
-PREDICTIONS_FILE = "predictions.jsonl"
 
 
 class _Asked(NamedTuple):

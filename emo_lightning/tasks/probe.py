@@ -17,7 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import CatMetric, MetricCollection
 from typing_extensions import override
 
+from emo_lightning.core.emotions import NUM_EMOTIONS
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import EMBEDDINGS_FILE, METRICS_FILE, PREDICTIONS_FILE
 from emo_lightning.core.files import write_text
 from emo_lightning.core.model_folders import check_made_of, made_of, weights_hash, write_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Prediction, write_jsonl
@@ -34,11 +36,7 @@ from emo_lightning.tasks.finite import Fault, NotFiniteError, not_finite
 from emo_lightning.tasks.optim import OptimConfig, total_steps
 
 PROBE_FOLDER = "probe"
-METRICS_FILE = "metrics.json"
-TABLE_FILE = "des.parquet"
-PREDICTIONS_FILE = "predictions.jsonl"
 
-CLASSES = len(EMOTIONS)
 STATISTICS_ROWS = 65_536
 
 
@@ -122,7 +120,7 @@ class ProbeTask(Task[EmbeddingBatch]):
         # A probe of a head on another backbone's features would be trained on noise, with no error.
         check_made_of(f"DES head {self.des_head}", made_of(self.des_head), self.data.made_of)
         if "probes" not in self._modules:
-            self.probes = LinearProbes(head.des_dim, CLASSES, self.grid)
+            self.probes = LinearProbes(head.des_dim, NUM_EMOTIONS, self.grid)
         for name in {"fit": ["train", "val"], "validate": ["val"]}.get(stage, self.data.evaluation_sets):
             if name not in self.embedded:
                 self.embedded[name] = self._embed(name, head)
@@ -272,7 +270,7 @@ class ProbeTask(Task[EmbeddingBatch]):
         write_made_of(out / PROBE_FOLDER, {**made_of(self.des_head), "head": weights_hash(self.des_head)})
         write_jsonl(out / PREDICTIONS_FILE, self._predictions(probe))
         tables = [embedding_table(self.embedded[name], name) for name in self.data.evaluation_sets]
-        EmbeddingTable.concatenate(tables).write(out / TABLE_FILE)
+        EmbeddingTable.concatenate(tables).write(out / EMBEDDINGS_FILE)
         write_text(out / METRICS_FILE, json.dumps(report, indent=2) + "\n")
 
     @torch.no_grad()
@@ -288,7 +286,7 @@ class ProbeTask(Task[EmbeddingBatch]):
                 if affect is not None:
                     points = affect.said(dataset.des[rows])
                 for key, row, point in zip(dataset.keys[rows], scores, points, strict=True):
-                    said = max(range(CLASSES), key=row.__getitem__)
+                    said = max(range(NUM_EMOTIONS), key=row.__getitem__)
                     yield Prediction(
                         id=key,
                         split=name,

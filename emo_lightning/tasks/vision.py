@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import TRIPLET_PARTS
 from emo_lightning.data.batches import SeenBatch
 from emo_lightning.data.collate import IGNORE
 from emo_lightning.data.protocols import PairSample
@@ -21,9 +22,6 @@ from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.seen import SeenHeads
 from emo_lightning.tasks.backbone import BackboneTask
 from emo_lightning.tasks.optim import OptimConfig
-
-FIELDS = ("background", "attribute", "subject")
-"""Of a record: what can be seen and named."""
 
 
 class VisionTask(BackboneTask[SeenBatch]):
@@ -43,8 +41,8 @@ class VisionTask(BackboneTask[SeenBatch]):
         if backbone.tuning != "full" or backbone.train_language or not backbone.train_vision:
             msg = "model.backbone: the tower trains alone; set tuning: full, train_vision: true and train_language: false"
             raise InputError(msg)
-        if not fields or not set(fields) <= set(FIELDS) or not all(fields.values()):
-            msg = f"model.fields has {', '.join(fields) or 'nothing'}; expected values for one or more of {', '.join(FIELDS)}"
+        if not fields or not set(fields) <= set(TRIPLET_PARTS) or not all(fields.values()):
+            msg = f"model.fields has {', '.join(fields) or 'nothing'}; expected values for one or more of {', '.join(TRIPLET_PARTS)}"
             raise InputError(msg)
         self.numbers = {name: {value: number for number, value in enumerate(values)} for name, values in fields.items()}
         self.heads: SeenHeads | None = None

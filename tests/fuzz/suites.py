@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from emo_lightning.analysis.suites.asked import SuiteName
 from emo_lightning.analysis.suites.benchmark import benchmark
 from emo_lightning.analysis.suites.questions import read_questions
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.analysis.suites.submissions import FILE, read_submission
+from emo_lightning.core.suites.item import SuiteName
 from emo_lightning.report.tables.benchmark import benchmark_page
 from tests.core.suites.trees import assessed, mvei, pair_row, vecbench_line
 from tests.fuzz.target import Make, Target, as_json, through

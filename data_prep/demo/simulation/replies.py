@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from data_prep.demo.simulation.boxes import box_verdict
 from data_prep.demo.simulation.config import SimulatedModel, SimulationConfig
 from emo_lightning.core.errors import UserError
-from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Emotion, Record, intensity_level
+from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, TRIPLET_PARTS, Emotion, Record, intensity_level
 
-_TRIPLET = ("background", "attribute", "subject")
 SHOWN = re.compile(r"^Annotation: (\{.*\})\nPooled votes on the emotion: (\{.*\})$", re.MULTILINE)
 """How `prompts.CRITIC` shows an annotation."""
 
@@ -50,7 +49,7 @@ class Simulation:
             raise SimulationError(msg)
         self.config = config
         self._hashes = sorted(self.truth)
-        self._words = {key: sorted({getattr(r, key) for r in self.truth.values() if getattr(r, key)}) for key in _TRIPLET}
+        self._words = {key: sorted({getattr(r, key) for r in self.truth.values() if getattr(r, key)}) for key in TRIPLET_PARTS}
 
     def generator(self, *parts: str) -> random.Random:
         """Randomness that depends on the seed and the parts alone."""
@@ -113,8 +112,8 @@ class Simulation:
         described = truth
         if rng.random() < model.description_error:
             described = self.truth[rng.choice(self._hashes)]
-        triplet = {key: getattr(truth, key) for key in _TRIPLET}
-        for key in _TRIPLET:
+        triplet = {key: getattr(truth, key) for key in TRIPLET_PARTS}
+        for key in TRIPLET_PARTS:
             others = [word for word in self._words[key] if word != triplet[key]]
             if rng.random() < model.word_error and others:
                 triplet[key] = rng.choice(others)
@@ -137,7 +136,7 @@ class Simulation:
         emotion, level = _required(truth).emotion, intensity_level(truth.intensity or 5)
         right = {
             "description": annotation["description"] in _descriptions(truth),
-            "triplet": all(annotation[key] == getattr(truth, key) for key in _TRIPLET),
+            "triplet": all(annotation[key] == getattr(truth, key) for key in TRIPLET_PARTS),
             "emotion": annotation["emotion"] == emotion,
             "intensity": annotation["intensity_level"] == level,
         }

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from data_prep.demo.world.backdrops import SUPERSAMPLING
+
 from .faces import INK, TEAR, WHITE, Face, draw_face
 from .style import RGB, Brush, Style, jittered, mix
-
-SUPERSAMPLING = 2
 
 FLUSH: RGB = (236, 52, 36)
 """The coat of who scowls is tinted with it."""

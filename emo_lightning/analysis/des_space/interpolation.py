@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from emo_lightning.analysis.des_space.inputs import DesSet, DistanceMetric, mean_interval
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.neighbours import exact_index
-
-Array = NDArray[np.float64]
 
 APART = 0.05
 """Least ‖p_b − p_a‖²: between images of nearly the same mood a position means nothing."""

@@ -22,13 +22,13 @@ from emo_lightning.core.images import open_image
 from emo_lightning.core.records import SchemaError
 from emo_lightning.data.chat import prompt
 from emo_lightning.data.collate import Collator
+from emo_lightning.metrics.arrays import Array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from emo_lightning.inference.model import EmotionModel
 
-Array = NDArray[np.float64]
 
 DEFAULT_CHANGES = (
     "crop=0.9",

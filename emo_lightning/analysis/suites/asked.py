@@ -6,25 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from emo_lightning.core.suites.eemo_bench import CHOICE_TASKS
+from emo_lightning.core.suites.item import SuiteName
 from emo_lightning.metrics.suites import emobserver
 
 Carrier = Literal["single", "pair", ""]
 """Whether a question of EEmo-Bench is about one image or two."""
-SuiteName = Literal["mvei", "vecbench", "eemo_bench"]
 
-TITLES: Mapping[SuiteName, str] = {"mvei": "MVEI", "vecbench": "VECBench", "eemo_bench": "EEmo-Bench"}
 
-CHOICES = ("Yes-or-No", "What/How")
-"""Tasks of EEmo-Bench with options."""
-OUT_OF_DOMAIN: Mapping[SuiteName, tuple[str, ...]] = {"mvei": (), "vecbench": emobserver.OOD_VER, "eemo_bench": CHOICES}
+OUT_OF_DOMAIN: Mapping[SuiteName, tuple[str, ...]] = {"mvei": (), "vecbench": emobserver.OOD_VER, "eemo_bench": CHOICE_TASKS}
 """Tasks out of the domain where nobody says otherwise: VECBench's, of what EmoCaliber is trained on, and EEmo-Bench, whose images are its own.
 MVEI's images are EmoSet's."""
 
-DESCRIPTION = "Open_ended"
-RANKING = "Ranking"
-ATTRIBUTES = ("valence", "arousal", "dominance")
-SEVEN = ("joy", "anger", "disgust", "sadness", "surprise", "fear", "neutral")
-"""Emotions of EEmo-Bench."""
+RANKING_TASK = "Ranking"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emo_lightning.analysis.suites.asked import ATTRIBUTES, CHOICES, DESCRIPTION, RANKING, SEVEN, SuiteQuestion, SuiteReply
+from emo_lightning.analysis.suites.asked import RANKING_TASK, SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.scored import Pairs, Scorer, flags, of_tasks
+from emo_lightning.core.records import DIMENSIONS
+from emo_lightning.core.suites.eemo_bench import CHOICE_TASKS, EEMO_EMOTIONS, OPEN_TASK
 from emo_lightning.metrics.arrays import Array, Flags
 from emo_lightning.metrics.suites import eemo_bench, eemo_logic, emobserver, own
 from emo_lightning.metrics.suites.resampled import correlation, mean_of, mean_of_items, share
@@ -54,22 +56,22 @@ def by_eemo_logic(pairs: Pairs) -> Scorer:
     """Rankings and attributes as it reads them from its own form of answer."""
     nothing = np.zeros(len(pairs), dtype=bool)
     found = Scorer("EEmo-Logic", eemo_logic.__name__, nothing, nothing)
-    of = of_tasks(pairs, RANKING)
-    said = [eemo_logic.ranking(reply.text) if asked.task == RANKING else [] for asked, reply in pairs]
+    of = of_tasks(pairs, RANKING_TASK)
+    said = [eemo_logic.ranking(reply.text) if asked.task == RANKING_TASK else [] for asked, reply in pairs]
     scores = [100 * eemo_logic.ranking_score(asked.ranking, s) for s, (asked, _) in zip(said, pairs, strict=True)]
     found.add("ranking", "ranking", mean_of_items(np.array(scores), of), of)
     _attributes(found, pairs, lambda _, reply: eemo_logic.attribute(reply.text) if reply.value is None else None)
     if of.any():
-        found.unreadable = sum(not s and asked.task == RANKING for s, (asked, _) in zip(said, pairs, strict=True))
+        found.unreadable = sum(not s and asked.task == RANKING_TASK for s, (asked, _) in zip(said, pairs, strict=True))
     return found
 
 
 def by_own(pairs: Pairs) -> Scorer:
     """Perception by answers that can be read in one way, rankings by places, attributes as stated or as given."""
-    choices, rankings = of_choices(pairs), of_tasks(pairs, RANKING)
-    said = [own.option(reply.text, asked.options) if asked.task in CHOICES else None for asked, reply in pairs]
+    choices, rankings = of_choices(pairs), of_tasks(pairs, RANKING_TASK)
+    said = [own.option(reply.text, asked.options) if asked.task in CHOICE_TASKS else None for asked, reply in pairs]
     right = flags([a is not None and a == asked.truth.strip() for a, (asked, _) in zip(said, pairs, strict=True)])
-    ranked = [own.ranking(reply.text, SEVEN) if asked.task == RANKING else [] for asked, reply in pairs]
+    ranked = [own.ranking(reply.text, EEMO_EMOTIONS) if asked.task == RANKING_TASK else [] for asked, reply in pairs]
     found = Scorer("ours", own.__name__, right, choices)
     unread = [a is None and not r for a, r in zip(said, ranked, strict=True)]
     found.unreadable = int((flags(unread) & (choices | rankings)).sum())
@@ -85,7 +87,7 @@ def by_own(pairs: Pairs) -> Scorer:
 
 def of_choices(pairs: Pairs) -> Flags:
     """(N,): the questions with options."""
-    return of_tasks(pairs, *CHOICES)
+    return of_tasks(pairs, *CHOICE_TASKS)
 
 
 def of_carrier(pairs: Pairs, carrier: str) -> Flags:
@@ -97,11 +99,11 @@ def _perception(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None
     """Both kinds of questions about one image and about two, and their means."""
     for carrier, title in CARRIERS.items():
         kinds = []
-        for task in CHOICES:
+        for task in CHOICE_TASKS:
             of = of_tasks(pairs, task) & of_carrier(pairs, carrier) & among
             if of.any():
                 kinds.append(found.add(f"{carrier}-{_KEYS[task]}", f"{title}, {task}", share(right, of), of))
-        if len(kinds) == len(CHOICES):
+        if len(kinds) == len(CHOICE_TASKS):
             of = of_choices(pairs) & of_carrier(pairs, carrier) & among
             found.add(f"{carrier}-overall", f"{title}, mean of both kinds", mean_of(kinds), of)
 
@@ -120,7 +122,7 @@ def _pooled(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None:
 
 def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None:
     """Descriptions by their judgements, of one image and of two; a reply that was judged less often than five times has no value."""
-    open_ended = of_tasks(pairs, DESCRIPTION) & among
+    open_ended = of_tasks(pairs, OPEN_TASK) & among
     judged = flags([len(reply.judgements) == eemo_bench.JUDGEMENTS for _, reply in pairs]) & open_ended
     scores = np.array([eemo_bench.description_score(reply.judgements) for _, reply in pairs])
     for carrier, title in CARRIERS.items():
@@ -135,7 +137,7 @@ def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None
 
 def _attributes(found: Scorer, pairs: Pairs, read: Callable[[SuiteQuestion, SuiteReply], float | None]) -> None:
     """SRCC and PLCC of valence, arousal and dominance, over the replies that give a number, and how many do."""
-    for name in ATTRIBUTES:
+    for name in DIMENSIONS:
         asked_for = of_tasks(pairs, name) & flags([asked.value is not None for asked, _ in pairs])
         said = [read(asked, reply) if there else None for there, (asked, reply) in zip(asked_for, pairs, strict=True)]
         of = flags([value is not None for value in said])

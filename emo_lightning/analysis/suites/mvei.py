@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from emo_lightning.analysis.suites.scored import Pairs, Scorer, every, flags, of_tasks
+from emo_lightning.core.suites.mvei import MVEI_TASKS
 from emo_lightning.metrics.arrays import Flags
 from emo_lightning.metrics.suites import emobserver, own
 from emo_lightning.metrics.suites.resampled import share
-
-CLASSES = ("sentiment polarity", "emotion interpretation", "scene context", "perception subjectivity")
 
 
 def scorers(pairs: Pairs) -> list[Scorer]:
@@ -36,7 +35,7 @@ def by_own(pairs: Pairs) -> Scorer:
 def _add_metrics(found: Scorer, pairs: Pairs, right: Flags, positive: Flags, given_up: Flags) -> None:
     whole_suite = every(pairs)
     found.add("total", "total", share(right, whole_suite), whole_suite)
-    for name in CLASSES:
+    for name in MVEI_TASKS:
         of = of_tasks(pairs, name)
         found.add(name.replace(" ", "-"), name, share(right, of), of)
     found.add("positive", "read as correct", share(positive, whole_suite), whole_suite)

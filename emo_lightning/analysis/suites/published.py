@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from emo_lightning.analysis.suites.asked import SuiteName
 from emo_lightning.core.files import parse_yaml
+from emo_lightning.core.suites.item import SuiteName
 
 FILE = Path(__file__).with_name("published.yaml")
 

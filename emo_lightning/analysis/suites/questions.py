@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from emo_lightning.analysis.suites.asked import ATTRIBUTES, RANKING, Carrier, SuiteName, SuiteQuestion, SuiteReply
+from emo_lightning.analysis.suites.asked import RANKING_TASK, Carrier, SuiteQuestion, SuiteReply
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import as_number
 from emo_lightning.core.model_folders import warn_once
+from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.core.suites import SuiteItem, read_results, read_suite
-from emo_lightning.core.suites.eemo_bench import ASSESSMENT, RANKING_PROMPT
+from emo_lightning.core.suites.eemo_bench import ASSESSMENT_TASK, RANKING_PROMPT
+from emo_lightning.core.suites.item import SuiteName
 
 MOST_CANDIDATES = 200
 """Of a question; WebEmo has 25."""
@@ -58,15 +60,15 @@ def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[SuiteQuestion]:
     )
     if suite != "eemo_bench":
         yield asked
-    elif item.task != ASSESSMENT:
+    elif item.task != ASSESSMENT_TASK:
         carrier: Carrier = "pair" if len(item.images) == 2 else "single"
         yield replace(asked, id=f"{carrier}/{item.id}", carrier=carrier)
     else:
         image = item.images[0]
         if len(item.scored_emotions) >= 3:
             ranking = tuple(item.scored_emotions)[:3]
-            yield replace(asked, id=f"ranking/{image}", task=RANKING, prompt=RANKING_PROMPT, ranking=ranking)
-        for name in ATTRIBUTES:
+            yield replace(asked, id=f"ranking/{image}", task=RANKING_TASK, prompt=RANKING_PROMPT, ranking=ranking)
+        for name in DIMENSIONS:
             if name in item.ratings:
                 yield replace(asked, id=f"{name}/{image}", task=name, value=item.ratings[name].mean)
 

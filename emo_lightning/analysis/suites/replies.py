@@ -13,11 +13,12 @@ from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from emo_lightning.analysis.suites.asked import SuiteName, SuiteQuestion, SuiteReply
+from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.questions import replies_in
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import decode_json, json_lines, list_of, number_of, object_of, open_binary, text_of
 from emo_lightning.core.suites import possible_paths
+from emo_lightning.core.suites.item import SuiteName
 
 _KEYS = {"id", "reply", "confidence", "value", "verdict", "invalid", "judgements", "judge"}
 

@@ -26,13 +26,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emo_lightning.analysis.cross_dataset import trained_images
 from emo_lightning.analysis.references import References
-from emo_lightning.analysis.suites.asked import SuiteName, SuiteQuestion, SuiteReply
+from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_yaml
 from emo_lightning.core.foreign import json_lines, open_binary, read_capped
 from emo_lightning.core.overlap import file_marks
 from emo_lightning.core.suites import find_image
+from emo_lightning.core.suites.item import SuiteName
 
 FILE = "submission.yaml"
 

@@ -12,7 +12,7 @@ from emo_lightning.metrics.calibration import BINS
 from emo_lightning.metrics.suites import emobserver, emocaliber, own
 from emo_lightning.metrics.suites.resampled import Metric, auroc, brier, ece, half_open_ece, mean_of, share, weighted_f1
 
-TASKS = (*emobserver.ID_VER, *emobserver.ID_VSA, *emobserver.OOD_VER)
+EMOBSERVER_TASKS = (*emobserver.ID_VER, *emobserver.ID_VSA, *emobserver.OOD_VER)
 GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "id-ver": ("emotions, in domain", emobserver.ID_VER),
     "id-vsa": ("polarity, in domain", emobserver.ID_VSA),
@@ -32,7 +32,7 @@ def by_emocaliber(pairs: Pairs) -> Scorer:
     truth = [asked.truth.lower() for asked, _ in pairs]
     right = flags([a == t for a, t in zip(answers, truth, strict=True)])
     found = Scorer("EmoCaliber", emocaliber.__name__, right, every(pairs), unreadable=answers.count(emocaliber.UNKNOWN))
-    for task in TASKS:
+    for task in EMOBSERVER_TASKS:
         of = of_tasks(pairs, task)
         found.add(task, task, share(right, of), of)
         found.add(f"{task}-f1", f"{task}, weighted F1", weighted_f1(truth, answers, of), of)
@@ -106,7 +106,7 @@ def by_own(pairs: Pairs) -> Scorer:
 def _macro(found: Scorer, pairs: Pairs, right: Flags) -> None:
     """Tasks, groups and total; of a group only where all its tasks are there, so that no mean is of other tasks than its name says."""
     tasks: dict[str, Metric] = {}
-    for task in TASKS:
+    for task in EMOBSERVER_TASKS:
         of = of_tasks(pairs, task)
         if of.any():
             tasks[task] = found.add(task, task, share(right, of), of)

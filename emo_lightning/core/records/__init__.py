@@ -24,12 +24,14 @@ from emo_lightning.core.records.record import (
     IMAGE_EXTENSIONS,
     SCHEMA_VERSION,
     SOURCE_SHA256,
+    TRIPLET_PARTS,
     Box,
     GroundedObject,
     Mask,
     Record,
     Reference,
     Triplet,
+    TripletPart,
 )
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "NO_EMOTION",
     "SCHEMA_VERSION",
     "SOURCE_SHA256",
+    "TRIPLET_PARTS",
     "Box",
     "Emotion",
     "GroundedObject",
@@ -54,6 +57,7 @@ __all__ = [
     "Reference",
     "SchemaError",
     "Triplet",
+    "TripletPart",
     "Votes",
     "check_pixels",
     "describe",

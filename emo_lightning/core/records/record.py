@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Self
+from typing import Literal, Self, get_args
 
 from pydantic import (
     ConfigDict,
@@ -36,6 +36,10 @@ DES_EXTENSION = "des.npy"
 SOURCE_SHA256 = "source_sha256"
 """Key of `provenance`: the sha256 of the file that a store has of the image, where an export holds other bytes of the same picture (of
 another type, or without what the file said beside its pixels)."""
+
+TripletPart = Literal["background", "attribute", "subject"]
+TRIPLET_PARTS: tuple[TripletPart, ...] = get_args(TripletPart)
+"""In the order of a triplet; keys of records, and of the rows of Table 5."""
 
 BOX_TOLERANCE = 0.5
 """Pixels by which a box may leave its image before it is an error (rounding of other tools)."""

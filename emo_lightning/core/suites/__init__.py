@@ -1,6 +1,6 @@
 """The suites that the field is scored on, as their files are published: read here once, for whoever scores them and for whoever imports them.
 
-`read_suite` gives every item of a file, or says which row is not as published; `SUITES` has the readers themselves, which go on behind
+`read_suite` gives every item of a file, or says which row is not as published; `SUITE_READERS` has the readers themselves, which go on behind
 such a row. A file of results is read by the same reader: its items have `replies`; `read_results` also says where a model gave none.
 """
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from emo_lightning.core.suites.eemo_bench import read_eemo_bench
 from emo_lightning.core.suites.files import find_image, possible_paths
-from emo_lightning.core.suites.item import BadRow, FailedRow, Reader, SuiteError, SuiteItem
+from emo_lightning.core.suites.item import BadRow, FailedRow, SuiteError, SuiteItem, SuiteReader
 from emo_lightning.core.suites.mvei import read_mvei
 from emo_lightning.core.suites.vecbench import read_vecbench
 
 __all__ = [
-    "SUITES",
+    "SUITE_READERS",
     "BadRow",
     "FailedRow",
     "SuiteError",
@@ -26,7 +26,7 @@ __all__ = [
     "read_suite",
 ]
 
-SUITES: dict[str, Reader] = {"mvei": read_mvei, "vecbench": read_vecbench, "eemo_bench": read_eemo_bench}
+SUITE_READERS: dict[str, SuiteReader] = {"mvei": read_mvei, "vecbench": read_vecbench, "eemo_bench": read_eemo_bench}
 """Readers by the name of the suite."""
 
 
@@ -41,12 +41,12 @@ def read_suite(name: str, path: str | Path) -> list[SuiteItem]:
 
 def read_results(name: str, path: str | Path) -> tuple[list[SuiteItem], list[FailedRow]]:
     """All items of a file, and the rows by which its maker says that the model gave no reply; raises as `read_suite`."""
-    if name not in SUITES:
-        msg = f"unknown suite {name!r}; allowed: {', '.join(SUITES)}"
+    if name not in SUITE_READERS:
+        msg = f"unknown suite {name!r}; allowed: {', '.join(SUITE_READERS)}"
         raise SuiteError(msg)
     found: list[SuiteItem] = []
     failed: list[FailedRow] = []
-    for row in SUITES[name](Path(path)):
+    for row in SUITE_READERS[name](Path(path)):
         if isinstance(row, FailedRow):
             failed.append(row)
             continue

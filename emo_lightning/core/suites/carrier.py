@@ -12,9 +12,9 @@ from pathlib import Path
 from emo_lightning.core.foreign import decode_json, read_capped
 from emo_lightning.core.suites.item import (
     RowError,
-    Rows,
     SuiteError,
     SuiteItem,
+    SuiteRows,
     as_object,
     attempt,
     optional_object,
@@ -30,7 +30,7 @@ Finish = Callable[[SuiteItem, Mapping[str, object]], SuiteItem]
 """What a suite adds to an item, given its `other_info`."""
 
 
-def read_carrier(path: Path, finish: Finish) -> Rows:
+def read_carrier(path: Path, finish: Finish) -> SuiteRows:
     """Items of a file, in its order.
 
     Args:

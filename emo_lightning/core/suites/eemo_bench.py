@@ -27,9 +27,9 @@ from emo_lightning.core.suites.carrier import read_carrier
 from emo_lightning.core.suites.item import (
     BadRow,
     RowError,
-    Rows,
     SuiteError,
     SuiteItem,
+    SuiteRows,
     answerable,
     as_object,
     attempt,
@@ -39,11 +39,11 @@ from emo_lightning.core.suites.item import (
     text,
 )
 
-EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+EEMO_EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 """Of the suite, in the order of its prompts."""
-CHOICES, OPEN, ASSESSMENT = ("Yes-or-No", "What/How"), "Open_ended", "assessment"
+CHOICE_TASKS, OPEN_TASK, ASSESSMENT_TASK = ("Yes-or-No", "What/How"), "Open_ended", "assessment"
 """Tasks: questions with options, questions without, and what is known of an image."""
-SCALE = (1.0, 9.0)
+RATING_SCALE = (1.0, 9.0)
 """Of the nine ratings of each image and dimension."""
 _MAX_BYTES = 1 << 28
 _OF_A_MODEL = re.compile(r"^(response|eval_result|if_invalid)\((.+)\)$")
@@ -52,7 +52,7 @@ _LAST_OBJECT = re.compile(r"\{[^{}]*\}", re.DOTALL)
 _KEYS = ("id", "image_url", "image1_url", "image2_url", "question", "options", "correct_answer", "question_type")
 
 
-def read_eemo_bench(path: Path) -> Rows:
+def read_eemo_bench(path: Path) -> SuiteRows:
     """Items of any of the four layouts.
 
     Raises:
@@ -92,7 +92,7 @@ def _of_carrier(item: SuiteItem, other: Mapping[str, object]) -> SuiteItem:
     if len(item.images) not in (1, 2):
         msg = f"shows {len(item.images)} images; expected one or two"
         raise RowError(msg)
-    if kind == OPEN:
+    if kind == OPEN_TASK:
         return replace(item, task=kind)
     objects = _LAST_OBJECT.findall(item.prompt or "")
     options = _options(objects[-1]) if objects else {}
@@ -105,8 +105,8 @@ def _question(value: object) -> SuiteItem:
     row = as_object(value, "the row")
     kind = _kind(row)
     images = (text(row, "image_url"),) if "image_url" in row else (text(row, "image1_url"), text(row, "image2_url"))
-    options = {} if kind == OPEN else _options(need(row, "options"))
-    truth = row.get("correct_answer") if kind == OPEN else text(row, "correct_answer").strip()
+    options = {} if kind == OPEN_TASK else _options(need(row, "options"))
+    truth = row.get("correct_answer") if kind == OPEN_TASK else text(row, "correct_answer").strip()
     if truth is not None and not isinstance(truth, str):
         msg = f"correct_answer is {str(truth)[:60]!r}; expected text"
         raise RowError(msg)
@@ -135,8 +135,8 @@ def _unused(row: Mapping[str, object]) -> dict[str, object]:
 
 def _kind(row: Mapping[str, object]) -> str:
     kind = text(row, "question_type")
-    if kind not in (*CHOICES, OPEN):
-        msg = f"question_type is {kind[:60]!r}; expected one of {', '.join((*CHOICES, OPEN))}"
+    if kind not in (*CHOICE_TASKS, OPEN_TASK):
+        msg = f"question_type is {kind[:60]!r}; expected one of {', '.join((*CHOICE_TASKS, OPEN_TASK))}"
         raise RowError(msg)
     return kind
 
@@ -157,7 +157,7 @@ def _options(given: object) -> dict[str, str]:
     return {key: str(one) for key, one in found.items()}
 
 
-_ASKED = {"judge": "Yes-or-No", "choose": "What/How", "open_ended": OPEN}
+_ASKED = {"judge": "Yes-or-No", "choose": "What/How", "open_ended": OPEN_TASK}
 
 
 class _Names(NamedTuple):
@@ -192,8 +192,8 @@ def _asked(row: Mapping[str, object], kind: str, names: _Names) -> SuiteItem:
 def _assessment(row: Mapping[str, object]) -> SuiteItem:
     name = text(row, "image_name")
     return SuiteItem(
-        id=f"{name}/{ASSESSMENT}",
-        task=ASSESSMENT,
+        id=f"{name}/{ASSESSMENT_TASK}",
+        task=ASSESSMENT_TASK,
         images=(name,),
         scored_emotions=_scored(row),
         ratings={dimension: _rating(row, dimension) for dimension in DIMENSIONS},
@@ -205,10 +205,8 @@ def _scored(row: Mapping[str, object]) -> dict[str, float]:
     pairs = need(row, "emotion_list")
     found: dict[str, float] = {}
     for pair in pairs if isinstance(pairs, list) else [pairs]:
-        if not isinstance(pair, list) or len(pair) != 2 or pair[0] not in EMOTIONS or pair[0] in found:
-            msg = (
-                f"emotion_list holds {str(pair)[:60]}; expected pairs of one of {', '.join(EMOTIONS)}, each once, and its score"
-            )
+        if not isinstance(pair, list) or len(pair) != 2 or pair[0] not in EEMO_EMOTIONS or pair[0] in found:
+            msg = f"emotion_list holds {str(pair)[:60]}; expected pairs of one of {', '.join(EEMO_EMOTIONS)}, each once, and its score"
             raise RowError(msg)
         found[pair[0]] = number(pair[1], f"the score of {pair[0]}", 0, 1000)
     return dict(sorted(found.items(), key=lambda one: -one[1]))
@@ -221,7 +219,7 @@ def _rating(row: Mapping[str, object], dimension: str) -> Rating:
     if not isinstance(values, list) or len(values) < 2:
         msg = f"key {key!r} is {str(values)[:60]!r}; expected a list of mean and standard deviation"
         raise RowError(msg)
-    low, high = SCALE
+    low, high = RATING_SCALE
     mean, std = number(values[0], f"the mean of {key}", low, high), number(values[1], f"the spread of {key}", 0, high)
     return Rating(mean=mean, std=std, low=low, high=high)
 
@@ -265,13 +263,13 @@ def question_prompt(question: str, options: Mapping[str, str], *, images: int) -
 
 
 __all__ = [
-    "ASSESSMENT",
-    "CHOICES",
+    "ASSESSMENT_TASK",
+    "CHOICE_TASKS",
     "DIMENSIONS",
-    "EMOTIONS",
-    "OPEN",
+    "EEMO_EMOTIONS",
+    "OPEN_TASK",
     "RANKING_PROMPT",
-    "SCALE",
+    "RATING_SCALE",
     "question_prompt",
     "read_eemo_bench",
 ]

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import as_number
 from emo_lightning.core.records.ratings import Rating
+
+SuiteName = Literal["mvei", "vecbench", "eemo_bench"]
+SUITE_TITLES: Mapping[SuiteName, str] = {"mvei": "MVEI", "vecbench": "VECBench", "eemo_bench": "EEmo-Bench"}
 
 
 class SuiteError(InputError):
@@ -66,8 +70,8 @@ class FailedRow(BadRow):
     """A row of a file of results that says that the model gave no reply."""
 
 
-Rows = Iterator[SuiteItem | BadRow]
-Reader = Callable[[Path], Rows]
+SuiteRows = Iterator[SuiteItem | BadRow]
+SuiteReader = Callable[[Path], SuiteRows]
 """Reads a file of a suite; raises `SuiteError` where the file as a whole is not one."""
 
 

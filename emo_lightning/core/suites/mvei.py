@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from emo_lightning.core.suites.carrier import one_image, read_carrier
-from emo_lightning.core.suites.item import RowError, Rows, SuiteItem, answerable, optional_object, text
+from emo_lightning.core.suites.item import RowError, SuiteItem, SuiteRows, answerable, optional_object, text
 
-CLASSES = ("sentiment polarity", "emotion interpretation", "scene context", "perception subjectivity")
+MVEI_TASKS = ("sentiment polarity", "emotion interpretation", "scene context", "perception subjectivity")
 """Of statements: the tasks of the suite."""
-VERDICTS = ("correct", "incorrect")
+STATEMENT_ANSWERS = ("correct", "incorrect")
 
 
-def read_mvei(path: Path) -> Rows:
+def read_mvei(path: Path) -> SuiteRows:
     """Statements: `task` is the class, `truth` and the candidates are the verdicts `correct` and `incorrect`."""
     return read_carrier(path, _statement)
 
 
 def _statement(item: SuiteItem, other: Mapping[str, object]) -> SuiteItem:
     found = text(optional_object(other, "statement_meta"), "class").strip().lower()
-    if found not in CLASSES:
-        msg = f"other_info.statement_meta.class is {found[:60]!r}; expected one of {', '.join(CLASSES)}"
+    if found not in MVEI_TASKS:
+        msg = f"other_info.statement_meta.class is {found[:60]!r}; expected one of {', '.join(MVEI_TASKS)}"
         raise RowError(msg)
-    return answerable(replace(one_image(item), task=found, candidates=VERDICTS), "ground_truth")
+    return answerable(replace(one_image(item), task=found, candidates=STATEMENT_ANSWERS), "ground_truth")

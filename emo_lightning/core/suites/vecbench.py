@@ -18,9 +18,9 @@ from emo_lightning.core.suites.item import (
     BadRow,
     FailedRow,
     RowError,
-    Rows,
     SuiteError,
     SuiteItem,
+    SuiteRows,
     answerable,
     as_object,
     attempt,
@@ -30,13 +30,13 @@ from emo_lightning.core.suites.item import (
     text,
 )
 
-TASKS = ("EmoSet-8", "FI-8", "FI-2", "WebEmo-2", "WebEmo-7", "WebEmo-25", "UnbiasedEmo-6", "Abstract-8", "Artphoto-8")
+VECBENCH_TASKS = ("EmoSet-8", "FI-8", "FI-2", "WebEmo-2", "WebEmo-7", "WebEmo-25", "UnbiasedEmo-6", "Abstract-8", "Artphoto-8")
 """By the data set, and how many answers there are."""
 _OTHER_SPELLINGS = {"UnbaisedEmo-6": "UnbiasedEmo-6"}
 _USED = ("id", "conversations", "task", "candidates", "ground_truth", "response")
 
 
-def read_vecbench(path: Path) -> Rows:
+def read_vecbench(path: Path) -> SuiteRows:
     """Questions of either file; the one of EmoCaliber is told by its name, `.jsonl`."""
     return _lines(path) if path.suffix.lower() == ".jsonl" else read_carrier(path, _of_carrier)
 
@@ -46,7 +46,7 @@ def _of_carrier(item: SuiteItem, other: Mapping[str, object]) -> SuiteItem:
     return _checked(replace(one_image(item), task=text(other, "task"), candidates=choices(other, "candidates"), extra=extra))
 
 
-def _lines(path: Path) -> Rows:
+def _lines(path: Path) -> SuiteRows:
     seen: set[str] = set()
     with open_binary(path, SuiteError) as file:
         for where, line in json_lines(file, path, SuiteError):
@@ -116,7 +116,7 @@ def _conversation(row: Mapping[str, object]) -> tuple[tuple[str, ...], str]:
 
 def _checked(item: SuiteItem) -> SuiteItem:
     task = _OTHER_SPELLINGS.get(item.task, item.task)
-    if task not in TASKS:
-        msg = f"task is {task[:60]!r}; expected one of {', '.join(TASKS)}"
+    if task not in VECBENCH_TASKS:
+        msg = f"task is {task[:60]!r}; expected one of {', '.join(VECBENCH_TASKS)}"
         raise RowError(msg)
     return answerable(replace(item, task=task), "ground_truth")

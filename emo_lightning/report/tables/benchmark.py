@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from emo_lightning.analysis.suites.asked import TITLES, SuiteName
 from emo_lightning.analysis.suites.published import SEEN, PublishedModel, PublishedTable, published
+from emo_lightning.core.suites.item import SUITE_TITLES, SuiteName
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, columns, spread
 
@@ -55,12 +55,12 @@ def benchmark_page(result: Result) -> Page:
     suite: SuiteName = result["suite"]
     out = ", ".join(result["out_of_domain"]) or "none of its tasks"
     text = (
-        f"{TITLES[suite]}: {result['questions']:,} questions on {result['images']:,} images or pairs. Out of the domain: {out}. Every row is "
+        f"{SUITE_TITLES[suite]}: {result['questions']:,} questions on {result['images']:,} images or pairs. Out of the domain: {out}. Every row is "
         "by the scorer that it names, and values by two scorers are no more comparable than those of two suites. Intervals: 95 %, "
         "bootstrap over images."
     )
     tables = [models_table(result), *(table for name in result["arms"] for table in arm_tables(result, name))]
-    return Page(f"{TITLES[suite]} by every scorer", text, tables, notes=list(_notes(result)))
+    return Page(f"{SUITE_TITLES[suite]} by every scorer", text, tables, notes=list(_notes(result)))
 
 
 def arm_tables(result: Result, name: str) -> list[Table]:
@@ -96,7 +96,7 @@ def models_table(result: Result) -> Table:
     head = [(one.key, one.title) for one in shown]
     return Table(
         f"benchmark-models/{suite}",
-        f"{TITLES[suite]}: models by scorer",
+        f"{SUITE_TITLES[suite]}: models by scorer",
         columns("model", ("scorer", "scored by"), *head, ("origin", "where from")),
         rows,
         note,

@@ -11,7 +11,7 @@ import pytest
 from emo_lightning.core.errors import MissingFileError
 from emo_lightning.core.records import Rating
 from emo_lightning.core.suites import (
-    SUITES,
+    SUITE_READERS,
     BadRow,
     SuiteError,
     SuiteItem,
@@ -208,7 +208,7 @@ def test_rows_of_a_runner_that_failed_are_told_from_questions(tmp_path: Path) ->
 
 def test_readers_go_on_behind_a_bad_row(tmp_path: Path) -> None:
     file = _write(tmp_path / "a.json", {"a": mvei(verdict="no"), "b": mvei()})
-    assert [isinstance(row, BadRow) for row in SUITES["mvei"](file)] == [True, False]
+    assert [isinstance(row, BadRow) for row in SUITE_READERS["mvei"](file)] == [True, False]
     with pytest.raises(MissingFileError):
         read_suite("mvei", tmp_path / "none.json")
     with pytest.raises(SuiteError, match="unknown suite 'aica'"):

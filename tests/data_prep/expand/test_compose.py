@@ -8,13 +8,13 @@ from typing import Literal
 
 import pytest
 
-from data_prep.expand.compose import PARTS, Composition, Triple, compose, quotas, rarity_weights
+from data_prep.expand.compose import Composition, Triple, compose, quotas, rarity_weights
 from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.queries import choose, template_query
 from data_prep.provider.prices import load_prices
 from data_prep.settings import ConfigError
 from data_prep.stats.graph import Combination, TripletGraph
-from emo_lightning.core.records import Emotion
+from emo_lightning.core.records import TRIPLET_PARTS, Emotion
 from tests.data_prep.conftest import ROOT, truth
 
 CONFIGS = sorted((ROOT / "configs/prep").glob("expand*.yaml"))
@@ -97,7 +97,7 @@ def test_compositions_are_new_and_replace_one_or_two_elements(graph: TripletGrap
         assert not graph.has_triplet(*composition.triple)
         assert composition.parent in graph.combinations
         assert composition.parent.emotion is composition.combination.emotion
-        changed = [p for p in PARTS if getattr(composition.parent, p) != getattr(composition.combination, p)]
+        changed = [p for p in TRIPLET_PARTS if getattr(composition.parent, p) != getattr(composition.combination, p)]
         assert tuple(changed) == composition.replaced
         assert len(changed) in (1, 2)
     assert {len(c.replaced) for c in found} == {1, 2}
@@ -121,7 +121,8 @@ def test_seen_edges_keep_new_pairs_out(graph: TripletGraph) -> None:
     assert not any(c.novel_edges for c in draw(graph, 1000, edges="seen"))
     # `a` and `x` were seen, but never together.
     records = [
-        truth(0)[0].model_copy(update=dict(zip(PARTS, words, strict=True))) for words in (("a", "b", "c"), ("x", "b", "d"))
+        truth(0)[0].model_copy(update=dict(zip(TRIPLET_PARTS, words, strict=True)))
+        for words in (("a", "b", "c"), ("x", "b", "d"))
     ]
     pair = TripletGraph.from_records(records)
     new = {c.triple: c.novel_edges for c in draw(pair, 2)}
