@@ -21,7 +21,7 @@ from emo_lightning.data.collate import Collator
 from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
-from emo_lightning.models.families import PARTS
+from emo_lightning.models.families import BACKBONE_PARTS
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.tiny import TinyQwen, build_processor, build_qwen, build_tokenizer, words_of
 
@@ -226,4 +226,4 @@ def dataset(tars: str) -> Dataset:
 
 def lora_targets(train_vision: bool = False) -> str:
     """The layers that get an adapter by default, as peft takes them."""
-    return "|".join(f"({QWEN2_5_VL.lora_targets[part]})" for part in PARTS if train_vision or part != "vision")
+    return "|".join(f"({QWEN2_5_VL.lora_targets[part]})" for part in BACKBONE_PARTS if train_vision or part != "vision")

@@ -18,7 +18,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.loader import LoaderState, ResumableLoader
 from emo_lightning.data.packing import PackedRows
 from emo_lightning.data.sampler import EpochBatches, EpochPlan, Slot
-from emo_lightning.data.step_cut import Compares, StepCut, cut_anew
+from emo_lightning.data.step_cut import ComparisonScope, StepCut, cut_anew
 
 Step = list[int]
 """Samples of an optimiser step, in the order of its micro-batches and ranks; fillers are none."""
@@ -88,7 +88,7 @@ def whole(made: Made, cut: StepCut) -> list[tuple[int, Step]]:
 
 
 def switching(
-    made: Made, cut: StepCut, compares: Compares, most_rows: int, draw: np.random.Generator
+    made: Made, cut: StepCut, compares: ComparisonScope, most_rows: int, draw: np.random.Generator
 ) -> tuple[list[tuple[int, Step]], list[StepCut]]:
     """The same, killed every few steps, each time to go on with another number of ranks; and how steps were cut meanwhile."""
     done: list[tuple[int, Step]] = []
@@ -109,7 +109,7 @@ def switching(
     return done, cuts
 
 
-def _fits(cut: StepCut, ranks: int, compares: Compares, most_rows: int) -> bool:
+def _fits(cut: StepCut, ranks: int, compares: ComparisonScope, most_rows: int) -> bool:
     try:
         cut_anew(cut, ranks, compares, most_rows)
     except InputError:
@@ -122,7 +122,7 @@ def random_switches(number: int) -> tuple[bool, int]:
     draw = np.random.default_rng(number)
     packed = bool(number % 2)
     made = Made(int(draw.integers(1, 70)), epochs=2, tokens=int(draw.integers(LONGEST, 400)) if packed else None)
-    compares: Compares = "nothing" if packed else ("nothing", "rank", "ranks")[number // 2 % 3]
+    compares: ComparisonScope = "nothing" if packed else ("nothing", "rank", "ranks")[number // 2 % 3]
     rows = 1 if packed else int(draw.integers(1, 7))
     cut = StepCut(int(draw.integers(1, 5)), int(draw.integers(1, 4)), rows)
     done, cuts = switching(made, cut, compares, rows, draw)

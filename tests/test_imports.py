@@ -56,7 +56,7 @@ ARROWS: dict[str, set[str]] = {
     "emo_lightning.report": {CORE, "emo_lightning.data", "emo_lightning.metrics", "emo_lightning.analysis"},
     # Knows the index of images by what it asks of it: the command opens one.
     "emo_lightning.serve": {CORE, "emo_lightning.data", "emo_lightning.inference", "emo_lightning.analysis"},
-    # Knows stages and tasks by the names in `experiment.kinds.KINDS`: an experiment is checked before torch is loaded.
+    # Knows stages and tasks by the names in `experiment.kinds.STAGE_KINDS`: an experiment is checked before torch is loaded.
     # Of the data it asks what tars hold, which is part of what a stage is.
     "emo_lightning.experiment": {CORE, "emo_lightning.data"},
     "emo_lightning.stages": {

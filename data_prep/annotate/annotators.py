@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.annotate.prompts import ANNOTATE, EMOTION_ONLY, REVISE
+from data_prep.annotate.prompts import ANNOTATION_PROMPT, EMOTION_PROMPT, REVISION_PROMPT
 from data_prep.annotate.replies import EmotionVote, FullAnnotation
 from data_prep.config import AnnotatorConfig
 
@@ -11,9 +11,9 @@ def first_prompt(annotator: AnnotatorConfig) -> tuple[str, type[EmotionVote]]:
     """Prompt and reply schema of the first round."""
     match annotator.role:
         case "full":
-            return ANNOTATE, FullAnnotation
+            return ANNOTATION_PROMPT, FullAnnotation
         case "emotion":
-            return EMOTION_ONLY, EmotionVote
+            return EMOTION_PROMPT, EmotionVote
         case _:
             msg = f"unknown role {annotator.role!r}; allowed: full, emotion"
             raise ValueError(msg)
@@ -25,10 +25,10 @@ def revision_prompt(own: FullAnnotation, flagged: tuple[str, ...], instructions:
     The number of the revision is part of it: a second look that changed nothing must be a new question, not a cached answer.
     """
     fields = ", ".join(flagged)
-    request = REVISE.format(
+    request = REVISION_PROMPT.format(
         annotation=own.model_dump_json(), fields=fields, instructions=instructions or "none given", revision=revision
     )
-    return f"{ANNOTATE}\n\n{request}"
+    return f"{ANNOTATION_PROMPT}\n\n{request}"
 
 
 def asked_again(annotators: list[AnnotatorConfig], preferred: str, flagged: tuple[str, ...]) -> list[AnnotatorConfig]:

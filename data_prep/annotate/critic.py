@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.annotate.prompts import CRITIC
+from data_prep.annotate.prompts import CRITIC_PROMPT
 from data_prep.annotate.replies import CriticReply, FullAnnotation
 from data_prep.annotate.voting import Pool
 from emo_lightning.core.records import Emotion, intensity_level
@@ -54,7 +54,7 @@ def critic_prompt(draft: Draft, revision: int) -> str:
     scores = sorted(((round(p, 2), str(e)) for e, p in draft.pool.scores.items()), key=lambda s: (-s[0], s[1]))
     votes = {e: p for p, e in scores[:3]} | {"contested": draft.contested}
     note = "; the annotators have looked again since the last one" if revision else ""
-    return CRITIC.format(
+    return CRITIC_PROMPT.format(
         annotation=json.dumps(shown, ensure_ascii=False), votes=json.dumps(votes), inspection=revision + 1, note=note
     )
 

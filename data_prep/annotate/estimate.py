@@ -193,7 +193,7 @@ def _typical(
         prompt, output = ledger.read(query, (endpoint.name, _SAMPLE))[0]
         if prompt is not None:
             return replies / done, round(prompt), round(output)
-    words = {"full": prompts.ANNOTATE, "emotion": prompts.EMOTION_ONLY, "critic": prompts.CRITIC}[role]
+    words = {"full": prompts.ANNOTATION_PROMPT, "emotion": prompts.EMOTION_PROMPT, "critic": prompts.CRITIC_PROMPT}[role]
     image = round(mean(price.image.count(i.width, i.height) for i in todo[:_IMAGES])) if todo else 0
     return _PER_ITEM[role], len(words) // 4 + image, min(_OUTPUT[role], endpoint.max_output_tokens or _OUTPUT[role])
 
@@ -201,7 +201,11 @@ def _typical(
 def _bare(endpoint: EndpointConfig, item: Item, role: str) -> Request:
     """A request of about the largest size: a critic's or a revision's prompt shows an annotation as well."""
     replies: dict[str, type[Reply]] = {"full": FullAnnotation, "emotion": EmotionVote, "critic": CriticReply}
-    words = {"full": prompts.ANNOTATE + prompts.REVISE, "emotion": prompts.EMOTION_ONLY, "critic": prompts.CRITIC}[role]
+    words = {
+        "full": prompts.ANNOTATION_PROMPT + prompts.REVISION_PROMPT,
+        "emotion": prompts.EMOTION_PROMPT,
+        "critic": prompts.CRITIC_PROMPT,
+    }[role]
     shown = " " * (4 * (endpoint.max_output_tokens or 0))
     return Request(
         endpoint, Picture(item.sha256, item.extension, bytes, item.width, item.height), words + shown, (), replies[role]

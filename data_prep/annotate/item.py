@@ -68,7 +68,7 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
         for e in config.endpoints
     ]
     parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
-    parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, INVALID_REPLY]
+    parts += [prompts.ANNOTATION_PROMPT, prompts.EMOTION_PROMPT, prompts.REVISION_PROMPT, prompts.CRITIC_PROMPT, INVALID_REPLY]
     parts += [config.declined] if config.declined != "human" else []
     # Models of one name at several parties were one before these were told apart: what was decided so is decided again.
     models = {(e.model, e.party_name) for e in config.endpoints}

@@ -9,7 +9,7 @@ from emo_lightning.core.records import EMOTIONS
 
 _LABELS = ", ".join(EMOTIONS)
 
-ANNOTATE = f"""You annotate images for visual emotion analysis. Look at the image and answer in JSON.
+ANNOTATION_PROMPT = f"""You annotate images for visual emotion analysis. Look at the image and answer in JSON.
 - description: one or two sentences: what is seen, and how background, attribute and subject act together.
 - background: the scene or setting, a short noun phrase.
 - attribute: the expression, pose, weather, light or colour that carries the mood, one or two words.
@@ -19,16 +19,16 @@ ANNOTATE = f"""You annotate images for visual emotion analysis. Look at the imag
 - intensity: a whole number from 1 to 10: 1–3 low, 4–7 medium, 8–10 high.
 Judge the image alone; do not name the emotion in the description."""
 
-EMOTION_ONLY = f"""Which emotion does this image evoke in a typical viewer? Choose one of: {_LABELS}.
+EMOTION_PROMPT = f"""Which emotion does this image evoke in a typical viewer? Choose one of: {_LABELS}.
 Answer in JSON with emotion and confidence (0 to 1)."""
 
-REVISE = """An inspector has read your annotation of this image and asks for changes (request {revision}).
+REVISION_PROMPT = """An inspector has read your annotation of this image and asks for changes (request {revision}).
 Your annotation: {annotation}
 Fields to change: {fields}
 Instructions: {instructions}
 Look at the image again and answer with the whole annotation; keep what was not criticised."""
 
-CRITIC = f"""You inspect the annotation of an image. Look at the image first, then reason step by step, and answer in JSON:
+CRITIC_PROMPT = f"""You inspect the annotation of an image. Look at the image first, then reason step by step, and answer in JSON:
 1. scene: what you see yourself, in one sentence.
 2. description_check: does the description agree with the scene? Say what does not.
 3. triplet_check: are background, attribute and subject in the image, and the ones that matter?
@@ -43,7 +43,7 @@ Inspection {{inspection}} of this image{{note}}.
 Annotation: {{annotation}}
 Pooled votes on the emotion: {{votes}}"""
 
-BOX_CRITIC = """You inspect a bounding box in an image. Look at the image first, then reason step by step, and answer in JSON:
+BOX_CRITIC_PROMPT = """You inspect a bounding box in an image. Look at the image first, then reason step by step, and answer in JSON:
 1. seen: where the subject is in the image and how large.
 2. box_check: what lies inside the box, and what of the subject lies outside it.
 Then box_verdict: "valid" if the box encloses the subject and little else, "revisable" if it misses much of the subject, holds

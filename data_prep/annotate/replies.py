@@ -13,7 +13,7 @@ from emo_lightning.core.records import Emotion, IntensityLevel
 FieldVerdict = Literal["valid", "revisable"]
 Overall = Literal["valid", "revisable", "discarded"]
 
-FIELDS = ("description", "triplet", "emotion", "intensity")
+CRITIQUED_FIELDS = ("description", "triplet", "emotion", "intensity")
 """What the critic judges, each on its own."""
 
 
@@ -76,7 +76,7 @@ class CriticReply(Reply):
 
     def flagged(self) -> tuple[str, ...]:
         """Fields to revise."""
-        return tuple(field for field in FIELDS if getattr(self, f"{field}_verdict") == "revisable")
+        return tuple(field for field in CRITIQUED_FIELDS if getattr(self, f"{field}_verdict") == "revisable")
 
 
 class BoxReply(Reply):

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     from pathlib import Path
 
     from data_prep.export.read import read_records
-    from data_prep.stats.graph import GRAPHML, KINDS, GraphError, TripletGraph
+    from data_prep.stats.graph import GRAPHML_FILE, NODE_KINDS, GraphError, TripletGraph
 
     graph = TripletGraph.from_records(read_records(args.records))
     if not graph.combinations:
@@ -29,8 +29,8 @@ def main(argv: list[str]) -> int:
         raise GraphError(msg)
     out = Path(args.out)
     graph.write_parquet(out)
-    graph.write_graphml(out / GRAPHML)
-    kinds = ", ".join(f"{len(graph.words(kind))} × {kind}" for kind in KINDS)
+    graph.write_graphml(out / GRAPHML_FILE)
+    kinds = ", ".join(f"{len(graph.words(kind))} × {kind}" for kind in NODE_KINDS)
     say(f"{out}: {len(graph.nodes)} nodes ({kinds}), {len(graph.edges)} edges, {len(graph.combinations)} triplets with emotion")
     if graph.skipped:
         say(f"records without a whole triplet: {graph.skipped}")

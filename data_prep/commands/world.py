@@ -27,13 +27,13 @@ def main(argv: list[str]) -> int:
     add_images_argument(parser, "jpg")
     args = parser.parse_args(argv)
     from data_prep.demo.config import WorldConfig
-    from data_prep.demo.world import SPLITS
+    from data_prep.demo.world import WORLD_SPLITS
     from data_prep.demo.world.style import STYLES
     from data_prep.demo.world_tars import write_world_tars
     from data_prep.sources import SourceError
 
-    if args.split not in SPLITS:
-        msg = f"--split {args.split}: allowed are {', '.join(SPLITS)}"
+    if args.split not in WORLD_SPLITS:
+        msg = f"--split {args.split}: allowed are {', '.join(WORLD_SPLITS)}"
         raise SourceError(msg)
     if args.style not in STYLES:
         msg = f"--style {args.style}: allowed are {', '.join(STYLES)}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_prep.dedup.pairs import Edges, Hashes, components, hash_distance
 from data_prep.dedup.phash import MIRROR, wholes
 
-How = Literal["sha256", "phash", "pixels", "embedding", "chain"]
+DuplicateReason = Literal["sha256", "phash", "pixels", "embedding", "chain"]
 """What an item that is left out has in common with the one that is kept: its bytes; a hash within the threshold; pixels, one of the two
 showing a part of the other; an embedding; or only the group, through images between them, and a hash within `Thresholds.chain`."""
 
@@ -37,7 +37,7 @@ class Dropped:
 
     item_id: str
     kept_id: str
-    how: How
+    how: DuplicateReason
     distance: float
     """Bits (sha256: 0, phash and chain), 1 − correlation (pixels), or 1 − cosine (embedding)."""
 
@@ -49,7 +49,7 @@ class ChainMember:
     item_id: str
     kept_id: str
     """Itself, where it is kept."""
-    how: How | None
+    how: DuplicateReason | None
     """None: it is kept."""
     distance: float
     """To the one that is kept instead, see `Dropped`; of an item that is kept: bits to the foremost of the chain."""

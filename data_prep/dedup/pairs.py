@@ -14,13 +14,13 @@ _ROWS, _COLUMNS = 64, 4096
 _MOST_EDGES = 4_000_000
 
 Indices = NDArray[np.int64]
-Distances = NDArray[np.float64]
+DistanceArray = NDArray[np.float64]
 Hashes = NDArray[np.uint64]
 PixelMask = NDArray[np.bool_]
 Bits = NDArray[np.uint8]
 Vectors = NDArray[np.float16] | NDArray[np.float32]
 
-Edges = tuple[Indices, Indices, Distances]
+Edges = tuple[Indices, Indices, DistanceArray]
 """First node, second node (int64), distance (float64): (n,) each."""
 
 
@@ -36,7 +36,7 @@ class Forest:
         self._parts: list[Edges] = []
         self._count = 0
 
-    def add(self, first: Indices, second: Indices, distance: Distances | Bits) -> None:
+    def add(self, first: Indices, second: Indices, distance: DistanceArray | Bits) -> None:
         """Add edges; distances are not negative."""
         self._parts.append((first.astype(np.int64), second.astype(np.int64), distance.astype(np.float64)))
         self._count += len(first)
@@ -89,7 +89,7 @@ def hash_distance(first: Hashes, second: Hashes, mirror: int) -> Bits:
     return bits
 
 
-Keep = Callable[[Indices, Indices, Bits], PixelMask]
+PairFilter = Callable[[Indices, Indices, Bits], PixelMask]
 """Of pairs (first, second, bits): which of them are wanted, (n,) bool. Called in the threads."""
 
 
@@ -99,7 +99,7 @@ def close_hashes(
     mirror: int,
     on_rows: Callable[[int], None] = lambda _: None,
     workers: int | None = None,
-    keep: Keep | None = None,
+    keep: PairFilter | None = None,
 ) -> Iterator[Edges]:
     """Every pair of hashes at most `most` bits apart, once.
 
@@ -120,7 +120,7 @@ def close_between(
     most: int,
     on_rows: Callable[[int], None] = lambda _: None,
     workers: int | None = None,
-    keep: Keep | None = None,
+    keep: PairFilter | None = None,
 ) -> Iterator[Edges]:
     """Every pair of one of `rows` and one of `columns` at most `most` bits apart, not mirrored; otherwise as `close_hashes`."""
     return _in_threads(rows, columns, most, None, on_rows, workers, keep)
@@ -133,7 +133,7 @@ def _in_threads(
     mirror: np.uint64 | None,
     on_rows: Callable[[int], None],
     workers: int | None,
-    keep: Keep | None,
+    keep: PairFilter | None,
 ) -> Iterator[Edges]:
     tasks = range(0, len(hashes), 16 * _ROWS)
     # As many at once as there are threads, so that what was found is taken before more is looked for.

@@ -23,7 +23,7 @@ from emo_lightning.core.images import open_image
 Grey = NDArray[np.uint8]
 """(height, width)."""
 
-METHOD = "dct64-2"
+PHASH_METHOD = "dct64-2"
 """Name of this very function in the ledger: to be changed whenever hashes come out differently."""
 
 _WORK = 256

@@ -14,7 +14,7 @@ from PIL import Image
 from data_prep.dedup.phash import inside_of
 from data_prep.engine import EngineResult, ItemRow, Step
 
-METHOD = "grey40-1"
+THUMBNAIL_METHOD = "grey40-1"
 """Name of the thumbnails in the ledger: to be changed whenever they come out differently."""
 
 Floats = NDArray[np.float64]

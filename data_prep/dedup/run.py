@@ -183,7 +183,9 @@ def dedup(
 
 def _hashes(store: Store, files: dict[str, str], on_progress: OnProgress, engine: Engine) -> tuple[list[Hashes], int]:
     """Fingerprints of every image, and how many were computed now."""
-    known, computed = _cached_or_computed(store, files, list(files), phash.METHOD, phash.Hashing(), on_progress, "hash", engine)
+    known, computed = _cached_or_computed(
+        store, files, list(files), phash.PHASH_METHOD, phash.Hashing(), on_progress, "hash", engine
+    )
     return [np.frombuffer(known[sha256], ">u8").astype(np.uint64) for sha256 in files], computed
 
 
@@ -247,7 +249,7 @@ def _registered(
     names = list(files)
     needed = [names[i] for i in np.unique(pairs)]
     grey, _ = _cached_or_computed(
-        store, files, needed, registration.METHOD, registration.Thumbnails(), on_progress, "thumbnails", engine
+        store, files, needed, registration.THUMBNAIL_METHOD, registration.Thumbnails(), on_progress, "thumbnails", engine
     )
     distances = []
     for start in range(0, len(pairs), _REGISTERED):

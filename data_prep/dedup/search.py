@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.dedup.pairs import (
     Bits,
-    Distances,
+    DistanceArray,
     Edges,
     Forest,
     Hashes,
@@ -140,7 +140,7 @@ class PairParts:
 
     whole: Indices
     part: Indices
-    start: Distances
+    start: DistanceArray
     """(pairs, 4), see `phash.WINDOWS`."""
     mirrored: PixelMask
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from data_prep.config import PrepConfig
 from data_prep.demo.simulation.config import SimulationConfig
-from data_prep.demo.world.source import SPLITS
+from data_prep.demo.world.source import WORLD_SPLITS
 from data_prep.settings import Settings
 
 
@@ -29,8 +29,8 @@ class WorldConfig(Settings):
     @field_validator("splits")
     @classmethod
     def _known_splits(cls, splits: dict[str, int]) -> dict[str, int]:
-        if unknown := [split for split in splits if split not in SPLITS]:
-            msg = f"world has no split {unknown[0]!r}; allowed: {', '.join(SPLITS)}"
+        if unknown := [split for split in splits if split not in WORLD_SPLITS]:
+            msg = f"world has no split {unknown[0]!r}; allowed: {', '.join(WORLD_SPLITS)}"
             raise ValueError(msg)
         if below := {split: count for split, count in splits.items() if count < 0}:
             msg = f"found {below}; allowed: counts from 0"

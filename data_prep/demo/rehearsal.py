@@ -31,7 +31,7 @@ from emo_lightning.core.records import Record
 
 _E = TypeVar("_E", bound=EndpointConfig)
 
-SUFFIX = "-rehearsal"
+REHEARSAL_SUFFIX = "-rehearsal"
 """Of the rehearsal's store, behind the name of the real one."""
 
 
@@ -60,7 +60,7 @@ def rehearse(root: Path, config: DemoConfig, on_progress: Callable[[PassReport],
         ConfigError: a price is missing.
         LedgerError: no store there.
     """
-    place = root.with_name(root.name + SUFFIX)
+    place = root.with_name(root.name + REHEARSAL_SUFFIX)
     with Store(root, write=False) as real:
         refuse_rehearsal(real.ledger, "rehearse on the store that it was made of")
         bill = estimate(real, config)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from data_prep.demo.config import WorldConfig
 from data_prep.demo.world_source import draw
-from data_prep.export import Images, Manifest, write_shards
+from data_prep.export import ImageType, Manifest, write_shards
 from data_prep.sources.base import SourceError
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record, describe
@@ -26,7 +26,7 @@ def write_world_tars(
     labels: WorldLabels,
     *,
     samples_per_shard: int = 1000,
-    images: Images = "jpg",
+    images: ImageType = "jpg",
 ) -> Manifest:
     """Write `world-SPLIT-{000000..}.tar` for the first images of each split, and the manifest.
 
@@ -87,10 +87,10 @@ def world_tars_stage(
         label_noise: of the simulated human's label.
         attribute_share: of the images whose neutral caption and record name the attribute (0–1).
     """
-    from data_prep.demo.world import SPLITS
+    from data_prep.demo.world import WORLD_SPLITS
 
-    if split not in SPLITS or count < 1:
-        msg = f"split {split!r}, count {count}: allowed are {', '.join(SPLITS)} and counts from 1"
+    if split not in WORLD_SPLITS or count < 1:
+        msg = f"split {split!r}, count {count}: allowed are {', '.join(WORLD_SPLITS)} and counts from 1"
         raise SourceError(msg)
     try:
         world = WorldConfig(seed=seed, label_noise=label_noise, style=style, attribute_share=attribute_share)

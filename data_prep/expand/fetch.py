@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from data_prep.sources.images import MAX_BYTES
 from emo_lightning.core.web.addresses import is_public
-from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, read_body
+from emo_lightning.core.web.bodies import IDENTITY_ENCODING, BodyError, BodyLimit, read_body
 from emo_lightning.core.web.download import NotPublicError, guarded
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     limits = aiohttp.ClientTimeout(total=timeout)
     try:
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=limits, headers=IDENTITY, auto_decompress=False) as session,
+            aiohttp.ClientSession(
+                connector=connector, timeout=limits, headers=IDENTITY_ENCODING, auto_decompress=False
+            ) as session,
             session.get(address, allow_redirects=False) as response,
         ):
             if response.status != 200:

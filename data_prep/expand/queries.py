@@ -16,7 +16,7 @@ from typing import TypeVar
 from pydantic import Field
 
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
-from data_prep.expand.requests import NO_PICTURE
+from data_prep.expand.requests import NO_INPUT_PICTURE
 from data_prep.provider.base import Turn
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
@@ -40,7 +40,7 @@ _PREPOSITIONS = (
     *("in", "inside", "near", "on", "outside", "over", "through", "under", "with", "within"),
 )
 
-QUERY = """You write queries for an image search, to find photographs that show a given scene.
+QUERY_PROMPT = """You write queries for an image search, to find photographs that show a given scene.
 Write one specific query of at most twelve words, as a person would type it: the subject with its attribute, then the setting;
 for example "joyful crowd at music festival". Add nothing that is not given, and do not name the emotion unless the attribute does.
 Answer in JSON with query.
@@ -156,13 +156,13 @@ class TextCaller(Caller):
             CallError: the endpoint can answer no request at all.
             PassStoppedError: the run is stopping, or its budget is spent.
         """
-        request = TextRequest(endpoint, NO_PICTURE, prompt, (), reply)
+        request = TextRequest(endpoint, NO_INPUT_PICTURE, prompt, (), reply)
         return (await self.ask_request(request, reply, max_invalid=max_invalid))[0]
 
 
 def query_prompt(combination: Combination) -> str:
     """What the model is asked."""
-    return QUERY.format(**combination._asdict())
+    return QUERY_PROMPT.format(**combination._asdict())
 
 
 def template_queries(graph: TripletGraph, combinations: Sequence[Combination]) -> QueryReport:

@@ -25,8 +25,8 @@ from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.store.store import Store
 from emo_lightning.core.images import MAX_IMAGE_BYTES
 
-PATH = "/images/generations"
-NO_PICTURE = Picture("", "", bytes)
+IMAGES_PATH = "/images/generations"
+NO_INPUT_PICTURE = Picture("", "", bytes)
 _KEPT = "sha256:"
 
 
@@ -39,7 +39,7 @@ class ImagesProvider(OpenAIProvider):
     def path(self, model: str) -> str:
         """See `Provider`."""
         del model
-        return PATH
+        return IMAGES_PATH
 
     def body(self, question: Question) -> dict[str, object]:
         """See `Provider`."""
@@ -50,7 +50,7 @@ class ImagesProvider(OpenAIProvider):
         return read_images(raw)
 
 
-IMAGES = ImagesProvider()
+IMAGES_PROVIDER = ImagesProvider()
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class ImageRequest(Request):
     @classmethod
     def of(cls, endpoint: ImagesConfig, prompt: str, image_seed: int) -> ImageRequest:
         """A request for one image."""
-        return cls(endpoint, NO_PICTURE, prompt, (), Reply, image_seed)
+        return cls(endpoint, NO_INPUT_PICTURE, prompt, (), Reply, image_seed)
 
     @property
     def text(self) -> str:
         """The whole body, as the ledger keeps it."""
-        return json.dumps(IMAGES.body(self.question()), ensure_ascii=False, sort_keys=True)
+        return json.dumps(IMAGES_PROVIDER.body(self.question()), ensure_ascii=False, sort_keys=True)
 
     def key_of(self, party: str | None) -> str:
         """See `Request.key_of`."""
-        return cache_key("", self.text, {}, self.endpoint.model, {"path": PATH}, party=party)
+        return cache_key("", self.text, {}, self.endpoint.model, {"path": IMAGES_PATH}, party=party)
 
     def question(self) -> Question:
         """The text, and size and seed among the parameters."""
@@ -102,7 +102,7 @@ class ImageAttempts(Attempts):
     def provider(self, endpoint: EndpointConfig) -> Provider:
         """See `Attempts`."""
         del endpoint
-        return IMAGES
+        return IMAGES_PROVIDER
 
     async def received(
         self, endpoint: EndpointConfig, raw: bytes, body: Paid, upper: int | None, *, batch: bool = False

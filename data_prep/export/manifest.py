@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
-UNKNOWN = "unknown"
+UNKNOWN_LICENCE = "unknown"
 """Licence of images of which none is known."""
 
 

@@ -15,12 +15,12 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.images import eight_bit, encoded, opaque, open_image
 from emo_lightning.core.records import IMAGE_EXTENSIONS
 
-Images = Literal["jpg", "png", "webp", "keep"]
+ImageType = Literal["jpg", "png", "webp", "keep"]
 """The type of all images of an export; `keep` leaves each as it is."""
 
-IMAGES: tuple[Images, ...] = get_args(Images)
+IMAGE_TYPES: tuple[ImageType, ...] = get_args(ImageType)
 
-HOW = {
+CONVERSIONS = {
     "jpg": "JPEG of quality 95 without subsampling",
     "png": "PNG, lossless",
     "webp": "WebP, lossless from PNG, else of quality 95",
@@ -37,11 +37,11 @@ _PLAIN = {"JPEG": ("L", "RGB"), "PNG": ("L", "RGB"), "WEBP": ("RGB",)}
 """Modes that a format holds and that every reader shows alike."""
 
 
-def most_common(extensions: Iterable[str]) -> Images:
+def most_common(extensions: Iterable[str]) -> ImageType:
     """The type that most images have; of equals the first of `IMAGE_EXTENSIONS`, which is also that of no image at all."""
     counts = Counter(extensions)
     found = max(IMAGE_EXTENSIONS, key=lambda extension: counts[extension])
-    return next(one for one in IMAGES if one == found)
+    return next(one for one in IMAGE_TYPES if one == found)
 
 
 def as_type(data: bytes, extension: str, wanted: str, where: object, size: tuple[int, int], error: type[InputError]) -> bytes:

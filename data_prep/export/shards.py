@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_prep.export.card import DATASET_CARD_MARK, dataset_card
-from data_prep.export.manifest import UNKNOWN, Contents, Manifest, ShardRow
-from data_prep.export.pictures import HOW, Images, as_type
+from data_prep.export.manifest import UNKNOWN_LICENCE, Contents, Manifest, ShardRow
+from data_prep.export.pictures import CONVERSIONS, ImageType, as_type
 from data_prep.export.upload import refuse_foreign, upload_export
 from data_prep.store.provenance import annotator_replies
 from data_prep.store.rehearsal import is_rehearsed
@@ -90,7 +90,7 @@ def write_shards(
     name: str,
     samples_per_shard: int = 1000,
     *,
-    images: Images = "keep",
+    images: ImageType = "keep",
     created_from: Mapping[str, object] | None = None,
     excluded: Mapping[str, int] | None = None,
 ) -> Manifest:
@@ -154,7 +154,11 @@ def write_shards(
             "counts": {split: sum(r["count"] for r in splits[split].rows) for split in sorted(splits)},
             "label_counts": {split: dict(sorted(n.items())) for split, n in sorted(labels.items())},
             "contents": _contents(contents),
-            "images": {"type": images, "reencoded": dict(sorted(changed.items())), "how": HOW[images] if changed else None},
+            "images": {
+                "type": images,
+                "reencoded": dict(sorted(changed.items())),
+                "how": CONVERSIONS[images] if changed else None,
+            },
             "excluded": dict(sorted((excluded or {}).items())),
             "created_from": created_from or {},
         }
@@ -169,7 +173,7 @@ def write_shards(
 
 
 def _of_one_type(
-    records: Iterable[tuple[Record, bytes, str]], images: Images, changed: Counter[str]
+    records: Iterable[tuple[Record, bytes, str]], images: ImageType, changed: Counter[str]
 ) -> Iterator[tuple[Record, bytes, str]]:
     """The records with images of one type; `changed` counts by type what was written anew."""
     for record, image, extension in records:
@@ -208,7 +212,7 @@ def _write_records(
         if record.emotion is not None:
             labels[record.split][str(record.emotion)] += 1
         total["source"][record.source] += 1
-        total["licence"][str(record.provenance.get("licence") or UNKNOWN)] += 1
+        total["licence"][str(record.provenance.get("licence") or UNKNOWN_LICENCE)] += 1
         total["extension"][extension] += 1
         total["people"].update(name for name in (*DIMENSIONS, "votes") if getattr(record, name) is not None)
         total["model"].update({row["model"] for row in annotator_replies(record) if row.get("model")})

@@ -21,7 +21,7 @@ from data_prep.store.group_commit import reader, writable
 from data_prep.store.rows import Item
 from emo_lightning.core.errors import UserError
 
-SPLITS = ("train", "val", "test")
+EXPORT_SPLITS = ("train", "val", "test")
 
 _HELD_OUT = ("test", "val", "heldout")
 """Which split a group takes where its images are in several: what an evaluation must not have seen comes first."""
@@ -91,7 +91,7 @@ def assign(
     members: dict[int, list[str]] = defaultdict(list)
     for item_id, group in groups.items():
         members[group].append(item_id)
-    wanted = {split: getattr(shares, split) for split in SPLITS}
+    wanted = {split: getattr(shares, split) for split in EXPORT_SPLITS}
     splits: dict[str, str] = {}
     have: Counter[tuple[str, str]] = Counter()
     total: Counter[str] = Counter()
@@ -141,7 +141,7 @@ def _neediest(
         # Rounded, so that the last bit of a float does not decide where a hash should.
         return round(lack, 6), round(overall, 6), hashlib.sha256(f"{digest}{split}".encode()).hexdigest()
 
-    return max((split for split in SPLITS if wanted[split] > 0), key=need)
+    return max((split for split in EXPORT_SPLITS if wanted[split] > 0), key=need)
 
 
 def read_kept(connection: sqlite3.Connection) -> dict[str, str]:

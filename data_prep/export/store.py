@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.config import SplitConfig
-from data_prep.export.manifest import UNKNOWN, Manifest
-from data_prep.export.pictures import Images, most_common
+from data_prep.export.manifest import UNKNOWN_LICENCE, Manifest
+from data_prep.export.pictures import ImageType, most_common
 from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.review.log import reviewed_outcomes
@@ -42,7 +42,7 @@ class Selection:
         """
         seen: dict[str, set[str]] = {"licence": set(), "source": set()}
         for item in items:
-            seen["licence"].add(item.licence or UNKNOWN)
+            seen["licence"].add(item.licence or UNKNOWN_LICENCE)
             seen["source"].add(item.source)
         for kind, names in (("licence", (*self.licences, *self.exclude_licences)), ("source", self.sources)):
             if strange := sorted(set(names) - seen[kind]):
@@ -52,7 +52,7 @@ class Selection:
 
     def reason_against(self, item: Item) -> str | None:
         """Why an item stays behind, as a key of the manifest's `excluded`; None if it goes."""
-        licence = item.licence or UNKNOWN
+        licence = item.licence or UNKNOWN_LICENCE
         if (self.licences and licence not in self.licences) or licence in self.exclude_licences:
             return f"licence {licence}"
         if self.sources and item.source not in self.sources:
@@ -75,7 +75,7 @@ def export_store(
     labels: Labels = "annotations",
     resplit: bool = False,
     keep_metadata: bool = False,
-    images: Images | None = None,
+    images: ImageType | None = None,
 ) -> Manifest:
     """Export a store; what stays behind is counted in the manifest.
 

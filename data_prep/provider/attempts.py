@@ -26,7 +26,7 @@ from data_prep.provider.rate import RateLimit, RateObserver
 from data_prep.provider.received import NotFromApi, Paid, TransientError
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
-from data_prep.provider.statuses import RETRIED, UNKNOWN
+from data_prep.provider.statuses import RETRIED_STATUSES, UNKNOWN_OUTCOME_STATUSES
 from data_prep.provider.taken_parameters import TakenParameters
 from data_prep.provider.transport import HttpAnswer, TransportError, without_key
 from data_prep.store.disk_space import DiskSpace
@@ -226,7 +226,7 @@ class Attempts:
         if 200 <= answer.status < 300:
             return await self._keep(endpoint, call, answer.body, upper)
         self.tally.statuses[answer.status] += 1
-        if answer.status in UNKNOWN:
+        if answer.status in UNKNOWN_OUTCOME_STATUSES:
             return await self._unknown(call, f"HTTP {answer.status}"), None
         await ledger.end_call(call, "rejected", ended=time.time(), status=answer.status, raw=answer.body, cost_nano=0)
         if self.learn(endpoint, answer, question):
@@ -265,7 +265,7 @@ class Attempts:
         wait = retry_after(answer.headers)
         if answer.status == 429:
             limit.refused(ticket, wait)
-        elif accepted or answer.status not in RETRIED:
+        elif accepted or answer.status not in RETRIED_STATUSES:
             limit.replied(ticket)
         elif wait is not None:
             limit.pause(wait)
@@ -316,7 +316,7 @@ class Attempts:
         if self.provider(endpoint).is_fatal(status, answer.body):
             msg = f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}"
             raise self.stop.fail(msg)
-        if status not in RETRIED:
+        if status not in RETRIED_STATUSES:
             return Failure("refused", f"HTTP {status}: {said}")
         wait = retry_after(answer.headers)
         if wait is not None and wait > endpoint.max_outage:

@@ -16,7 +16,7 @@ from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.received import Body, body_text, foreign_json, model_name
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
-FATAL = (401, 402, 404)
+FATAL_STATUSES = (401, 402, 404)
 """HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong. Not 403: with it
 providers also decline a single image. An endpoint that declines all of them ends the pass as well (`health`)."""
 
@@ -65,7 +65,7 @@ class RemoteBatch:
     id: str
     """Empty where it names none."""
     status: str
-    """`completed`, `expired`, `cancelled`, `failed` (see `ENDED`); anything else: it is worked on."""
+    """`completed`, `expired`, `cancelled`, `failed` (see `ENDED_BATCH_STATES`); anything else: it is worked on."""
     output: str | None = None
     """Id of the file with replies; a provider may say that a batch has ended before it says where its replies are."""
     failures: str | None = None
@@ -87,7 +87,7 @@ class RemoteBatch:
         return tuple(name for name in (self.output, self.failures) if name is not None)
 
 
-ENDED = ("completed", "expired", "cancelled", "failed")
+ENDED_BATCH_STATES = ("completed", "expired", "cancelled", "failed")
 """Statuses of a `RemoteBatch` that changes no more."""
 
 
@@ -216,7 +216,7 @@ class Provider(ABC):
         """
         del raw
         # A redirect is not followed with a body: the address is another one.
-        return status in FATAL or 300 <= status < 400
+        return status in FATAL_STATUSES or 300 <= status < 400
 
     def batches(self, connection: Connection) -> BatchApi | None:
         """Its Batch API; None where it has none."""

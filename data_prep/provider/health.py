@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from data_prep.provider.failures import Failure
 
-PATIENCE = 25
+MAX_USELESS_IN_A_ROW = 25
 """Questions in a row that one endpoint may decline or answer off the schema; where it declines half of all, so many are one in 30
 million."""
 _FEW = 3
@@ -50,7 +50,7 @@ class Health:
         self.failed.setdefault(name, Counter())[answer.kind] += 1
         self.last[name] = " ".join(answer.message.split())[:300]
         self.streak[name] += answer.final
-        return self._useless(name) if self.streak[name] >= PATIENCE else None
+        return self._useless(name) if self.streak[name] >= MAX_USELESS_IN_A_ROW else None
 
     def doubtful(self, name: str) -> bool:
         """Whether this endpoint has failed since its last answer."""

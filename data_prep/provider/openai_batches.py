@@ -21,7 +21,7 @@ from emo_lightning.core.foreign import MAX_LINE_BYTES
 if TYPE_CHECKING:
     import openai
 
-TOKEN = "emo_batch"
+TOKEN_KEY = "emo_batch"
 """Key of our token in a batch's metadata."""
 MOST_RESULTS = 8 * 2**30
 """Bytes of a file with results that are read: 50,000 requests, the most of a batch, with 160 KiB each."""
@@ -55,7 +55,7 @@ class OpenAIBatches:
         """See `BatchApi`."""
         with self._neutral_errors():
             answer = await self._client.batches.with_raw_response.create(
-                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
+                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN_KEY: token}
             )
         return self._batch(self._object(answer.content))
 
@@ -77,7 +77,7 @@ class OpenAIBatches:
                 rows = [row for row in _rows(listed.get("data")) if isinstance(row, dict)]
                 for row in rows:
                     metadata = row.get("metadata")
-                    if isinstance(metadata, dict) and metadata.get(TOKEN) == token:
+                    if isinstance(metadata, dict) and metadata.get(TOKEN_KEY) == token:
                         return self._batch(row)
                     if (created := _seconds(row)) is not None and created < uploaded:
                         # Newest first: the rest is older than the file of our request (if that is gone, all are looked at).

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from data_prep.provider.transport import MOST_BYTES, TransportError, causes, is_hopeless, root_cause, without_key
-from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, BodyReader
+from emo_lightning.core.web.bodies import IDENTITY_ENCODING, BodyError, BodyLimit, BodyReader
 
 if TYPE_CHECKING:
     import httpx2
@@ -54,7 +54,7 @@ def batch_client(base_url: str, api_key: str, timeout: float) -> openai.AsyncOpe
     async def bound(response: httpx2.Response) -> None:
         _bound(response, timeout)
 
-    client = Client(timeout=timeout, headers=IDENTITY, event_hooks={"request": [watch], "response": [bound]})
+    client = Client(timeout=timeout, headers=IDENTITY_ENCODING, event_hooks={"request": [watch], "response": [bound]})
     return openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout, http_client=client)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
 from data_prep.provider.json_bodies import is_complete
-from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, BodyReader
+from emo_lightning.core.web.bodies import IDENTITY_ENCODING, BodyError, BodyLimit, BodyReader
 
 if TYPE_CHECKING:
     import ssl
@@ -109,7 +109,7 @@ class HttpConnection:
     def __init__(
         self, base_url: str, headers: Mapping[str, str], timeout: float, *, secret: str = "", most: int = MOST_BYTES
     ) -> None:
-        self._base_url, self._headers = base_url.rstrip("/"), {**headers, **IDENTITY}
+        self._base_url, self._headers = base_url.rstrip("/"), {**headers, **IDENTITY_ENCODING}
         self._timeout, self._secret, self._limit = timeout, secret, BodyLimit(most)
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None

@@ -8,9 +8,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from data_prep.review.decisions import (
-    FIELDS,
     RECORD,
-    REQUIRED,
+    REQUIRED_FIELDS,
+    REVIEWED_FIELDS,
     Decision,
     Review,
     decide,
@@ -123,12 +123,14 @@ def report(log: ReviewLog) -> ReviewReport:
         },
         "outcomes": {state: dict(sorted(after.items())) for state, after in sorted(outcomes.items())},
         "accuracy": {
-            state: {field: _accuracy(field, [d for d in decided if d[0][1] == state], sizes) for field in (*FIELDS, RECORD)}
+            state: {
+                field: _accuracy(field, [d for d in decided if d[0][1] == state], sizes) for field in (*REVIEWED_FIELDS, RECORD)
+            }
             for state in sorted(outcomes)
         },
         "agreement": {
             field: agreement(ratings[field])
-            for field in (*FIELDS, *(f"{f} label" for f in LABELLED), RECORD)
+            for field in (*REVIEWED_FIELDS, *(f"{f} label" for f in LABELLED), RECORD)
             if field in ratings
         },
     }
@@ -138,10 +140,10 @@ def _add_ratings(ratings: dict[str, dict[str, dict[str, Hashable]]], record: Rec
     """Add what each reviewer said of a record: {field: {item: {reviewer: category}}}."""
     for name in {row.reviewer for row in reviews}:
         own = {row.field: row.verdict for row in reviews if row.reviewer == name}
-        if (discards := own.get(RECORD) == "wrong") or set(REQUIRED) <= set(own):
+        if (discards := own.get(RECORD) == "wrong") or set(REQUIRED_FIELDS) <= set(own):
             ratings.setdefault(RECORD, {}).setdefault(record.id, {})[name] = not discards
     for row in reviews:
-        if row.field in FIELDS and not is_stale(record, row):
+        if row.field in REVIEWED_FIELDS and not is_stale(record, row):
             ratings.setdefault(row.field, {}).setdefault(record.id, {})[row.reviewer] = row.verdict == "right"
             if row.field in LABELLED:
                 label = final_value(row)
@@ -151,7 +153,7 @@ def _add_ratings(ratings: dict[str, dict[str, dict[str, Hashable]]], record: Rec
 
 def _with_whole(decisions: dict[str, Decision]) -> dict[str, Decision]:
     """Decisions with one about the whole record, where it is finished: a discarded record has no field to count as wrong."""
-    if RECORD not in decisions and not set(REQUIRED) <= set(decisions):
+    if RECORD not in decisions and not set(REQUIRED_FIELDS) <= set(decisions):
         return decisions
     right = all(decision.verdict == "right" for decision in decisions.values())
     return {**decisions, RECORD: Decision("right" if right else "wrong", None, None, {})}

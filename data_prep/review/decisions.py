@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from data_prep.review.messages import RegionJSON
     from data_prep.store.rows import Outcome
 
-REQUIRED = ("emotion", "description", "background", "attribute", "subject", "intensity")
+REQUIRED_FIELDS = ("emotion", "description", "background", "attribute", "subject", "intensity")
 """A record that a human made valid has all of these."""
-TEXTS = ("description", "background", "attribute", "subject")
-FIELDS = (*REQUIRED, "objects")
+TEXT_FIELDS = ("description", "background", "attribute", "subject")
+REVIEWED_FIELDS = (*REQUIRED_FIELDS, "objects")
 """What is judged, each on its own; the intensity by its level alone (as the critic does), the boxes as a set."""
 RECORD = "record"
 """Field of a decision about the whole record: `wrong` discards it."""
 
 ReviewVerdict = Literal["right", "wrong", "mended", "undone"]
-VERDICTS: tuple[ReviewVerdict, ...] = ("right", "wrong", "mended")
+REVIEW_VERDICTS: tuple[ReviewVerdict, ...] = ("right", "wrong", "mended")
 MAX_TEXT = 4000
 """Characters of a mended text."""
 
@@ -67,7 +67,7 @@ class Decision:
 
 def as_verdict(text: object) -> ReviewVerdict | None:
     """The verdict of that name; None where there is none that a reviewer may give."""
-    return next((verdict for verdict in VERDICTS if verdict == text), None)
+    return next((verdict for verdict in REVIEW_VERDICTS if verdict == text), None)
 
 
 def shown_value(record: Record, field: str) -> object:
@@ -76,8 +76,8 @@ def shown_value(record: Record, field: str) -> object:
         return intensity_level(record.intensity) if record.intensity is not None else record.intensity_level
     if field == RECORD:
         return None
-    if field not in FIELDS:
-        msg = f"{record.id}: unknown field {field!r}; allowed: {', '.join((*FIELDS, RECORD))}"
+    if field not in REVIEWED_FIELDS:
+        msg = f"{record.id}: unknown field {field!r}; allowed: {', '.join((*REVIEWED_FIELDS, RECORD))}"
         raise ReviewError(msg)
     return field_json(record, field)
 
@@ -103,8 +103,8 @@ def mended(record: Record, field: str, value: object) -> Record:
     Raises:
         ReviewError: the value is not allowed for the field.
     """
-    if field not in FIELDS:
-        msg = f"{record.id}: field {field!r} cannot be mended; allowed: {', '.join(FIELDS)}"
+    if field not in REVIEWED_FIELDS:
+        msg = f"{record.id}: field {field!r} cannot be mended; allowed: {', '.join(REVIEWED_FIELDS)}"
         raise ReviewError(msg)
     try:
         return Record.model_validate({**record.model_dump(), **_changes(record, field, value)})
@@ -118,7 +118,7 @@ def mended(record: Record, field: str, value: object) -> Record:
 
 def _changes(record: Record, field: str, value: object) -> dict[str, object]:
     """What mending a field changes in a record, by field."""
-    if field in TEXTS:
+    if field in TEXT_FIELDS:
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
             msg = f"{record.id}: {field} must be text of 1–{MAX_TEXT} characters, found {str(value)[:80]!r}"
             raise ReviewError(msg)
@@ -175,7 +175,7 @@ def decide(record: Record, reviews: Iterable[Review]) -> dict[str, Decision]:
     """
     rows = [r for r in standing(reviews) if r.item_id == record.id]
     found = {}
-    for field in FIELDS:
+    for field in REVIEWED_FIELDS:
         of_field = [r for r in rows if r.field == field and not is_stale(record, r)]
         if of_field:
             found[field] = _majority(of_field)
@@ -208,9 +208,9 @@ def decided_state(state: str, record: Record, decisions: dict[str, Decision]) ->
     what a human called wrong. All required fields right or mended: valid. Otherwise the state stays. Wrong boxes discard nothing:
     they are taken out.
     """
-    if RECORD in decisions or any(decisions[f].verdict == "wrong" for f in REQUIRED if f in decisions):
+    if RECORD in decisions or any(decisions[f].verdict == "wrong" for f in REQUIRED_FIELDS if f in decisions):
         return "discarded"
-    if all(f in decisions for f in REQUIRED) and all(shown_value(record, f) is not None for f in REQUIRED):
+    if all(f in decisions for f in REQUIRED_FIELDS) and all(shown_value(record, f) is not None for f in REQUIRED_FIELDS):
         return "valid"
     return state
 

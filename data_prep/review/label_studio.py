@@ -15,10 +15,10 @@ from typing import NotRequired, TypedDict, cast
 from xml.etree import ElementTree
 
 from data_prep.review.decisions import (
-    FIELDS,
     RECORD,
-    TEXTS,
-    VERDICTS,
+    REVIEW_VERDICTS,
+    REVIEWED_FIELDS,
+    TEXT_FIELDS,
     Review,
     regions_of,
     shown_value,
@@ -89,14 +89,14 @@ def labelling_config() -> str:
         "Say right, wrong or mended for each field; a value that you change counts as mended. The intensity is judged by level."
     )
     ElementTree.SubElement(view, "Header", value=hint, size="6")
-    for field in FIELDS:
+    for field in REVIEWED_FIELDS:
         ElementTree.SubElement(view, "Header", value=f"{field}: ${field}_shown", size="5")
-        _choices(view, f"{field}_verdict", VERDICTS)
+        _choices(view, f"{field}_verdict", REVIEW_VERDICTS)
         if field == "emotion":
             _choices(view, field, EMOTIONS)
         elif field == "intensity":
             _choices(view, field, [str(i) for i in range(1, 11)])
-        elif field in TEXTS:
+        elif field in TEXT_FIELDS:
             ElementTree.SubElement(view, "TextArea", name=field, toName="image", maxSubmissions="1", editable="true", rows="2")
     ElementTree.SubElement(view, "Header", value="The whole record", size="5")
     _choices(view, RECORD, ["discard"])
@@ -138,7 +138,7 @@ def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool)
         sha256 = session.store.add_image(session.image(item_id)[0], item.extension)
         where = session.store.image_path(sha256, item.extension).relative_to(session.store.root)
         address = f"/data/local-files/?d={where.as_posix()}"
-    shown = {field: shown_value(record, field) for field in FIELDS}
+    shown = {field: shown_value(record, field) for field in REVIEWED_FIELDS}
     texts = {f"{field}_shown": "–" if value is None else str(value) for field, value in shown.items()}
     texts["objects_shown"] = f"{len(record.objects)} boxes"
     values = {**shown, "intensity": record.intensity}
@@ -147,7 +147,7 @@ def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool)
     for row in rows:
         if row.field == "objects" and row.verdict == "mended":
             boxes += [obj for obj in _regions(row.value) if obj not in boxes]
-    result = [part for field in FIELDS for part in _value(record, field, values[field], boxes)]
+    result = [part for field in REVIEWED_FIELDS for part in _value(record, field, values[field], boxes)]
     task: LabelStudioTask = {
         "data": {"image": address, "item": item.id, "shown": shown, "intensity": record.intensity, "boxes": boxes, **texts},
         "predictions": [{"model_version": f"emo prep: {session.states[item_id]}", "result": result}],
@@ -156,7 +156,12 @@ def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool)
         # A value that was decided replaces the prediction; the rest comes along as Label Studio would submit it.
         decided = [part for row in rows for part in _decision(record, row, boxes)]
         mended_fields = {row.field for row in rows if row.verdict == "mended"}
-        rest = [part for field in FIELDS if field not in mended_fields for part in _value(record, field, values[field], boxes)]
+        rest = [
+            part
+            for field in REVIEWED_FIELDS
+            if field not in mended_fields
+            for part in _value(record, field, values[field], boxes)
+        ]
         begun, changed = (
             datetime.fromtimestamp(moment).astimezone().isoformat() for moment in (min(row.time for row in rows), rows[-1].time)
         )
@@ -182,7 +187,7 @@ def _value(record: Record, field: str, value: object, boxes: list[RegionJSON]) -
     if field == "objects":
         for obj in _regions(value):
             yield _box(record, obj, boxes.index(obj))
-    elif field in TEXTS:
+    elif field in TEXT_FIELDS:
         yield _part(field, "textarea", {"text": [str(value)]})
     else:
         yield _part(field, "choices", {"choices": [str(value)]})

@@ -12,10 +12,10 @@ from typing import cast
 from pydantic import ValidationError
 
 from data_prep.review.decisions import (
-    FIELDS,
     RECORD,
-    TEXTS,
-    VERDICTS,
+    REVIEW_VERDICTS,
+    REVIEWED_FIELDS,
+    TEXT_FIELDS,
     Review,
     ReviewError,
     ReviewVerdict,
@@ -197,7 +197,7 @@ class _Task:
                 msg = f"key {key!r} is missing; {missing}"
                 raise ReviewError(msg)
         shown = object_of(data["shown"], "'shown'", ReviewError)
-        for field in FIELDS:
+        for field in REVIEWED_FIELDS:
             if field not in shown:
                 msg = f"key {field!r} is missing; {missing}"
                 raise ReviewError(msg)
@@ -212,7 +212,7 @@ class _Task:
         annotations = [] if given is None else list_of(given, "'annotations'", ReviewError)
         return cls(
             record,
-            {field: shown[field] for field in FIELDS},
+            {field: shown[field] for field in REVIEWED_FIELDS},
             data.get("intensity"),
             [_region(record, box) for box in list_of(data["boxes"], "'boxes'", ReviewError)],
             [object_of(one, "an annotation", ReviewError) for one in annotations],
@@ -250,15 +250,15 @@ def _rows(task: _Task, annotation: Mapping[str, object], who: str, moment: float
     parts, unknown = parts_by_field(record, annotation)
     subject = text_or_choice(record, parts, "subject", "text") or record.subject or ""
     # A submitted prediction brings all values along; somebody who started from nothing has judged, and taken nothing out.
-    filled = any(field in parts for field in FIELDS)
+    filled = any(field in parts for field in REVIEWED_FIELDS)
     rows = []
-    for field in FIELDS:
+    for field in REVIEWED_FIELDS:
         before = task.intensity if field == "intensity" else task.shown[field]
         value: object
         if field == "objects":
             value = boxes_of(record, parts.get(field, []), task.boxes, subject) if filled else before
         else:
-            value = text_or_choice(record, parts, field, "text" if field in TEXTS else "choices")
+            value = text_or_choice(record, parts, field, "text" if field in TEXT_FIELDS else "choices")
             if field == "intensity" and value is not None:
                 value = whole_intensity(record, value)
         said = text_or_choice(record, parts, f"{field}_verdict", "choices")
@@ -281,7 +281,7 @@ def _verdict(
     A changed value says more than any word beside it: `right` and another text is a text that is right now.
     """
     if said is not None and as_verdict(said) is None:
-        msg = f"{record.id}: {field}: verdict {said!r}; allowed: {', '.join(VERDICTS)}"
+        msg = f"{record.id}: {field}: verdict {said!r}; allowed: {', '.join(REVIEW_VERDICTS)}"
         raise ReviewError(msg)
     if field == "objects":
         # No boxes at all are an answer too.

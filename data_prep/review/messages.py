@@ -1,6 +1,6 @@
 """The JSON that the review page, Label Studio and the reports exchange: a type for every object, whose keys are its fields.
 
-What comes from outside is a `Request`: nothing of it is believed before it was checked.
+What comes from outside is a `RequestBody`: nothing of it is believed before it was checked.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, NotRequired, TypedDict
 
-Request = Mapping[str, object]
+RequestBody = Mapping[str, object]
 """A JSON object that somebody sent."""
 
-Route = Callable[[Request], Mapping[str, object]]
+RouteHandler = Callable[[RequestBody], Mapping[str, object]]
 """Answers `POST api/NAME`: a JSON object in, a JSON object out."""
 
 

@@ -17,17 +17,24 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from data_prep.review.decisions import ReviewError
-from data_prep.review.messages import Route
+from data_prep.review.messages import RouteHandler
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.records import SchemaError
 from emo_lightning.core.terminal import say
-from emo_lightning.core.web.local_pages import TYPES, RejectedError, check_from_here, closed_headers, is_secret, page_files
+from emo_lightning.core.web.local_pages import (
+    PAGE_MEDIA_TYPES,
+    RejectedError,
+    check_from_here,
+    closed_headers,
+    is_secret,
+    page_files,
+)
 
 if TYPE_CHECKING:
     import socket
 
-PAGE = Path(__file__).with_name("page")
+REVIEW_PAGE_FOLDER = Path(__file__).with_name("page")
 MAX_BODY = 4 * 2**20
 """Bytes of a request; a mended set of boxes with masks is far below."""
 
@@ -37,7 +44,7 @@ _IMAGES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 class Session(Protocol):
     """What the server serves."""
 
-    routes: dict[str, Route]
+    routes: dict[str, RouteHandler]
     """Answers of `POST api/NAME`: JSON object in, JSON object out."""
 
     def image(self, key: str) -> tuple[bytes, str]:
@@ -147,10 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("image/"):
             data, extension = self.server.session.image(path.removeprefix("image/"))
             return _IMAGES[extension], data
-        file = page_files(PAGE).get(path or "index.html")
+        file = page_files(REVIEW_PAGE_FOLDER).get(path or "index.html")
         if file is None:
             raise RejectedError(HTTPStatus.NOT_FOUND, f"{path}: no such file")
-        return f"{TYPES[file.suffix]}; charset=utf-8", file.read_bytes()
+        return f"{PAGE_MEDIA_TYPES[file.suffix]}; charset=utf-8", file.read_bytes()
 
     def _post(self, path: str) -> tuple[str, bytes]:
         route = self.server.session.routes.get(path.removeprefix("api/"))

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import cast
 
 from data_prep.review.decisions import (
-    FIELDS,
     RECORD,
-    REQUIRED,
-    VERDICTS,
+    REQUIRED_FIELDS,
+    REVIEW_VERDICTS,
+    REVIEWED_FIELDS,
     Review,
     ReviewError,
     field_json,
@@ -25,7 +25,16 @@ from data_prep.review.decisions import (
     standing,
 )
 from data_prep.review.log import ReviewLog, StaleError
-from data_prep.review.messages import RegionJSON, Request, ReviewOverview, Route, ShownDecision, ShownItem, ShownRecord, Undone
+from data_prep.review.messages import (
+    RegionJSON,
+    RequestBody,
+    ReviewOverview,
+    RouteHandler,
+    ShownDecision,
+    ShownItem,
+    ShownRecord,
+    Undone,
+)
 from data_prep.review.sample import STATES, stratified_sample
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
@@ -87,9 +96,14 @@ class ReviewSession:
             raise ReviewError(msg)
         self._known = set(self.queue)
         self._write = threading.Lock()
-        self.routes: dict[str, Route] = {"session": self.overview, "item": self.item, "decide": self.decide, "undo": self.undo}
+        self.routes: dict[str, RouteHandler] = {
+            "session": self.overview,
+            "item": self.item,
+            "decide": self.decide,
+            "undo": self.undo,
+        }
 
-    def overview(self, _: Request) -> ReviewOverview:
+    def overview(self, _: RequestBody) -> ReviewOverview:
         """The queue, and which of it this reviewer has finished."""
         rows: dict[str, list[Review]] = {}
         for row in standing(self.log.reviews(reviewer=self.reviewer)):
@@ -99,12 +113,12 @@ class ReviewSession:
             "mode": self.mode,
             "reviewer": self.reviewer,
             "emotions": list(EMOTIONS),
-            "fields": list(FIELDS),
+            "fields": list(REVIEWED_FIELDS),
             "queue": [{"id": i, "state": self.states[i]} for i in self.queue],
             "done": done,
         }
 
-    def item(self, request: Request) -> ShownItem:
+    def item(self, request: RequestBody) -> ShownItem:
         """One record as the pass left it, what grounding found in its image, and this reviewer's own decisions."""
         item, record = self.record(request.get("id"))
         own = standing(self.log.reviews(item_id=item.id, reviewer=self.reviewer))
@@ -113,7 +127,7 @@ class ReviewSession:
         decisions: dict[str, ShownDecision] = {
             row.field: {"verdict": row.verdict, "value": row.value}
             for row in own
-            if row.field in FIELDS and not is_stale(record, row)
+            if row.field in REVIEWED_FIELDS and not is_stale(record, row)
         }
         return {
             "id": item.id,
@@ -127,7 +141,7 @@ class ReviewSession:
             "done": self._done(record, own),
         }
 
-    def decide(self, request: Request) -> ShownItem:
+    def decide(self, request: RequestBody) -> ShownItem:
         """Save decisions of one moment about one record (all or none), then as `item`.
 
         Nothing is saved where the same reviewer has decided about the record elsewhere since the page has shown it: the answer then
@@ -154,7 +168,7 @@ class ReviewSession:
                 return {**self.item(request), "conflict": list(dict.fromkeys(row.field for row in newer))}
         return self.item(request)
 
-    def undo(self, request: Request) -> Undone:
+    def undo(self, request: RequestBody) -> Undone:
         """Take back the last thing that this reviewer did in this sample; null if there is nothing left."""
         version = request.get("version")
         seen = None if version is None else integer_of(version, "version", ReviewError, low=0)
@@ -188,8 +202,8 @@ class ReviewSession:
         field, verdict, value = (
             (given.get(key) for key in ("field", "verdict", "value")) if isinstance(given, dict) else (None,) * 3
         )
-        if field not in (*FIELDS, RECORD) or verdict not in VERDICTS:
-            msg = f"{record.id}: decision {given!r}; allowed fields: {', '.join((*FIELDS, RECORD))}, verdicts: {', '.join(VERDICTS)}"
+        if field not in (*REVIEWED_FIELDS, RECORD) or verdict not in REVIEW_VERDICTS:
+            msg = f"{record.id}: decision {given!r}; allowed fields: {', '.join((*REVIEWED_FIELDS, RECORD))}, verdicts: {', '.join(REVIEW_VERDICTS)}"
             raise ReviewError(msg)
         shown = shown_value(record, field)
         if field == RECORD:
@@ -207,7 +221,7 @@ class ReviewSession:
     def _done(record: Record, own: list[Review]) -> bool:
         decided = {row.field for row in own if not is_stale(record, row)}
         # Where nothing was grounded there are no boxes to judge (they may still be drawn).
-        wanted = set(REQUIRED) | ({"objects"} if record.objects else set())
+        wanted = set(REQUIRED_FIELDS) | ({"objects"} if record.objects else set())
         return _discarded(own) or wanted <= decided
 
     def _candidates(self, item: Item, record: Record) -> list[RegionJSON]:
@@ -232,4 +246,4 @@ def _finished(log: ReviewLog) -> list[Review]:
     rows: dict[tuple[str, str], list[Review]] = {}
     for row in standing(log.reviews()):
         rows.setdefault((row.item_id, row.reviewer), []).append(row)
-    return [own[0] for own in rows.values() if _discarded(own) or set(REQUIRED) <= {row.field for row in own}]
+    return [own[0] for own in rows.values() if _discarded(own) or set(REQUIRED_FIELDS) <= {row.field for row in own}]

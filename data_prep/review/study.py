@@ -169,11 +169,11 @@ def study_order(config: StudyConfig, items: list[StudyItem], participant: str) -
     return order
 
 
-Key = tuple[str, str, str, str]
+AnswerKey = tuple[str, str, str, str]
 """(participant, group, item, question): one image may stand in two groups, e.g. with its own label and with ours."""
 
 
-def answers(log: ReviewLog, study: str, participant: str | None = None) -> dict[Key, tuple[int, int]]:
+def answers(log: ReviewLog, study: str, participant: str | None = None) -> dict[AnswerKey, tuple[int, int]]:
     """Standing answers as (row, answer): the last one counts, those taken back do not."""
     sql = "SELECT id, participant, grp, item_id, question, answer, undoes FROM study_answers WHERE study = ?"
     values = [study]
@@ -181,7 +181,7 @@ def answers(log: ReviewLog, study: str, participant: str | None = None) -> dict[
         sql, values = f"{sql} AND participant = ?", [study, participant]
     rows = log.query(f"{sql} ORDER BY id", values)
     gone = {undoes for *_, undoes in rows if undoes is not None}
-    found: dict[Key, tuple[int, int]] = {}
+    found: dict[AnswerKey, tuple[int, int]] = {}
     for place, who, group, item_id, question, answer, undoes in rows:
         if undoes is None and place not in gone:
             found.pop((who, group, item_id, question), None)
@@ -263,7 +263,7 @@ def undo_answer(log: ReviewLog, config: StudyConfig, participant: str, seen: int
 
 
 def _insert(
-    log: ReviewLog, study: str, key: Key, answer: int | None, undoes: int | None, check: Callable[[], None] | None = None
+    log: ReviewLog, study: str, key: AnswerKey, answer: int | None, undoes: int | None, check: Callable[[], None] | None = None
 ) -> None:
     sql = (
         "INSERT INTO study_answers (study, participant, grp, item_id, question, answer, time, undoes) "

@@ -7,7 +7,7 @@ import threading
 
 from data_prep.review.decisions import ReviewError
 from data_prep.review.log import ReviewLog, StaleError
-from data_prep.review.messages import Request, Route, Saved, StudyImage, StudyOrder, StudyOverview, StudyUndone
+from data_prep.review.messages import RequestBody, RouteHandler, Saved, StudyImage, StudyOrder, StudyOverview, StudyUndone
 from data_prep.review.session import check_name
 from data_prep.review.study import (
     QUESTIONS,
@@ -38,14 +38,14 @@ class StudySession:
             item_id: size for item_id, *size in log.query("SELECT id, width, height FROM items")
         }
         self._write = threading.Lock()
-        self.routes: dict[str, Route] = {
+        self.routes: dict[str, RouteHandler] = {
             "session": self.overview,
             "order": self.order,
             "answer": self.answer,
             "undo": self.undo,
         }
 
-    def overview(self, _: Request) -> StudyOverview:
+    def overview(self, _: RequestBody) -> StudyOverview:
         """What the start page needs; datasets are not named, so that nobody answers for a name."""
         return {
             "mode": self.mode,
@@ -55,7 +55,7 @@ class StudySession:
             "count": len(self.items),
         }
 
-    def order(self, request: Request) -> StudyOrder:
+    def order(self, request: RequestBody) -> StudyOrder:
         """Everything that one participant is asked, in their order, with what they answered so far."""
         who, order = self._order(request)
         version = study_version(self.log, self.config.name, who)
@@ -75,7 +75,7 @@ class StudySession:
             )
         return {"participant": who, "items": rows, "version": version}
 
-    def answer(self, request: Request) -> Saved:
+    def answer(self, request: RequestBody) -> Saved:
         """Save one answer to the image at `position` of the participant's order, unless it was given elsewhere since."""
         who, order = self._order(request)
         position = request.get("position")
@@ -96,7 +96,7 @@ class StudySession:
         stand = {question: given[key][1] for question, key in keys.items() if key in given}
         return {"saved": saved, "answers": stand, "version": version}
 
-    def undo(self, request: Request) -> StudyUndone:
+    def undo(self, request: RequestBody) -> StudyUndone:
         """Take back the participant's last answer, unless one was given elsewhere since; its position, or null."""
         who, order = self._order(request)
         version = request.get("version")
@@ -119,7 +119,7 @@ class StudySession:
         msg = f"{key!r} is no longer in the store"
         raise ReviewError(msg)
 
-    def _order(self, request: Request) -> tuple[str, list[StudyItem]]:
+    def _order(self, request: RequestBody) -> tuple[str, list[StudyItem]]:
         who = self.participant or check_name(request.get("participant"), "participant")
         return who, study_order(self.config, self.items, who)
 

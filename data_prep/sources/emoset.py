@@ -11,8 +11,8 @@ from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.tree import Tree, key_of
 from emo_lightning.core.text import shown
 
-SPLITS = ("train", "val", "test")
-ATTRIBUTES = ("brightness", "colorfulness", "scene", "object", "facial_expression", "human_action")
+EMOSET_SPLITS = ("train", "val", "test")
+EMOSET_ATTRIBUTES = ("brightness", "colorfulness", "scene", "object", "facial_expression", "human_action")
 """Keys of an annotation besides the emotion, all optional."""
 
 
@@ -23,10 +23,10 @@ class EmoSetSource(IndexedSource):
 
     def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the three splits; a split whose file is missing is one refusal."""
-        files = {split: tree.index(f"{split}.json") for split in SPLITS}
+        files = {split: tree.index(f"{split}.json") for split in EMOSET_SPLITS}
         if not any(files.values()):
             msg = "the list of images"
-            raise tree.missing(msg, *(f"{split}.json" for split in SPLITS))
+            raise tree.missing(msg, *(f"{split}.json" for split in EMOSET_SPLITS))
         for split, file in files.items():
             if file is None:
                 yield SourceRefusal(str(tree.root / f"{split}.json"), None, "no such file: the split is missing")
@@ -46,6 +46,6 @@ def _entry(place: Place, tree: Tree, row: object, split: str) -> Entry:
         msg = f"contradiction: the list says {emotion}, {annotation_file} says {said}"
         raise RefusedError(msg)
     labels: SourceLabels = {"emotion": emotion, "emotion_raw": word.strip().lower()}
-    if attributes := {key: annotation[key] for key in ATTRIBUTES if annotation.get(key) is not None}:
+    if attributes := {key: annotation[key] for key in EMOSET_ATTRIBUTES if annotation.get(key) is not None}:
         labels["attributes"] = attributes
     return Entry(place, key_of(image), image, labels, split)

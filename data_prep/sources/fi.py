@@ -14,7 +14,7 @@ from data_prep.sources.tree import Tree, key_of, path_parts, refused_folder
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.core.text import shown
 
-FOLDERS = ("emotion_dataset", "images", "image", ".")
+_FOLDERS = ("emotion_dataset", "images", "image", ".")
 _COLUMNS = ("emotion", "url", "disagree", "agree")
 _MAX_VOTES = 10_000
 
@@ -31,14 +31,14 @@ class FISource(IndexedSource):
 
     def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """Rows of the CSVs in the order of their names, then images in the folders that no CSV names."""
-        folder = tree.folder(*FOLDERS)
+        folder = tree.folder(*_FOLDERS)
         tables = sorted(
             path.name for path in tree.root.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith(".")
         )
         emotions = [name for name in tree.subfolders(folder) if name.lower() in EMOTIONS]
         if not (tables or emotions):
             msg = "FI"
-            raise tree.missing(msg, *(f"{f}/<emotion>/" for f in FOLDERS), "*.csv (emotion,url,disagree,agree)")
+            raise tree.missing(msg, *(f"{f}/<emotion>/" for f in _FOLDERS), "*.csv (emotion,url,disagree,agree)")
         listed: dict[str, bool] = {}
         """Keys that a table names, and whether a row of them can be used."""
         said: dict[str, tuple[str, SourceLabels]] = {}

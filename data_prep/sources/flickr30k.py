@@ -13,8 +13,8 @@ from data_prep.sources.tree import Tree, key_of
 from emo_lightning.core.foreign import decode_json
 from emo_lightning.core.text import shown
 
-CSV, KARPATHY, TOKEN = "flickr_annotations_30k.csv", "dataset_flickr30k.json", "results_20130124.token"
-FOLDERS = ("flickr30k_images", "flickr30k-images", "images", "Images")
+_CSV, _KARPATHY, _TOKEN = "flickr_annotations_30k.csv", "dataset_flickr30k.json", "results_20130124.token"
+_FOLDERS = ("flickr30k_images", "flickr30k-images", "images", "Images")
 
 
 class Flickr30kSource(IndexedSource):
@@ -24,15 +24,15 @@ class Flickr30kSource(IndexedSource):
 
     def entries(self, tree: Tree) -> Iterator[Entry | SourceRefusal]:
         """One entry per image."""
-        index = tree.index(CSV, KARPATHY, TOKEN)
+        index = tree.index(_CSV, _KARPATHY, _TOKEN)
         if index is None:
             msg = "the captions"
-            raise tree.missing(msg, CSV, KARPATHY, TOKEN)
-        folder = tree.folder(*FOLDERS)
-        if index.name == TOKEN:
+            raise tree.missing(msg, _CSV, _KARPATHY, _TOKEN)
+        folder = tree.folder(*_FOLDERS)
+        if index.name == _TOKEN:
             yield from _tokens(index, folder)
             return
-        rows = _csv_rows(index) if index.name == CSV else _karpathy_rows(index)
+        rows = _csv_rows(index) if index.name == _CSV else _karpathy_rows(index)
         for place, row in rows:
             yield row if isinstance(row, SourceRefusal) else place.attempt(_entry, place, folder, row)
 

@@ -17,7 +17,7 @@ from data_prep.sources.tree import Tree, checked
 from emo_lightning.core.records import BOX_TOLERANCE, Box, GroundedObject, describe
 
 _LONGEST_SPLIT = 50
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_BY_WORD = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def split_name(word: str | None) -> str | None:
     """
     if word is None or not word.strip():
         return None
-    name = SPLITS.get(word.strip().lower(), word.strip())
+    name = SPLIT_BY_WORD.get(word.strip().lower(), word.strip())
     if not name.isidentifier() or len(name) > _LONGEST_SPLIT:
         msg = f"bad split: {word!r}, allowed: letters, digits and _"
         raise RefusedError(msg)

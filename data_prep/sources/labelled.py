@@ -8,7 +8,7 @@ from typing import Literal
 
 from data_prep.sources.base import RefusedError, SourceError, SourceRefusal
 from data_prep.sources.index_files import Place, open_text, table_rows, text
-from data_prep.sources.indexed import SPLITS, Entry, IndexedSource, split_name
+from data_prep.sources.indexed import SPLIT_BY_WORD, Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels
 from data_prep.sources.tree import Tree, key_of, refused_folder
 from emo_lightning.core.label_map import OWN_WORDS, LabelMap, emotion_of
@@ -58,10 +58,10 @@ class LabelledSource(IndexedSource):
             msg = "a folder for each label"
             raise tree.missing(msg, "<label>/", "train/<label>/")
         # Splits hold the folders of labels; a label may be called like a split only where the map has it.
-        splits = [name for name in folders if name.lower() in SPLITS and name.lower() not in self.labels]
+        splits = [name for name in folders if name.lower() in SPLIT_BY_WORD and name.lower() not in self.labels]
         for split in splits:
             for name in tree.subfolders(f"{split}/"):
-                yield from self._folder(tree, f"{split}/{name}", name, SPLITS[split.lower()])
+                yield from self._folder(tree, f"{split}/{name}", name, SPLIT_BY_WORD[split.lower()])
         for name in folders:
             if name not in splits:
                 yield from self._folder(tree, name, name, None)

@@ -10,7 +10,7 @@ from data_prep.sources.suites import SuiteSource
 from emo_lightning.core.records import Emotion
 from emo_lightning.core.suites import SuiteItem
 
-FILES = (
+_FILES = (
     "Std-VECBench.json",
     "VECBench/Std-VECBench.json",
     "benchmarks/VECBench/Std-VECBench.json",
@@ -29,7 +29,7 @@ class VECBenchSource(SuiteSource):
     """
 
     name = suite = "vecbench"
-    files = FILES
+    files = _FILES
     sets: tuple[str, ...] = ()
     """Data sets that are read; empty: all."""
 

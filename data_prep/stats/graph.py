@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import networkx
 
 NodeKind = Literal["background", "attribute", "subject", "emotion"]
-KINDS: tuple[NodeKind, ...] = ("background", "attribute", "subject", "emotion")
+NODE_KINDS: tuple[NodeKind, ...] = ("background", "attribute", "subject", "emotion")
 
-GRAPHML = "triplets.graphml"
-TABLES = ("triplets.parquet", "nodes.parquet", "edges.parquet")
+GRAPHML_FILE = "triplets.graphml"
+GRAPH_TABLES = ("triplets.parquet", "nodes.parquet", "edges.parquet")
 
 _ARTICLE = re.compile(r"^(a|an|the) (?=\S)")
 
@@ -58,8 +58,8 @@ class Combination(NamedTuple):
     emotion: Emotion | None
 
     def nodes(self) -> tuple[Node, ...]:
-        """Three or four nodes, in the order of `KINDS`."""
-        return tuple(Node(kind, str(text)) for kind, text in zip(KINDS, self, strict=True) if text is not None)
+        """Three or four nodes, in the order of `NODE_KINDS`."""
+        return tuple(Node(kind, str(text)) for kind, text in zip(NODE_KINDS, self, strict=True) if text is not None)
 
 
 def normalise(text: str) -> str:
@@ -101,7 +101,7 @@ class TripletGraph:
 
     @cached_property
     def nodes(self) -> dict[Node, int]:
-        """Images per node, in the order of `KINDS`, then by text."""
+        """Images per node, in the order of `NODE_KINDS`, then by text."""
         counts: Counter[Node] = Counter()
         for combination, ids in self.combinations.items():
             counts.update(dict.fromkeys(combination.nodes(), len(ids)))
@@ -109,7 +109,7 @@ class TripletGraph:
 
     @cached_property
     def edges(self) -> dict[tuple[Node, Node], int]:
-        """Images that show both nodes; the first node's kind comes before the second's in `KINDS`."""
+        """Images that show both nodes; the first node's kind comes before the second's in `NODE_KINDS`."""
         counts: Counter[tuple[Node, Node]] = Counter()
         for combination, ids in self.combinations.items():
             counts.update(dict.fromkeys(combinations(combination.nodes(), 2), len(ids)))
@@ -162,7 +162,7 @@ class TripletGraph:
             {"kind_1": a.kind, "text_1": a.text, "kind_2": b.kind, "text_2": b.text, "count": count}
             for (a, b), count in self.edges.items()
         ]
-        for name, rows in zip(TABLES, (triplets, nodes, edges), strict=True):
+        for name, rows in zip(GRAPH_TABLES, (triplets, nodes, edges), strict=True):
             _write_table(folder / name, rows)
 
     @classmethod
@@ -172,8 +172,8 @@ class TripletGraph:
         Raises:
             GraphError: the table is missing or has other columns.
         """
-        path = Path(folder) / TABLES[0]
-        columns = [*KINDS, "ids"]
+        path = Path(folder) / GRAPH_TABLES[0]
+        columns = [*NODE_KINDS, "ids"]
         found: dict[Combination, list[str]] = {}
         try:
             for number, row in enumerate(parquet_rows(path, GraphError, required=columns, columns=columns, rows=1024), 1):
@@ -187,7 +187,7 @@ class TripletGraph:
 
 def _combination(row: Mapping[str, object], where: str) -> tuple[Combination, list[str]]:
     """What a row of `triplets.parquet` says, and the ids of its records."""
-    background, attribute, subject = (text_of(row[kind], f"{where}: column {kind!r}", GraphError) for kind in KINDS[:3])
+    background, attribute, subject = (text_of(row[kind], f"{where}: column {kind!r}", GraphError) for kind in NODE_KINDS[:3])
     ids = [
         text_of(one, f"{where}: column 'ids'", GraphError) for one in list_of(row["ids"], f"{where}: column 'ids'", GraphError)
     ]
@@ -199,7 +199,7 @@ def _combination(row: Mapping[str, object], where: str) -> tuple[Combination, li
 
 
 def _order(node: Node) -> tuple[int, str]:
-    return KINDS.index(node.kind), node.text
+    return NODE_KINDS.index(node.kind), node.text
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -208,7 +208,7 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
     columns = {
         "triplets.parquet": {
-            **dict.fromkeys(KINDS, pyarrow.string()),
+            **dict.fromkeys(NODE_KINDS, pyarrow.string()),
             "count": pyarrow.int64(),
             "ids": pyarrow.list_(pyarrow.string()),
         },

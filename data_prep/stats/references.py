@@ -11,7 +11,7 @@ from data_prep.review.decisions import Review, apply_reviews, decide
 from data_prep.stats.graph import normalise
 from emo_lightning.core.records import TRIPLET_PARTS, Box, Record, intensity_level
 
-FIELDS = ("emotion", "description", "triplet", "intensity", "box")
+TABLE3_FIELDS = ("emotion", "description", "triplet", "intensity", "box")
 """Rows of Table 3, as they are judged: the intensity by its level, the box by its overlap."""
 
 SAME_BOX = 0.5
@@ -62,7 +62,9 @@ class CriticReference:
     def of_truth(cls, truth: Record) -> CriticReference:
         """From a record in which everything is right (a second right description may stand in its provenance)."""
         values = Values.of_record(truth)
-        accepted: dict[str, tuple[object, ...]] = {f: (getattr(values, f),) for f in FIELDS if getattr(values, f) is not None}
+        accepted: dict[str, tuple[object, ...]] = {
+            f: (getattr(values, f),) for f in TABLE3_FIELDS if getattr(values, f) is not None
+        }
         neutral = truth.provenance.get("neutral_description")
         if neutral and "description" in accepted:
             accepted["description"] += (neutral,)

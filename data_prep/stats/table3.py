@@ -22,7 +22,7 @@ from typing import TypedDict, TypeVar
 
 from data_prep.annotate.critic import critic_prompt, judge
 from data_prep.annotate.item import ItemPendingError, ItemPipeline, pass_digest
-from data_prep.annotate.prompts import BOX_CRITIC
+from data_prep.annotate.prompts import BOX_CRITIC_PROMPT
 from data_prep.annotate.replies import BoxReply, CriticReply
 from data_prep.config import PrepConfig
 from data_prep.provider.caller import Caller
@@ -33,7 +33,7 @@ from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture
 from data_prep.stats.ablations import boxes, final_draft, first_draft, first_judgement, flags, single_annotator
 from data_prep.stats.corruptions import Corruption, corrupt, generator
-from data_prep.stats.references import FIELDS, CriticReference, Values
+from data_prep.stats.references import TABLE3_FIELDS, CriticReference, Values
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.errors import InputError
@@ -42,8 +42,8 @@ from emo_lightning.core.records import Box, Record
 
 _Reply = TypeVar("_Reply", bound=Reply)
 
-ARMS = ("full", "no_cross_verification", "no_critic")
-COLUMNS = (*ARMS, "preserve", "recall")
+TABLE3_ARMS = ("full", "no_cross_verification", "no_critic")
+TABLE3_COLUMNS = (*TABLE3_ARMS, "preserve", "recall")
 
 
 class Table3Error(InputError):
@@ -66,7 +66,7 @@ class Table3JSON(TypedDict):
 
     images: int
     rows: dict[str, dict[str, Rate]]
-    """By row and column; besides `COLUMNS`, `recall_1` and `recall_2` by severity."""
+    """By row and column; besides `TABLE3_COLUMNS`, `recall_1` and `recall_2` by severity."""
     published: dict[str, int]
     """Images that each arm would publish."""
     rightness_unknown: dict[str, int]
@@ -81,7 +81,7 @@ class Table3:
     """Hits and trials by column and row."""
 
     trials: dict[str, dict[str, list[bool]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-    """{column: {row: outcomes}}; besides `COLUMNS`, `recall_1` and `recall_2` by severity."""
+    """{column: {row: outcomes}}; besides `TABLE3_COLUMNS`, `recall_1` and `recall_2` by severity."""
     published: Counter[str] = field(default_factory=Counter)
     """Images that each arm would publish."""
     images: int = 0
@@ -96,7 +96,7 @@ class Table3:
     def judge(self, arm: str, values: Values, reference: CriticReference) -> None:
         """Count what an arm publishes."""
         self.published[arm] += 1
-        for row in FIELDS:
+        for row in TABLE3_FIELDS:
             if row == "box" and arm == "no_cross_verification":
                 # Boxes do not pass cross-verification.
                 continue
@@ -124,7 +124,7 @@ class Table3:
         """All rates, and how they came about."""
         return {
             "images": self.images,
-            "rows": {row: {c: self.rate(c, row) for c in (*COLUMNS, "recall_1", "recall_2")} for row in FIELDS},
+            "rows": {row: {c: self.rate(c, row) for c in (*TABLE3_COLUMNS, "recall_1", "recall_2")} for row in TABLE3_FIELDS},
             "published": dict(self.published),
             "rightness_unknown": dict(self.unknown),
             "unanswered": dict(self.unanswered),
@@ -225,7 +225,7 @@ def _from_replies(result: Table3, store: Store, config: PrepConfig, cases: list[
         values = Values.of_draft(draft, found.get((case.item.id, draft.subject)))
         result.judge("no_critic", values, case.reference)
         if (judgement := first_judgement(case.record, draft)) is not None:
-            for row in FIELDS[:-1]:
+            for row in TABLE3_FIELDS[:-1]:
                 if case.reference.right(row, getattr(values, row)):
                     result.trials["preserve"][row].append(not flags(judgement, draft, row))
 
@@ -266,7 +266,7 @@ class _Run:
         if draft is None:
             return
         right = Values.of_record(case.record)
-        for row in FIELDS:
+        for row in TABLE3_FIELDS:
             # A field that is wrong already may become right by being changed.
             if case.reference is not None and not case.reference.right(row, getattr(right, row)):
                 continue
@@ -316,4 +316,4 @@ def box_prompt(record: Record, box: Box) -> str:
     names = ("left", "top", "right", "bottom")
     shares = {name: round(edge / side, 3) for name, edge, side in zip(names, box, sides, strict=True)}
     phrase = record.primary_objects[0].phrase if record.objects else str(record.subject)
-    return BOX_CRITIC.format(phrase=json.dumps(phrase, ensure_ascii=False), box=json.dumps(shares))
+    return BOX_CRITIC_PROMPT.format(phrase=json.dumps(phrase, ensure_ascii=False), box=json.dumps(shares))

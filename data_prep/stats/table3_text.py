@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.stats.table3 import COLUMNS, Rate, Table3JSON
+from data_prep.stats.table3 import TABLE3_COLUMNS, Rate, Table3JSON
 
 _NAMES = {
     "emotion": "Emotion category",
@@ -29,7 +29,7 @@ def as_text(table: Table3JSON) -> str:
     )
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row, name in _NAMES.items():
-        lines.append(f"| {name} | " + " | ".join(cell(table["rows"][row][c]) for c in COLUMNS) + " |")
+        lines.append(f"| {name} | " + " | ".join(cell(table["rows"][row][c]) for c in TABLE3_COLUMNS) + " |")
     lines += ["", "Recall by severity (1 slight, 2 gross):"]
     lines += [
         f"- {name}: " + "; ".join(f"{s}: {cell(table['rows'][r][f'recall_{s}'])}" for s in (1, 2)) for r, name in _NAMES.items()

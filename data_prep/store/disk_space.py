@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.store.group_commit import PATIENCE, LedgerError
+from data_prep.store.group_commit import MAX_RETRY_SECONDS, LedgerError
 
-LEAST = 64 * 2**20
+MIN_FREE_BYTES = 64 * 2**20
 """Bytes that must be free before a request is sent: much more than the replies to everything in flight, and the journal, can need."""
 _ASLEEP = 0.5
 """Seconds between two looks."""
@@ -39,13 +39,13 @@ class DiskSpace:
         Raises:
             LedgerError: there was none for hours.
         """
-        while (free := shutil.disk_usage(self._path.parent).free) < LEAST and not stopped():
+        while (free := shutil.disk_usage(self._path.parent).free) < MIN_FREE_BYTES and not stopped():
             now = time.monotonic()
             none = f"{self._path}: only {free // 2**20} MB are free on its disk"
             if self._none_since is None:
                 self._none_since = now
-                log.warning("%s; nothing is sent until there are %d", none, LEAST // 2**20)
-            if now - self._none_since > PATIENCE:
+                log.warning("%s; nothing is sent until there are %d", none, MIN_FREE_BYTES // 2**20)
+            if now - self._none_since > MAX_RETRY_SECONDS:
                 msg = f"{none}, and a reply needs room"
                 raise LedgerError(msg)
             await asyncio.sleep(_ASLEEP)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SqlValue: TypeAlias = "str | bytes | int | float | None"
 Statement: TypeAlias = "tuple[str, Sequence[SqlValue]]"
 """SQL, and the values of its question marks."""
-PATIENCE = 6 * 3600.0
+MAX_RETRY_SECONDS = 6 * 3600.0
 """Seconds for which a ledger that cannot be written is tried again: what waits to be written has been paid."""
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 """What may pass by itself, or by somebody's hand: a full disk, a disk that does not answer, another program's transaction."""
@@ -161,7 +161,7 @@ class GroupWriter:
                 self._write(group)
             except sqlite3.Error as failure:
                 passing = (getattr(failure, "sqlite_errorcode", 0) & 0xFF) in _PASSING
-                if not passing or self._closing.is_set() or time.monotonic() - began > PATIENCE:
+                if not passing or self._closing.is_set() or time.monotonic() - began > MAX_RETRY_SECONDS:
                     raise
                 if pause == _PAUSES[0]:
                     log.warning("%s: cannot be written (%s); trying on, nothing is sent meanwhile", self._path, failure)

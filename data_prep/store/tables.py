@@ -82,7 +82,7 @@ CREATE TABLE IF NOT EXISTS source_groups (item_id TEXT PRIMARY KEY, grp TEXT) WI
 the other) or the pixels of a thumbnail. `image_embeddings.vector`:
 float16, of length 1. `source_groups`: what `items.grp` was before dedup wrote its own group there."""
 
-TABLES = _PASS + _REVIEW + _GENERATIONS + _LOCAL_VOTES + _SPLITS + _DEDUP
+CREATE_TABLES = _PASS + _REVIEW + _GENERATIONS + _LOCAL_VOTES + _SPLITS + _DEDUP
 """Of all rooms; `prepare` adds the counters."""
 
 _COLUMNS = (("upper_nano", "INTEGER"), ("batch", "INTEGER"), ("party", "TEXT"), ("answered_model", "TEXT"))
@@ -107,7 +107,7 @@ _TAKE_CALL = (
 _ADD_ROW = "INSERT INTO row_counts VALUES ('{0}', {1}, 1) ON CONFLICT DO UPDATE SET n = n + 1"
 _TAKE_ROW = "UPDATE row_counts SET n = n - 1 WHERE name = '{0}' AND key = {1}"
 
-COUNTERS = f"""
+CREATE_COUNTERS = f"""
 CREATE TABLE IF NOT EXISTS call_counts (
     annotator TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, calls INTEGER NOT NULL, cost_nano INTEGER NOT NULL,
     estimated INTEGER NOT NULL, upper_nano INTEGER NOT NULL, unbounded INTEGER NOT NULL,
@@ -156,17 +156,17 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA recursive_triggers = ON")
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'call_counts'").fetchone():
         # Statements that find what they create are done without a write lock.
-        connection.executescript(TABLES)
+        connection.executescript(CREATE_TABLES)
         _add_columns(connection)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in _statements(TABLES):
+        for statement in _statements(CREATE_TABLES):
             connection.execute(statement)
         _add_columns(connection)
         # Another process may have done all this while we waited for the lock.
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'call_counts'").fetchone():
-            for statement in (*_statements(COUNTERS), *_statements(_COUNT)):
+            for statement in (*_statements(CREATE_COUNTERS), *_statements(_COUNT)):
                 connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:

@@ -20,7 +20,7 @@ from emo_lightning.metrics.bootstrap import Estimate, draws, interval
 from emo_lightning.metrics.correlation import concordance, pearson, spearman
 from emo_lightning.metrics.emotion_space import Anchors
 
-MEASURES: dict[str, Callable[[Array, Array, Array], Array]] = {"srcc": spearman, "plcc": pearson, "ccc": concordance}
+CORRELATIONS: dict[str, Callable[[Array, Array, Array], Array]] = {"srcc": spearman, "plcc": pearson, "ccc": concordance}
 """By their short names."""
 _CELLS = 1 << 24
 """Images times resamples that are held at once."""
@@ -125,12 +125,12 @@ def _scores(truth: Array, said: Array, derived: Array, ids: Sequence[str], resam
 
 def _estimates(truth: Array, said: Array, ids: Sequence[str], resamples: int, seed: int) -> dict[str, Estimate]:
     if not len(ids):
-        return {name: Estimate(value=None, low=None, high=None) for name in MEASURES}
+        return {name: Estimate(value=None, low=None, high=None) for name in CORRELATIONS}
     once = np.ones((len(ids), 1))
     weights = draws(ids, resamples, seed) if resamples else np.zeros((len(ids), 0))
     step = max(1, _CELLS // len(ids))
     found: dict[str, Estimate] = {}
-    for name, measure in MEASURES.items():
+    for name, measure in CORRELATIONS.items():
         value = float(measure(truth, said, once)[0])
         pieces = [measure(truth, said, weights[:, start : start + step]) for start in range(0, resamples, step)]
         bounds = interval(np.concatenate(pieces), len(ids)) if pieces and math.isfinite(value) else None

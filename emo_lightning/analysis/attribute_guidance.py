@@ -29,15 +29,15 @@ from emo_lightning.core.records import SchemaError
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.power import ALPHA, smallest_effect
 
-ARMS = ("base", "ces", "attribute")
+TABLE6_ARMS = ("base", "ces", "attribute")
 """In the paper's order, the worst first."""
 
-SLOTS = ("{arm}", "{base}", "{images}", "{seed}")
+PATH_PLACEHOLDERS = ("{arm}", "{base}", "{images}", "{seed}")
 """Parts of the name of a probe's folder."""
 
-PRIMARY = ("ces", "attribute")
-PAIRS = (PRIMARY, ("base", "ces"), ("base", "attribute"))
-SET = "heldout"
+PRIMARY_PAIR = ("ces", "attribute")
+COMPARED_PAIRS = (PRIMARY_PAIR, ("base", "ces"), ("base", "attribute"))
+EVALUATED_SET = "heldout"
 
 
 class Contrast(TypedDict):
@@ -108,23 +108,25 @@ def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequenc
     _check_grid(probes, shares, images, seeds)
     for size in images:
         for seed in seeds:
-            _check_alike([_folder(probes, arm, base, size, seed) for base in shares for arm in ARMS])
+            _check_alike([_folder(probes, arm, base, size, seed) for base in shares for arm in TABLE6_ARMS])
     found = {
-        (base, size): {arm: _accuracies(probes, arm, base, size, seeds) for arm in ARMS} for base in shares for size in images
+        (base, size): {arm: _accuracies(probes, arm, base, size, seeds) for arm in TABLE6_ARMS}
+        for base in shares
+        for size in images
     }
-    over = {base: {arm: np.concatenate([found[base, size][arm] for size in images]) for arm in ARMS} for base in shares}
-    contrasts = {pair: _contrasts([over[base][pair[1]] - over[base][pair[0]] for base in shares]) for pair in PAIRS}
-    cell_contrasts = _contrasts([values[PRIMARY[1]] - values[PRIMARY[0]] for values in found.values()])
-    spread = max((one["sd"] or 0.0 for one in contrasts[PRIMARY]), default=0.0)
+    over = {base: {arm: np.concatenate([found[base, size][arm] for size in images]) for arm in TABLE6_ARMS} for base in shares}
+    contrasts = {pair: _contrasts([over[base][pair[1]] - over[base][pair[0]] for base in shares]) for pair in COMPARED_PAIRS}
+    cell_contrasts = _contrasts([values[PRIMARY_PAIR[1]] - values[PRIMARY_PAIR[0]] for values in found.values()])
+    spread = max((one["sd"] or 0.0 for one in contrasts[PRIMARY_PAIR]), default=0.0)
     worlds = len(images) * len(seeds)
     return {
         "bases": [
             {
                 "base": base,
                 "share": share,
-                "accuracy": {arm: summary(list(over[base][arm])) for arm in ARMS},
-                "contrasts": {f"{b}-{a}": contrasts[a, b][place] for a, b in PAIRS},
-                "order": _order(over[base], {pair: contrasts[pair][place] for pair in PAIRS}),
+                "accuracy": {arm: summary(list(over[base][arm])) for arm in TABLE6_ARMS},
+                "contrasts": {f"{b}-{a}": contrasts[a, b][place] for a, b in COMPARED_PAIRS},
+                "order": _order(over[base], {pair: contrasts[pair][place] for pair in COMPARED_PAIRS}),
             }
             for place, (base, share) in enumerate(shares.items())
         ],
@@ -132,7 +134,7 @@ def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequenc
             {
                 "base": base,
                 "images": size,
-                "accuracy": {arm: summary(list(values[arm])) for arm in ARMS},
+                "accuracy": {arm: summary(list(values[arm])) for arm in TABLE6_ARMS},
                 "contrast": contrast,
             }
             for ((base, size), values), contrast in zip(found.items(), cell_contrasts, strict=True)
@@ -144,7 +146,7 @@ def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequenc
 
 
 def _check_grid(probes: str, shares: Mapping[str, float], images: Sequence[int], seeds: Sequence[int]) -> None:
-    if lacking := [slot for slot in SLOTS if slot not in probes]:
+    if lacking := [slot for slot in PATH_PLACEHOLDERS if slot not in probes]:
         msg = f"probes: {probes!r} lacks {lacking[0]}; the folder of a probe is named by arm, base, images and seed"
         raise InputError(msg)
     if not (shares and images and seeds):
@@ -163,11 +165,11 @@ def _check_grid(probes: str, shares: Mapping[str, float], images: Sequence[int],
 def _check_alike(folders: Sequence[Path]) -> None:
     """Refuse a world whose probes were evaluated on different images."""
     first, *others = folders
-    images = evaluated_images(first, SET)
+    images = evaluated_images(first, EVALUATED_SET)
     for folder in others:
-        if evaluated_images(folder, SET) != images:
+        if evaluated_images(folder, EVALUATED_SET) != images:
             msg = (
-                f"{folder} and {first} were evaluated on different images of {SET!r}, or with different emotions; "
+                f"{folder} and {first} were evaluated on different images of {EVALUATED_SET!r}, or with different emotions; "
                 "all bases and arms of a world must meet the same"
             )
             raise SchemaError(msg)
@@ -175,14 +177,14 @@ def _check_alike(folders: Sequence[Path]) -> None:
 
 def _folder(probes: str, arm: str, base: str, size: int, seed: int) -> Path:
     # Not by `format`: a path may have other braces in it.
-    for slot, value in zip(SLOTS, (arm, base, size, seed), strict=True):
+    for slot, value in zip(PATH_PLACEHOLDERS, (arm, base, size, seed), strict=True):
         probes = probes.replace(slot, str(value))
     return Path(probes)
 
 
 def _accuracies(probes: str, arm: str, base: str, size: int, seeds: Sequence[int]) -> Array:
     folders = [_folder(probes, arm, base, size, seed) for seed in seeds]
-    return np.array(table6({arm: folders}, needed=SET)["arms"][arm][SET]["accuracy"]["values"])
+    return np.array(table6({arm: folders}, needed=EVALUATED_SET)["arms"][arm][EVALUATED_SET]["accuracy"]["values"])
 
 
 def _contrasts(differences: Sequence[Array]) -> list[Contrast]:
@@ -213,13 +215,13 @@ def _trend(over: Mapping[str, Mapping[str, Array]], shares: Mapping[str, float])
     x = np.array(list(shares.values()))
     if not np.ptp(x):
         return None
-    gains = np.stack([over[base][PRIMARY[1]] - over[base][PRIMARY[0]] for base in shares])
+    gains = np.stack([over[base][PRIMARY_PAIR[1]] - over[base][PRIMARY_PAIR[0]] for base in shares])
     centred = x - x.mean()
     return _contrast(centred @ gains / (centred @ centred))
 
 
 def _order(accuracy: Mapping[str, Array], contrasts: Mapping[tuple[str, str], Contrast]) -> str:
-    ranked = sorted(ARMS, key=lambda arm: float(accuracy[arm].mean()))
+    ranked = sorted(TABLE6_ARMS, key=lambda arm: float(accuracy[arm].mean()))
     text = ranked[0]
     for lower, higher in pairwise(ranked):
         one = contrasts.get((lower, higher)) or contrasts[higher, lower]

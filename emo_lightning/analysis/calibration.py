@@ -16,7 +16,7 @@ from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, mean_estimate
 from emo_lightning.metrics.calibration import (
-    BINS,
+    CALIBRATION_BINS,
     Bin,
     TemperatureError,
     at_temperature,
@@ -37,7 +37,7 @@ class Fit(TypedDict):
 
 
 class Distances(TypedDict):
-    """Mean distance to annotated distributions, by the keys of `metrics.distributions.MEASURES`."""
+    """Mean distance to annotated distributions, by the keys of `metrics.distributions.DISTRIBUTION_MEASURES`."""
 
     images: int
     kl: Estimate
@@ -98,7 +98,7 @@ def measure_calibration(
     fit: str | None = "val",
     alpha: float = 0.1,
     score: Score = "lac",
-    bins: int = BINS,
+    bins: int = CALIBRATION_BINS,
     seed: int = 0,
 ) -> Calibration:
     """Measure every arm on every set but the one that is fitted on.

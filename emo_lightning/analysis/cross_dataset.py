@@ -21,7 +21,15 @@ from emo_lightning.analysis.scored import probabilities
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL, wilson
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array, Flags
-from emo_lightning.metrics.bootstrap import FEWEST, RESAMPLES, Difference, Estimate, difference, draws, interval
+from emo_lightning.metrics.bootstrap import (
+    MIN_IMAGES_FOR_INTERVAL,
+    RESAMPLES,
+    Difference,
+    Estimate,
+    difference,
+    draws,
+    interval,
+)
 
 
 @dataclass
@@ -284,7 +292,7 @@ def _row(found: _Correctness, truth: Sequence[str], space: LabelSpace) -> SetSco
     present = [c for c in space.classes if c in truth]
     labels = np.array(truth)
     # Wilson's interval is not nothing where all are right or all wrong, as the bootstrap's would be.
-    bounds = wilson(int(found.right.sum()), len(found.right)) if len(found.right) >= FEWEST else None
+    bounds = wilson(int(found.right.sum()), len(found.right)) if len(found.right) >= MIN_IMAGES_FOR_INTERVAL else None
     return {
         "accuracy": {
             "value": 100 * float(found.right.mean()),

@@ -12,7 +12,7 @@ from emo_lightning.core.emotions import SchemaError
 from emo_lightning.core.foreign import MAX_LINE_BYTES, decode_json
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import Prediction, Record, Reference, read_jsonl
-from emo_lightning.core.tar_rows import IMAGES
+from emo_lightning.core.tar_rows import TAR_IMAGE_EXTENSIONS
 from emo_lightning.core.tar_scan import scan_tar
 from emo_lightning.data.joined import open_shard
 from emo_lightning.data.shard_list import list_shards
@@ -75,7 +75,7 @@ def read_items(path: str | Path, model: type[_I]) -> Iterator[_I]:
 def holds_images(path: str | Path) -> bool:
     """Whether tars have members that are images; errors as `read_items`."""
     return any(
-        member.name.lower().endswith(tuple(f".{extension}" for extension in IMAGES))
+        member.name.lower().endswith(tuple(f".{extension}" for extension in TAR_IMAGE_EXTENSIONS))
         for shard in list_shards(path)
         for member in scan_tar(open_shard(shard.url), shard.url)
     )

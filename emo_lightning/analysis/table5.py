@@ -28,7 +28,7 @@ from emo_lightning.analysis.table5_result import (
     SplitScores,
     Table5Result,
 )
-from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS, ScoringMode, definition
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS, TRIPLET_PARTS, Prediction, Reference, SchemaError, Triplet
 from emo_lightning.metrics import bootstrap
@@ -141,12 +141,12 @@ class Table5:
             "paper": _values(point["paper"], 0),
             "strict": _values(point["strict"], 0),
             "counts": {key: value for part in parts for key, value in part["counts"].items()},
-            "support": {mode: {row: support[row] for row in point[mode]} for mode in MODES},
+            "support": {mode: {row: support[row] for row in point[mode]} for mode in SCORING_MODES},
         }
         if self.resamples:
             scored["intervals"] = {
                 mode: {row: bootstrap.interval(value, support[row]) for row, value in replicates[mode].items()}
-                for mode in MODES
+                for mode in SCORING_MODES
             }
         cells = next(part for part, metric in zip(parts, self.metrics, strict=True) if metric is self.emotion)["cells"]
         confusion = cells.reshape(len(EMOTIONS), -1)
@@ -246,8 +246,8 @@ def table5(
         "baselines": {name: _baseline_column(found[name][0], baseline) for name, baseline in unseeing.items()},
         "omitted": omitted,
         "paired": None if against is None else paired(own, against),
-        "over_blind": {name: {mode: over_blind(one, floors, mode) for mode in MODES} for name, one in own.items()},
-        "ahead": {mode: ahead(own, mode) for mode in MODES} if resamples and len(own) > 1 else None,
+        "over_blind": {name: {mode: over_blind(one, floors, mode) for mode in SCORING_MODES} for name, one in own.items()},
+        "ahead": {mode: ahead(own, mode) for mode in SCORING_MODES} if resamples and len(own) > 1 else None,
         "bootstrap": {"resamples": resamples, "seed": seed, "confidence_level": CONFIDENCE_LEVEL, "unit": "image"}
         if resamples
         else None,
@@ -274,28 +274,29 @@ def _seen(scorer: ClipScorer, pictures: Sequence[Image | None]) -> Tensor:
     )
 
 
-LABELS = ("description", *TRIPLET_PARTS, "emotion", "intensity", "objects")
+SCORED_LABELS = ("description", *TRIPLET_PARTS, "emotion", "intensity", "objects")
 """What the rows of the table score."""
 
 
 def _check_references(references: References, train: References | None) -> None:
     if not (
-        any(getattr(record, label) for record in references.records for label in LABELS) or has_ratings(references.records)
+        any(getattr(record, label) for record in references.records for label in SCORED_LABELS)
+        or has_ratings(references.records)
     ):
-        msg = f"none of the {len(references)} references has a label that Table 5 scores; expected any of {', '.join(LABELS)}"
+        msg = f"none of the {len(references)} references has a label that Table 5 scores; expected any of {', '.join(SCORED_LABELS)}"
         raise SchemaError(msg)
     for records in (references.records, train.records if train else []):
         boxed = (record for record in records if record.objects)
         require(boxed, ["width", "height"], "its boxes are scored, and the baselines' boxes are shares of the image")
 
 
-def in_modes(result: Table5Result, modes: Sequence[Mode]) -> dict[str, object]:
+def in_modes(result: Table5Result, modes: Sequence[ScoringMode]) -> dict[str, object]:
     """What `table5` returned with the values of these modes alone."""
 
     def kept(value: object) -> object:
         if not isinstance(value, dict):
             return value
-        return {key: kept(inner) for key, inner in value.items() if key not in MODES or key in modes}
+        return {key: kept(inner) for key, inner in value.items() if key not in SCORING_MODES or key in modes}
 
     # An arm may be called like a mode: names of arms are not looked at.
     paired, ahead = result["paired"], result["ahead"]
@@ -318,10 +319,10 @@ def in_modes(result: Table5Result, modes: Sequence[Mode]) -> dict[str, object]:
     }
 
 
-def _in_order(parts: Sequence[RowScores]) -> dict[Mode, dict[str, Array]]:
+def _in_order(parts: Sequence[RowScores]) -> dict[ScoringMode, dict[str, Array]]:
     """The rows of all metrics, in the order of the table."""
-    merged = {mode: {row: values for part in parts for row, values in part[mode].items()} for mode in MODES}
-    return {mode: {row.key: merged[mode][row.key] for row in ROWS[mode]} for mode in MODES}
+    merged = {mode: {row: values for part in parts for row, values in part[mode].items()} for mode in SCORING_MODES}
+    return {mode: {row.key: merged[mode][row.key] for row in TABLE5_ROWS[mode]} for mode in SCORING_MODES}
 
 
 def _baseline_column(column: ArmColumn, baseline: baselines.Baseline) -> BaselineColumn:

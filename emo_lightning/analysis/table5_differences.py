@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from emo_lightning.analysis.table5_result import ArmColumn, BaselineColumn, OverBlind, Paired, ScoredColumn
-from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS, ScoringMode
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.bootstrap import Difference
 
-Replicates = dict[Mode, dict[str, Array]]
+Replicates = dict[ScoringMode, dict[str, Array]]
 """Each row's value in each resample, (resamples,), NaN where nothing could be scored."""
 
-Found = tuple[ArmColumn, Replicates]
+ArmReplicates = tuple[ArmColumn, Replicates]
 """A column and its values in each resample."""
 
-_LOWER: dict[Mode, set[str]] = {mode: {row.key for row in ROWS[mode] if row.lower_is_better} for mode in MODES}
+_LOWER: dict[ScoringMode, set[str]] = {
+    mode: {row.key for row in TABLE5_ROWS[mode] if row.lower_is_better} for mode in SCORING_MODES
+}
 
 
-def paired(found: Mapping[str, Found], against: str) -> Paired:
+def paired(found: Mapping[str, ArmReplicates], against: str) -> Paired:
     """Differences of every column to one of them, on the same images.
 
     Args:
@@ -30,14 +32,16 @@ def paired(found: Mapping[str, Found], against: str) -> Paired:
     return {
         "against": against,
         "arms": {
-            name: {mode: {row: _difference(other, found[against], mode, row) for row in other[0][mode]} for mode in MODES}
+            name: {
+                mode: {row: _difference(other, found[against], mode, row) for row in other[0][mode]} for mode in SCORING_MODES
+            }
             for name, other in others.items()
         },
     }
 
 
 def _difference(
-    other: tuple[ScoredColumn, Replicates], base: tuple[ScoredColumn, Replicates], mode: Mode, row: str
+    other: tuple[ScoredColumn, Replicates], base: tuple[ScoredColumn, Replicates], mode: ScoringMode, row: str
 ) -> Difference | None:
     """The other minus the base in one row, None where one of them has no value."""
     value, subtracted = other[0][mode][row], base[0][mode][row]
@@ -47,7 +51,9 @@ def _difference(
     return bootstrap.difference(value, subtracted, replicates, other[0]["support"][mode][row])
 
 
-def over_blind(arm: Found, floors: Mapping[str, tuple[BaselineColumn, Replicates]], mode: Mode) -> dict[str, OverBlind | None]:
+def over_blind(
+    arm: ArmReplicates, floors: Mapping[str, tuple[BaselineColumn, Replicates]], mode: ScoringMode
+) -> dict[str, OverBlind | None]:
     """Row -> the arm minus the best of the answers given without looking."""
     found: dict[str, OverBlind | None] = {}
     for row in arm[0][mode]:
@@ -58,7 +64,7 @@ def over_blind(arm: Found, floors: Mapping[str, tuple[BaselineColumn, Replicates
     return found
 
 
-def ahead(arms: Mapping[str, Found], mode: Mode) -> dict[str, str | None]:
+def ahead(arms: Mapping[str, ArmReplicates], mode: ScoringMode) -> dict[str, str | None]:
     """Row -> the arm whose differences to all others have intervals on the better side of 0."""
     found: dict[str, str | None] = {}
     for row in next(iter(arms.values()))[0][mode]:

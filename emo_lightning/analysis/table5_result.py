@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from emo_lightning.analysis.affect import AffectScores
-from emo_lightning.analysis.table5_rows import Mode
+from emo_lightning.analysis.table5_rows import ScoringMode
 from emo_lightning.metrics.bootstrap import Difference
 
 RowValues = dict[str, float | None]
-"""Row -> x100, None where it was not computed or nothing could be scored; in the order of `ROWS`."""
+"""Row -> x100, None where it was not computed or nothing could be scored; in the order of `TABLE5_ROWS`."""
 
 
 class ByEmotion(TypedDict):
@@ -38,9 +38,9 @@ class ScoredColumn(TypedDict):
     strict: RowValues
     counts: dict[str, int]
     """What was missing or could not be read, and how often."""
-    support: dict[Mode, dict[str, int]]
+    support: dict[ScoringMode, dict[str, int]]
     """Row -> images behind it."""
-    intervals: NotRequired[dict[Mode, dict[str, list[float] | None]]]
+    intervals: NotRequired[dict[ScoringMode, dict[str, list[float] | None]]]
     """Row -> [low, high] at 95 %; without resamples there are none."""
 
 
@@ -64,7 +64,7 @@ class Paired(TypedDict):
     """Differences of all arms to one of them, on the same images; positive: the other scores higher."""
 
     against: str
-    arms: dict[str, dict[Mode, dict[str, Difference | None]]]
+    arms: dict[str, dict[ScoringMode, dict[str, Difference | None]]]
 
 
 class OverBlind(Difference):
@@ -74,7 +74,7 @@ class OverBlind(Difference):
     """Which answer that is."""
 
 
-Ahead = dict[Mode, dict[str, str | None]]
+LeadingArms = dict[ScoringMode, dict[str, str | None]]
 """Row -> the arm that is better than every other by more than chance: the intervals of its differences to them do not touch 0. None where
 there is no such arm."""
 
@@ -105,9 +105,9 @@ class Table5Result(TypedDict):
     omitted: dict[str, str]
     """Baseline -> why it could not be computed."""
     paired: Paired | None
-    over_blind: dict[str, dict[Mode, dict[str, OverBlind | None]]]
+    over_blind: dict[str, dict[ScoringMode, dict[str, OverBlind | None]]]
     """Arm -> row; None where the arm or all such answers have no value."""
-    ahead: Ahead | None
+    ahead: LeadingArms | None
     """None where there are no intervals, or one arm alone."""
     bootstrap: Resamples | None
     baseline_source: str

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from emo_lightning.core.records import TRIPLET_PARTS
 from emo_lightning.metrics.spelling import SAME_WORD, SIMILAR, WHOLE_TRIPLET
 
-Mode = Literal["paper", "strict"]
-MODES: tuple[Mode, ...] = ("paper", "strict")
+ScoringMode = Literal["paper", "strict"]
+SCORING_MODES: tuple[ScoringMode, ...] = ("paper", "strict")
 
 
 DEFINITION_VERSIONS = {"boxes": 1, "clip": 2, "triplet": 1, "emotion": 1, "intensity": 1, "baselines": 2, "bootstrap": 1}
@@ -63,7 +63,7 @@ def _triplet_rows() -> tuple[Row, ...]:
     return (*exact, *(Row(f"{key}_similar", f"{key.capitalize()}, similar", _SIMILAR) for key in _NAMED))
 
 
-ROWS: dict[Mode, tuple[Row, ...]] = {
+TABLE5_ROWS: dict[ScoringMode, tuple[Row, ...]] = {
     "paper": (
         Row("bbox_iou", "BBox IoU", "per image: boxes matched greedily by IoU, mean IoU of the matched pairs (> 0); none: 0"),
         Row(

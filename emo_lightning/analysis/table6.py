@@ -12,10 +12,10 @@ from emo_lightning.core.file_names import METRICS_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import SchemaError
 
-METRICS = {"accuracy": "Acc.", "precision": "Precision", "recall": "Recall", "f1": "F1"}
+TABLE6_METRICS = {"accuracy": "Acc.", "precision": "Precision", "recall": "Recall", "f1": "F1"}
 """Key in `metrics.json` -> title, in the paper's order."""
 
-SETS = ("test", "heldout")
+TABLE6_SETS = ("test", "heldout")
 """Prefixes in `metrics.json`: combinations that were trained on, and combinations that never were."""
 
 
@@ -40,7 +40,7 @@ def table6(runs: Mapping[str, Sequence[Path]], needed: str = "test") -> Table6:
 
     Args:
         runs: arm -> probe folders, each with a `metrics.json` of `test/accuracy` … (percent), and `heldout/…` where measured.
-        needed: the set of `SETS` that every run must have.
+        needed: the set of `TABLE6_SETS` that every run must have.
 
     Raises:
         MissingFileError: no `metrics.json` there.
@@ -53,10 +53,12 @@ def table6(runs: Mapping[str, Sequence[Path]], needed: str = "test") -> Table6:
             raise SchemaError(msg)
         files = [(Path(folder) / METRICS_FILE, _read(Path(folder) / METRICS_FILE)) for folder in folders]
         arms[arm] = {}
-        for name in SETS:
-            if name != needed and not any(f"{name}/{metric}" in found for _, found in files for metric in METRICS):
+        for name in TABLE6_SETS:
+            if name != needed and not any(f"{name}/{metric}" in found for _, found in files for metric in TABLE6_METRICS):
                 continue
-            arms[arm][name] = {metric: summary([_value(*file, f"{name}/{metric}") for file in files]) for metric in METRICS}
+            arms[arm][name] = {
+                metric: summary([_value(*file, f"{name}/{metric}") for file in files]) for metric in TABLE6_METRICS
+            }
     return {"arms": arms, "seeds": {arm: len(folders) for arm, folders in runs.items()}}
 
 

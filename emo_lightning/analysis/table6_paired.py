@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.probe_predictions import ArmPredictions, read_arm
-from emo_lightning.analysis.table6 import SETS
+from emo_lightning.analysis.table6 import TABLE6_SETS
 from emo_lightning.core.emotions import NUM_EMOTIONS
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
@@ -111,7 +111,7 @@ def paired_tests(runs: Mapping[str, Sequence[Path]], *, resamples: int = 2000, s
     except MissingFileError as error:
         return {"skipped": str(error)}
     sets: dict[str, PairedSet] = {}
-    for name in [s for s in SETS if all(s in found for found in arms.values())]:
+    for name in [s for s in TABLE6_SETS if all(s in found for found in arms.values())]:
         _check_alike(name, arms)
         if images := len(next(iter(arms.values()))[name].ids):
             compared = [

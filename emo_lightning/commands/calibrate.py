@@ -7,7 +7,7 @@ from pathlib import Path
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo calibrate runs/demo/probe-attribute/predictions.jsonl 'runs/demo/world/reference/*.tar' --fit 'runs/demo/world/tars/*-val-*.tar'
   emo calibrate predictions.jsonl test.jsonl --fit val.jsonl --alpha 0.2 --score aps --json
 """
@@ -21,7 +21,7 @@ The predictions need `emotion_scores`: a `probe` stage writes them, and so does 
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("calibrate", ABOUT, EXAMPLE)
+    parser = new_parser("calibrate", ABOUT, EXAMPLES)
     parser.add_argument(
         "predictions", type=Path, metavar="PREDICTIONS", help="predictions with emotion_scores: .jsonl, .parquet or tars"
     )

@@ -6,7 +6,7 @@ from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.options import Parser
 from emo_lightning.core.terminal import say, say_json
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo check data
   emo check 'others/*.tar' s3://bucket/mine/ --decode --json
 """
@@ -22,7 +22,7 @@ _SHOWN = 100
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("check", ABOUT, EXAMPLE)
+    parser = new_parser("check", ABOUT, EXAMPLES)
     parser.add_argument("tars", nargs="+", metavar="TARS", help="tars, folders, patterns or URLs")
     parser.add_argument("--decode", action="store_true", help="decode each image, too")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

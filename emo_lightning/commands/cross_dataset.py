@@ -8,7 +8,7 @@ from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import Parser, Whole, named_places
 
-EXAMPLE = """example:
+EXAMPLES = """example:
   emo cross-dataset --arm base=base.jsonl --arm ours=ours.jsonl --base base --in-domain emoset \\
       --set emoset='emoset-test-*.tar' --set emotion6:ekman='emotion6-*.tar' --set findingemo:intensity='findingemo-*.tar'
 The experiment experiments/cross_dataset.yaml trains and predicts as well.
@@ -22,7 +22,7 @@ that was not fine-tuned."""
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("cross-dataset", ABOUT, EXAMPLE)
+    parser = new_parser("cross-dataset", ABOUT, EXAMPLES)
     parser.add_argument(
         "--arm",
         action="append",

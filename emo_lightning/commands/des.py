@@ -9,7 +9,7 @@ from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import add_debug_option
 from emo_lightning.core.options import Parser, Whole, named_places
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo des retrieval runs/demo/probe-*/des.parquet --references 'runs/demo/world/reference/*.tar' --out runs/retrieval
   emo des distance ours=des.parquet --references emotion6/*.tar --out distance
   emo des interpolate data-des/ --references data-des/ --out paths        (tars that hold {key}.des.npy)
@@ -19,7 +19,9 @@ EXAMPLE = """examples:
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("des", "Measure what the emotion embedding (DES) can do. To find images by it, see emo index.", EXAMPLE)
+    parser = new_parser(
+        "des", "Measure what the emotion embedding (DES) can do. To find images by it, see emo index.", EXAMPLES
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="MEASUREMENT")
     for name, text in (
         ("retrieval", "Do neighbours share the emotion, the triplet and its elements? (recall@k)"),
@@ -82,7 +84,7 @@ def parser() -> Parser:
 
 
 def _verb(verbs: argparse._SubParsersAction[Parser], name: str, text: str, meta: str, what: str) -> Parser:
-    example = next(line for line in EXAMPLE.splitlines() if f"emo des {name} " in line)
+    example = next(line for line in EXAMPLES.splitlines() if f"emo des {name} " in line)
     verb = verbs.add_parser(
         name, help=text, description=text, epilog=f"example:\n{example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -8,7 +8,7 @@ from emo_lightning.commands.arguments import add_images_and_model, check_output_
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import Whole
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo embed *.jpg --out des.parquet
   emo embed photos/ more.parquet --out des.jsonl --model emotion-model
   torchrun --nproc-per-node 8 -m emo_lightning embed data/*.tar --out data-des    (the ranks share the tars)
@@ -24,7 +24,7 @@ emo index build."""
 
 def main(argv: list[str]) -> int:
     """Embed images into a table, or tars into tars."""
-    parser = new_parser("embed", ABOUT, EXAMPLE)
+    parser = new_parser("embed", ABOUT, EXAMPLES)
     add_images_and_model(parser)
     parser.add_argument("--out", type=Path, required=True, help="a .parquet or .jsonl file; or a folder, for tars alone")
     parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")

@@ -18,7 +18,7 @@ from data_prep.provider.request import Picture
 from emo_lightning.core.errors import BUDGET_REACHED, InputError
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
-from emo_lightning.core.replies import UNREADABLE, Reason
+from emo_lightning.core.replies import UNREADABLE_KEY, Reason
 from emo_lightning.core.terminal import say
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
@@ -169,12 +169,12 @@ def predictions(
             reply = replies[number]
             if isinstance(reply, str):
                 part = parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec)
-                if number in cut and UNREADABLE in part.provenance:
-                    part.provenance[UNREADABLE] = "cut off"
+                if number in cut and UNREADABLE_KEY in part.provenance:
+                    part.provenance[UNREADABLE_KEY] = "cut off"
                 parts.append(part)
             else:
                 why: dict[str, object] = {"reply": None, "problems": [f"no reply ({reply.kind}): {reply.message}"]}
-                why[UNREADABLE] = _REASONS.get(reply.kind, "no reply")
+                why[UNREADABLE_KEY] = _REASONS.get(reply.kind, "no reply")
                 parts.append(Prediction(id=record.id, width=record.width, height=record.height, provenance=why))
         found.append((merge_predictions(parts), record))
     return found

@@ -8,7 +8,7 @@ from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.options import ALWAYS, Parser, Whole
 from emo_lightning.core.terminal import say, say_json
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo eval runs/demo/predict-base/predictions.jsonl runs/demo/world/reference --mode strict
   emo eval ours.jsonl 'data/test-*.tar' --against theirs.jsonl --by-emotion
   emo eval predictions.jsonl 'data/test-*.tar' --train 'data/train-*.tar' --clip openai/clip-vit-base-patch32 --json
@@ -21,7 +21,7 @@ Score a predictions file as Table 5 does, in the paper's way and in a stricter o
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("eval", ABOUT, EXAMPLE)
+    parser = new_parser("eval", ABOUT, EXAMPLES)
     parser.add_argument(
         "predictions",
         type=Path,
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     options.refuse_unused(argv, *([] if args.json else ["tables (JSON has all of it)"]))
     from emo_lightning.analysis.references import arm_names
     from emo_lightning.analysis.table5 import in_modes
-    from emo_lightning.analysis.table5_rows import MODES
+    from emo_lightning.analysis.table5_rows import SCORING_MODES
     from emo_lightning.report.tables.table5 import table5_page
     from emo_lightning.report.terminal import show_page
     from emo_lightning.stages.tables import score
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
         seed=args.seed,
         anchors=args.anchors,
     )
-    modes = (args.mode,) if args.mode else MODES
+    modes = (args.mode,) if args.mode else SCORING_MODES
     if args.json:
         say_json(in_modes(result, modes), indent=1)
         return 0

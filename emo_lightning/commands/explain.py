@@ -145,7 +145,7 @@ def _many(args: argparse.Namespace, found: Sequence[InputImage]) -> int:
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder, read_bundle
     from emo_lightning.inference.calibration import ProbeCalibration
-    from emo_lightning.inference.many import Work, explain_work, look_at_all, write_failures
+    from emo_lightning.inference.many import ImageResultFunction, explain_work, look_at_all, write_failures
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.parts import OutputParts
     from emo_lightning.inference.tables import write_results
@@ -166,7 +166,7 @@ def _many(args: argparse.Namespace, found: Sequence[InputImage]) -> int:
     overlay = None if args.overlays is None else lambda name: overlay_path(args.overlays, name)
     parts = OutputParts(args.out, about)
 
-    def work() -> Work:
+    def work() -> ImageResultFunction:
         model = EmotionModel(folder, args.device)
         return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)), args.label_scoring)
 

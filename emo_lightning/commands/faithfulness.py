@@ -7,7 +7,7 @@ from pathlib import Path
 from emo_lightning.commands.arguments import add_model, new_parser
 from emo_lightning.core.options import Parser, Real, Whole
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo faithfulness 'runs/demo/world/reference/*-test-*.tar' --model runs/demo/model
   emo faithfulness 'data/test-*.tar' --model runs/table6/model --boxes predictions.jsonl --mask blur --json
 """
@@ -20,7 +20,7 @@ elsewhere in it, and compare how far the probability of the emotion falls."""
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("faithfulness", ABOUT, EXAMPLE)
+    parser = new_parser("faithfulness", ABOUT, EXAMPLES)
     parser.add_argument("references", nargs="+", metavar="TARS", help="tars with boxes (files, folders, globs)")
     add_model(parser)
     parser.add_argument(

@@ -6,7 +6,7 @@ from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.options import Parser
 from emo_lightning.core.terminal import say, say_json
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo overlap ~/EmoSet/image ~/INSETS/images
   emo overlap 'tars/mvei-test-*.tar' 'tars/emoset-train-*.tar' store --json
 """
@@ -21,7 +21,7 @@ _SHOWN = 20
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("overlap", ABOUT, EXAMPLE)
+    parser = new_parser("overlap", ABOUT, EXAMPLES)
     parser.add_argument("test", metavar="TEST", help="the images that are scored: tars, a folder, a pattern, or a store")
     parser.add_argument("others", nargs="+", metavar="OTHER", help="what was trained on, in the same forms")
     parser.add_argument("--json", action="store_true", help="print JSON, which names every shared image, instead of text")

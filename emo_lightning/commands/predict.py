@@ -39,7 +39,7 @@ examples:
 keys of CONFIG.yaml: model, base_url, api_key_env; parameters (sent with every request), revision, prices or price {input, output},
 boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts, allow_http"""
 
-OBJECTIVES = ("attributes", "emotion")
+PREDICTED_OBJECTIVES = ("attributes", "emotion")
 _LOCAL = "a model on this machine"
 _REMOTE = "a model behind an endpoint (--endpoint, or --base-url, --model and --api-key-env)"
 _NAMED = "a model behind an endpoint that options name (--base-url, --model and --api-key-env)"
@@ -68,7 +68,9 @@ def parser() -> Parser:
     parser = new_parser("predict", ABOUT, EXAMPLES, USAGE)
     parser.add_argument("inputs", nargs="+", metavar="MODEL TARS", help="the model, then tars, folders of tars, globs")
     parser.add_argument("--out", type=Path, required=True, help="predictions file, .jsonl")
-    parser.add_argument("--objectives", nargs="+", help=f"what is asked (default: {' '.join(OBJECTIVES)}, or the bundle's)")
+    parser.add_argument(
+        "--objectives", nargs="+", help=f"what is asked (default: {' '.join(PREDICTED_OBJECTIVES)}, or the bundle's)"
+    )
     parser.add_argument("--limit", type=Whole(1), help="only the first so many images")
     parser.add_argument(
         "--blind", action="store_true", help="show grey instead of the images, to see what the model says without looking"
@@ -144,7 +146,7 @@ def main(argv: list[str]) -> int:
             raise InputError(msg)
         from emo_lightning.commands.endpoint import predict_at_endpoint
 
-        return predict_at_endpoint(args, args.objectives or list(OBJECTIVES))
+        return predict_at_endpoint(args, args.objectives or list(PREDICTED_OBJECTIVES))
     options.refuse_unused(argv, _LOCAL)
     if len(args.inputs) < 2:
         msg = f"expected MODEL and TARS, found {args.inputs[0]!r} alone (see: emo predict --help)"
@@ -207,7 +209,7 @@ def _asked(model: str, objectives: list[str] | None) -> tuple[str, list[str], st
 
     bundle = find_bundle(model)
     if bundle is None:
-        return model, objectives or list(OBJECTIVES), None
+        return model, objectives or list(PREDICTED_OBJECTIVES), None
     return bundle.backbone, objectives or bundle.questions, bundle.head if bundle.affect is not None else None
 
 

@@ -9,7 +9,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Whole
 from emo_lightning.core.terminal import say
 
-EXAMPLE = """examples:
+EXAMPLES = """examples:
   emo report runs/demo
   emo report runs/demo --out demo.html --wandb
   emo report runs/monday runs/tuesday        (one page, tables side by side)
@@ -22,7 +22,7 @@ Write one HTML page about one or several finished runs, which needs no other fil
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("report", ABOUT, EXAMPLE)
+    parser = new_parser("report", ABOUT, EXAMPLES)
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="run directory, runs/NAME; several are set side by side"
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from emo_lightning.serve.settings import Limits
 
-TOKEN = "EMO_SERVE_TOKEN"
+TOKEN_VARIABLE = "EMO_SERVE_TOKEN"
 """Variable of the environment with the secret: a command line is seen by everybody on the machine."""
 ABOUT = """\
 Serve a model to people and programs. The page shows the emotion of a picture with all that the model says and points at; /v1/explain,
@@ -83,7 +83,7 @@ def _parser() -> Parser:
         metavar="HOST",
         help="a name by which requests may ask for this server, beside its addresses and localhost; may be given several times",
     )
-    parser.add_argument("--token", help=f"the secret that requests show (default: ${TOKEN}, or a new one)")
+    parser.add_argument("--token", help=f"the secret that requests show (default: ${TOKEN_VARIABLE}, or a new one)")
     parser.add_argument("--open", action="store_true", help="no secret: whoever reaches the port may ask")
     parser.add_argument("--masks", metavar="SAM", help="also give the pixels of every box, by this SAM (folder or hub id)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
@@ -113,9 +113,9 @@ def _token(args: argparse.Namespace) -> str | None:
             msg = "--token and --open: expected one of them"
             raise InputError(msg)
         return None
-    given = args.token if args.token is not None else os.environ.get(TOKEN) or secrets.token_urlsafe(24)
+    given = args.token if args.token is not None else os.environ.get(TOKEN_VARIABLE) or secrets.token_urlsafe(24)
     if not re.fullmatch(r"[\w.~-]{16,200}", given, re.ASCII) or not re.search(r"[^.]", given):
-        msg = f"{'--token' if args.token is not None else TOKEN}: expected 16 to 200 letters, digits, or - . _ ~, as it stands in addresses"
+        msg = f"{'--token' if args.token is not None else TOKEN_VARIABLE}: expected 16 to 200 letters, digits, or - . _ ~, as it stands in addresses"
         raise InputError(msg)
     return given
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.console import console
 from emo_lightning.core.errors import DEBUG_HELP, InputError
 from emo_lightning.core.options import ALWAYS, Whole, refuse_unused
 from emo_lightning.core.terminal import say
@@ -14,7 +15,7 @@ from emo_lightning.experiment.classes import ALLOW_HELP, allowing
 
 if TYPE_CHECKING:
     from emo_lightning.sweep.config import Sweep
-    from emo_lightning.sweep.values import Values
+    from emo_lightning.sweep.values import TrialValues
 
 HELP = f"""usage: emo sweep SWEEP.yaml [--local] [OPTIONS] [--KEY VALUE …]
 
@@ -155,13 +156,13 @@ def _sweep(given: _CommandLine) -> int:
     return 0
 
 
-def _fixed_values(texts: dict[str, str]) -> Values:
+def _fixed_values(texts: dict[str, str]) -> TrialValues:
     from emo_lightning.experiment.files import parse_value
 
     return {key: parse_value(text) for key, text in texts.items()}
 
 
-def _check(file: str, fixed: Values, say_so: bool) -> int:
+def _check(file: str, fixed: TrialValues, say_so: bool) -> int:
     """Print what is wrong with a file; returns how much that is."""
     from emo_lightning.sweep.lint import lint
 
@@ -173,9 +174,9 @@ def _check(file: str, fixed: Values, say_so: bool) -> int:
     return len(problems)
 
 
-def _local(sweep: Sweep, given: _CommandLine, fixed: Values) -> int:
+def _local(sweep: Sweep, given: _CommandLine, fixed: TrialValues) -> int:
     from emo_lightning.cli import main as emo
-    from emo_lightning.sweep.local import LocalSettings, SweepOutcome, console, run_local
+    from emo_lightning.sweep.local import LocalSettings, SweepOutcome, run_local
     from emo_lightning.sweep.results import show_results, write_results
 
     settings = LocalSettings(

@@ -9,10 +9,10 @@ from typing import TypeVar
 GivenT = TypeVar("GivenT")
 FoundT = TypeVar("FoundT")
 
-AT_ONCE = 8
+MAX_CONCURRENT = 8
 
 
-def each_at_once(work: Callable[[GivenT], FoundT], given: Iterable[GivenT], at_once: int = AT_ONCE) -> Iterator[FoundT]:
+def each_at_once(work: Callable[[GivenT], FoundT], given: Iterable[GivenT], at_once: int = MAX_CONCURRENT) -> Iterator[FoundT]:
     """What the work gives for each, in order; where it fails, what has not begun is left.
 
     Args:

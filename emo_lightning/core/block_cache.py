@@ -21,7 +21,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.terminal import say
 
-BLOCK = 4 << 20
+BLOCK_BYTES = 4 << 20
 """Bytes: some tens of images, so that shuffled reads ask for few ranges, and reading in order for long ones."""
 _TAIL = 4
 """Bytes of the checksum behind each block."""
@@ -29,7 +29,7 @@ _PLACE = "EMO_SHARD_CACHE"
 LIMIT = "EMO_SHARD_CACHE_GB"
 """Variable of the environment: gigabytes that are kept of what lies behind URLs."""
 _DEFAULT_GB = 20.0
-_LOOK_EVERY = 64 * BLOCK
+_LOOK_EVERY = 64 * BLOCK_BYTES
 """Bytes that are written before their sum is looked at again: other processes write as well."""
 
 

@@ -34,3 +34,7 @@ class Console(rich.console.Console):  # noqa: TID251 - the one
 
 def _is_size(text: str) -> bool:
     return text.isascii() and text.isdigit() and 0 < int(text[:10]) <= _WIDEST
+
+
+console = Console(highlight=False)
+"""Where runs and sweeps say how far they are."""

@@ -20,9 +20,9 @@ from emo_lightning.core.terminal import say
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 """SIGUSR1 is what `sbatch --signal=USR1@90` sends before the time of a job is over."""
-PATIENCE = 10.0
+STEP_GRACE_SECONDS = 10.0
 """Seconds from a signal until the step that all agree on has ended; of a training whose steps take long, three steps."""
-PATIENCE_TO_SAVE = 600.0
+SAVE_GRACE_SECONDS = 600.0
 """Seconds from a signal until a checkpoint that has been begun is written."""
 STAGE_GROUP = "EMO_STAGE_GROUP"
 """Variable of the environment with the process group that a stage leads: its ranks and workers, and nothing else."""
@@ -72,7 +72,7 @@ class Ending:
         """Whether all ranks have stopped after the same step, and it is saved."""
         self._stepping = False
         self._saving = False
-        self._saved_at = -PATIENCE
+        self._saved_at = -STEP_GRACE_SECONDS
         self._longest = 0.0
         self._wake: socket.socket | None = None
         self._tell: Callable[[str, float], None] = lambda *_: None
@@ -164,8 +164,8 @@ class Ending:
     def _until(self, since: float) -> float:
         """When the process has to have ended, for a signal that came at `since`."""
         if self._saving:
-            return since + PATIENCE_TO_SAVE
-        return max(since + max(PATIENCE, 3 * self._longest), self._saved_at + PATIENCE)
+            return since + SAVE_GRACE_SECONDS
+        return max(since + max(STEP_GRACE_SECONDS, 3 * self._longest), self._saved_at + STEP_GRACE_SECONDS)
 
     def _hold_to_time(self, reader: socket.socket) -> None:
         """End this process and its group where a signal has not ended it in time."""

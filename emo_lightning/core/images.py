@@ -34,7 +34,7 @@ __all__ = [
     "turned",
 ]
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP")
 """What Pillow may take a file for, whatever its name. MPO, which many phones write, is a JPEG with a second picture behind it."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Ends of the names of files that are taken for images, whatever they hold (any case)."""
@@ -181,7 +181,7 @@ def _opened(data: bytes) -> Image.Image:
         with warnings.catch_warnings():
             # The size is checked below, against our own limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
     except UnidentifiedImageError:
         found = next((f", but {kind}" for start, kind in _OTHERS.items() if data.startswith(start)), "")
         msg = f"not an image in JPEG, PNG or WebP{found}"

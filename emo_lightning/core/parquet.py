@@ -41,7 +41,7 @@ _REFUSED = 3
 MODEL_KEY = b"emo_weights"
 """Of a file's metadata: which model's embeddings it holds."""
 
-Row = dict[str, object]
+ParquetRow = dict[str, object]
 
 
 def parquet_rows(
@@ -51,7 +51,7 @@ def parquet_rows(
     required: Sequence[str] = (),
     columns: Sequence[str] | None = None,
     rows: int = 8,
-) -> Iterator[Row]:
+) -> Iterator[ParquetRow]:
     """The rows of a file, in their order.
 
     Args:

@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 
 from emo_lightning.core.errors import UserError
 
-AT_ONCE = 16
+MAX_REQUESTS_IN_FLIGHT = 16
 """Requests in flight: a place answers each after some tens of milliseconds, and gives each connection a part of the link alone."""
-MOST_BYTES_AHEAD = 64 << 20
+MAX_BYTES_IN_FLIGHT = 64 << 20
 """Bytes that are asked for or held at once; one range may be longer."""
 _LONGEST = 1 << 20
 """Bytes of one request for neighbours: the first of them is waited for until all are there."""
@@ -50,7 +50,9 @@ class RangesAhead:
         most: bytes that are asked for or held at once.
     """
 
-    def __init__(self, store: Callable[[int], Ranged], at_once: int = AT_ONCE, most: int = MOST_BYTES_AHEAD) -> None:
+    def __init__(
+        self, store: Callable[[int], Ranged], at_once: int = MAX_REQUESTS_IN_FLIGHT, most: int = MAX_BYTES_IN_FLIGHT
+    ) -> None:
         self._store, self._at_once, self._most = store, at_once, most
         self._begin()
 

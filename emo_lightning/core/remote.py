@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment, range_name
+from emo_lightning.core.block_cache import BLOCK_BYTES, BlockCache, cache_from_environment, range_name
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.read_ahead import read_ahead
 from emo_lightning.core.stores import scheme_of
@@ -188,7 +188,7 @@ class RemoteStore:
         cache = self._cache
         if cache is None:
             return False
-        blocks = range(start // BLOCK, -(-end // BLOCK))
+        blocks = range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES))
         return cache.has(self.name, range_name(start, end)) or all(cache.has(self.name, number) for number in blocks)
 
     def fetch(self, start: int, end: int, parts: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -226,9 +226,9 @@ class RemoteStore:
             return held[offset - start : end - start]
         if self._cache is None:
             return self._fetch(offset, end)
-        first, last = offset // BLOCK, (end - 1) // BLOCK
+        first, last = offset // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
         data = b"".join(self._block(self._cache, number) for number in range(first, last + 1))
-        return data[offset - first * BLOCK : end - first * BLOCK]
+        return data[offset - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
 
     def version(self) -> str:
         """What the place says of this object that changes with its bytes, as far as fsspec knows (ETag, time of change, size).
@@ -241,7 +241,7 @@ class RemoteStore:
     @property
     def blocks(self) -> int:
         """How many blocks there are."""
-        return -(-self._size // BLOCK)
+        return -(-self._size // BLOCK_BYTES)
 
     def keep(self, number: int) -> None:
         """See `read_ahead.CachedObject`.
@@ -253,7 +253,9 @@ class RemoteStore:
             return
         with self._cache.alone(self.name, number, wait=False) as alone:
             if alone and not self._cache.has(self.name, number):
-                self._cache.write(self.name, number, self._fetch(number * BLOCK, min((number + 1) * BLOCK, self._size)))
+                self._cache.write(
+                    self.name, number, self._fetch(number * BLOCK_BYTES, min((number + 1) * BLOCK_BYTES, self._size))
+                )
 
     def _kept(self, start: int, end: int) -> bytes | None:
         """A range that was asked for as such."""
@@ -273,9 +275,9 @@ class RemoteStore:
     def _new_block(self, cache: BlockCache, number: int) -> bytes:
         # Reading on from the block before: the next ones will be asked for as well.
         ahead = _AHEAD if number == self._last + 1 and not self._all else 1
-        start, end = number * BLOCK, min((number + ahead) * BLOCK, self._size)
+        start, end = number * BLOCK_BYTES, min((number + ahead) * BLOCK_BYTES, self._size)
         data = self._fetch(start, end)
-        blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+        blocks = [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]
         for n, block in enumerate(blocks):
             cache.write(self.name, number + n, block)
         self._last = number + len(blocks) - 1

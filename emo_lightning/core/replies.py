@@ -20,7 +20,7 @@ gave no text."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 UNREADABLE_ANSWERS = "unreadable: "
 """Beginning of the keys that count unreadable answers by reason, in `table5.json`."""
-UNREADABLE = "unreadable"
+UNREADABLE_KEY = "unreadable"
 """Key of a prediction's provenance (and of each of its `replies`) that holds the reason."""
 
 
@@ -286,5 +286,5 @@ def unreadable_reasons(provenance: Mapping[str, object]) -> list[Reason]:
     """
     replies = provenance.get("replies")
     parts = [provenance, *(replies if isinstance(replies, list) else [])]
-    said = [part.get(UNREADABLE) for part in parts if isinstance(part, Mapping)]
+    said = [part.get(UNREADABLE_KEY) for part in parts if isinstance(part, Mapping)]
     return [reason for reason in REASONS for one in said if one == reason]

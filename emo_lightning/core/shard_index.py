@@ -33,15 +33,15 @@ from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size
 from emo_lightning.core.records import SOURCE_SHA256, Record
 from emo_lightning.core.stores import ByteStore, LocalStore
 from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
-from emo_lightning.core.tar_rows import IMAGES, Sample, group_samples
+from emo_lightning.core.tar_rows import TAR_IMAGE_EXTENSIONS, Sample, group_samples
 from emo_lightning.core.tar_scan import Member, ShardError, scan_tar
 
-VERSION = 1
+INDEX_VERSION = 1
 """Of the file, and of what makes a record valid: one of another version is made anew."""
-SUFFIX = ".index.npz"
+INDEX_SUFFIX = ".index.npz"
 # Not `NAME.tar.index.npz`: Hugging Face's `datasets` would take that for a compressed tar.
 
-LABELS = (
+LABEL_BITS = (
     *(
         "description",
         "background",
@@ -62,7 +62,7 @@ LABELS = (
 )
 """What a record may have or not, by the bit of `labels`; `described`: its description is not empty."""
 
-PARTS = ("image", "json", "des")
+SAMPLE_PARTS = ("image", "json", "des")
 ROW = np.dtype(
     [
         ("format", "i1"),
@@ -74,11 +74,11 @@ ROW = np.dtype(
         ("group", "<i4"),
     ]
     + [("sha256", "S64"), (SOURCE_SHA256, "S64")]
-    + [(f"{part}_{what}", kind) for part in PARTS for what, kind in (("o", "<i8"), ("l", "<i8"), ("c", "<u4"))]
+    + [(f"{part}_{what}", kind) for part in SAMPLE_PARTS for what, kind in (("o", "<i8"), ("l", "<i8"), ("c", "<u4"))]
 )
-"""One sample: the image's extension (number in `IMAGES`); whether the record is valid, and what it says (`split` and `group`: numbers in
-the index's `texts`, -1: none; `sha256` and `source_sha256` in hexadecimal, the latter empty where a record has none); offset, length and
-CRC-32 of each part (all 0: none)."""
+"""One sample: the image's extension (number in `TAR_IMAGE_EXTENSIONS`); whether the record is valid, and what it says (`split` and
+`group`: numbers in the index's `texts`, -1: none; `sha256` and `source_sha256` in hexadecimal, the latter empty where a record has none);
+offset, length and CRC-32 of each part (all 0: none)."""
 
 _AHEAD = 4 << 20
 """Bytes that are read at once."""
@@ -121,7 +121,7 @@ class ShardIndex:
 
     def same_places(self, other: ShardIndex) -> bool:
         """Whether both have the same keys with parts at the same offsets, of the same lengths."""
-        places = ["format", *(f"{part}_{what}" for part in PARTS for what in "ol")]
+        places = ["format", *(f"{part}_{what}" for part in SAMPLE_PARTS for what in "ol")]
         same = self.size == other.size and self.keys == other.keys and self.ignored == other.ignored
         return same and all(np.array_equal(self.rows[name], other.rows[name]) for name in places)
 
@@ -129,7 +129,7 @@ class ShardIndex:
 def index_path(tar: str | Path) -> Path:
     """Of the index beside a tar."""
     path = Path(tar)
-    return path.with_name(path.name.removesuffix(".tar") + SUFFIX)
+    return path.with_name(path.name.removesuffix(".tar") + INDEX_SUFFIX)
 
 
 def write_index(tar: Path) -> None:
@@ -170,7 +170,7 @@ def save_index(index: ShardIndex, path: Path) -> None:
         OSError: it cannot be written.
     """
     header = {
-        "version": VERSION,
+        "version": INDEX_VERSION,
         "tar_bytes": index.size,
         "content": index.content,
         "ignored": index.ignored,
@@ -204,8 +204,8 @@ def read_index(data: bytes, where: object) -> ShardIndex:
     except (KeyError, UnicodeDecodeError) as error:
         msg = f"{where}: no index of a tar: {error}"
         raise ShardError(msg) from None
-    if header.get("version") != VERSION:
-        msg = f"{where}: found version {header.get('version')!r:.40}; this version reads {VERSION}"
+    if header.get("version") != INDEX_VERSION:
+        msg = f"{where}: found version {header.get('version')!r:.40}; this version reads {INDEX_VERSION}"
         raise ShardError(msg)
     rows = np.zeros(len(keys), dtype=ROW)
     texts = [text_of(text, where, ShardError) for text in list_of(header.get("texts"), where, ShardError)]
@@ -231,11 +231,11 @@ def read_index(data: bytes, where: object) -> ShardIndex:
 def _check_ranges(index: ShardIndex, where: object) -> None:
     """A CRC-32 is no seal: numbers that point nowhere are refused here, before they are used."""
     rows = index.rows
-    ends = [rows[f"{part}_o"] + rows[f"{part}_l"] for part in PARTS]
-    numbers = [*ends, *(rows[f"{part}_{what}"] for part in PARTS for what in "ol")]
+    ends = [rows[f"{part}_o"] + rows[f"{part}_l"] for part in SAMPLE_PARTS]
+    numbers = [*ends, *(rows[f"{part}_{what}"] for part in SAMPLE_PARTS for what in "ol")]
     inside = all((column >= 0).all() and (column <= index.size).all() for column in numbers)
     named = all(((rows[name] >= -1) & (rows[name] < len(index.texts))).all() for name in ("split", "group"))
-    if not (inside and named and ((rows["format"] >= 0) & (rows["format"] < len(IMAGES))).all()):
+    if not (inside and named and ((rows["format"] >= 0) & (rows["format"] < len(TAR_IMAGE_EXTENSIONS))).all()):
         msg = f"{where}: no index of a tar: it points outside of it"
         raise ShardError(msg)
 
@@ -258,7 +258,7 @@ def build_index(store: ByteStore, name: str, labels: TarLabels | None = None) ->
     def members() -> Iterator[tuple[Member, int]]:
         for member in scan_tar(ahead, name):
             ending = member.name.lower().rpartition(".")[2]
-            is_image = labels is not None and ending in IMAGES and member.size <= MAX_IMAGE_BYTES
+            is_image = labels is not None and ending in TAR_IMAGE_EXTENSIONS and member.size <= MAX_IMAGE_BYTES
             is_said = ending == ("json" if labels is None else labels.member)
             kept = is_image or (is_said and member.size <= (MAX_LINE_BYTES if labels is None else MAX_LABEL_BYTES))
             crc, body = ahead.crc(member.offset, member.size, keep=kept)
@@ -326,8 +326,8 @@ def members_hash(store: ByteStore, name: str) -> str:
 
 
 def _set_places(row: np.void, sample: Sample) -> None:
-    row["format"] = IMAGES.index(sample.image.extension)
-    for name, part in zip(PARTS, (sample.image, sample.json, sample.des), strict=True):
+    row["format"] = TAR_IMAGE_EXTENSIONS.index(sample.image.extension)
+    for name, part in zip(SAMPLE_PARTS, (sample.image, sample.json, sample.des), strict=True):
         row[f"{name}_o"], row[f"{name}_l"], row[f"{name}_c"] = part[:3]
 
 
@@ -349,9 +349,9 @@ def _set_record(row: np.void, key: str, data: bytes, texts: dict[str, int]) -> N
 
 
 def labels_of(record: Record) -> int:
-    """Bits of `LABELS`."""
-    has = {name: getattr(record, name, None) not in (None, []) for name in LABELS} | {"described": bool(record.description)}
-    return sum(1 << bit for bit, name in enumerate(LABELS) if has[name])
+    """Bits of `LABEL_BITS`."""
+    has = {name: getattr(record, name, None) not in (None, []) for name in LABEL_BITS} | {"described": bool(record.description)}
+    return sum(1 << bit for bit, name in enumerate(LABEL_BITS) if has[name])
 
 
 class _ReadAhead:

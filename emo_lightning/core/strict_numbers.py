@@ -22,9 +22,9 @@ def _finite(value: object) -> object:
     return _no_text(value)
 
 
-Number = Annotated[float, BeforeValidator(_finite)]
+StrictNumber = Annotated[float, BeforeValidator(_finite)]
 """A finite number: pydantic alone also takes true, "5" and NaN, and NaN passes every comparison."""
-Whole = Annotated[int, BeforeValidator(_finite)]
-"""As `Number`, and whole."""
-Said = Annotated[float, BeforeValidator(_no_text)]
+StrictInteger = Annotated[int, BeforeValidator(_finite)]
+"""As `StrictNumber`, and whole."""
+AnyNumber = Annotated[float, BeforeValidator(_no_text)]
 """A number as a model gave it: NaN and infinities count as wrong answers, where they are scored."""

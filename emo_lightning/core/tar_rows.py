@@ -17,7 +17,7 @@ from typing import NamedTuple
 from emo_lightning.core.records import DES_EXTENSION, IMAGE_EXTENSIONS
 from emo_lightning.core.tar_scan import Member, ShardError
 
-IMAGES = (*IMAGE_EXTENSIONS, "jpeg")
+TAR_IMAGE_EXTENSIONS = (*IMAGE_EXTENSIONS, "jpeg")
 _META = re.compile(r"__[^/]*__($|/)")
 """Names that webdataset passes over."""
 
@@ -103,14 +103,14 @@ def group_samples(
 
 
 def _part(extension: str, record: str) -> str | None:
-    if extension in IMAGES:
+    if extension in TAR_IMAGE_EXTENSIONS:
         return "image"
     return {record: "json", DES_EXTENSION: "des"}.get(extension)
 
 
 def _dotted(extension: str, record: str) -> tuple[str, str] | None:
     """`("0001", "image")` of `0001.png`; None where the last ending is none of ours."""
-    for ending in (DES_EXTENSION, record, *IMAGES):
+    for ending in (DES_EXTENSION, record, *TAR_IMAGE_EXTENSIONS):
         if extension.endswith(f".{ending}"):
             return extension.removesuffix(f".{ending}"), _part(ending, record) or ""
     return None
@@ -135,7 +135,7 @@ def _check_dots(url: str, samples: dict[str, Sample], dotted: dict[tuple[str, st
 
 
 def _sample(url: str, key: str, parts: dict[str, MemberBytes], record: str) -> Sample:
-    for part, allowed in (("json", record), ("image", ", ".join(IMAGES))):
+    for part, allowed in (("json", record), ("image", ", ".join(TAR_IMAGE_EXTENSIONS))):
         if part not in parts:
             what = part if part == "image" or record == "json" else "label"
             msg = f"{url}: key {key!r} has no {what} member ({allowed}); found {[p.extension for p in parts.values()]}"

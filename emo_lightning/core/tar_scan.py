@@ -14,8 +14,8 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.text import printable
 
-BLOCK = 512
-_ZEROS = bytes(BLOCK)
+TAR_BLOCK_BYTES = 512
+_ZEROS = bytes(TAR_BLOCK_BYTES)
 _READ_AHEAD = 1 << 20
 _LONGEST_EXTENSION = 1 << 20
 """Bytes of one extended header: a path has 4,096 at most."""
@@ -58,13 +58,13 @@ def scan_tar(store: ByteStore, name: str) -> Iterator[Member]:
     position, started = 0, 0
     once: dict[str, str] = {}  # for the next member alone: PAX records or a GNU long name
     always: dict[str, str] = {}  # PAX global records
-    while (block := _read(store, name, position, BLOCK, "a header or the end-of-archive blocks")) != _ZEROS:
+    while (block := _read(store, name, position, TAR_BLOCK_BYTES, "a header or the end-of-archive blocks")) != _ZEROS:
         info = _parse_header(block, name, position)
         started = started if once else position
         extension = info.type in _EXTENSIONS
         size = info.size if extension else _size(once.get("size") or always.get("size"), info.size, name, position)
-        data = position + BLOCK
-        end = data + -(-size // BLOCK) * BLOCK
+        data = position + TAR_BLOCK_BYTES
+        end = data + -(-size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
         if end > store.size:
             msg = f"{name}: byte {position}: truncated: member {info.name!r} needs {end} bytes, the file has {store.size}"
             raise ShardError(msg)
@@ -122,10 +122,10 @@ def _parse_header(block: bytes, name: str, position: int) -> tarfile.TarInfo:
 
 def _check_end(store: ByteStore, name: str, position: int) -> None:
     """Two zero blocks at least, and nothing but zeros until the file ends."""
-    if _read(store, name, position, 2 * BLOCK, "end-of-archive blocks") != bytes(2 * BLOCK):
-        msg = f"{name}: byte {position + BLOCK}: data after a single zero block; expected the archive's end"
+    if _read(store, name, position, 2 * TAR_BLOCK_BYTES, "end-of-archive blocks") != bytes(2 * TAR_BLOCK_BYTES):
+        msg = f"{name}: byte {position + TAR_BLOCK_BYTES}: data after a single zero block; expected the archive's end"
         raise ShardError(msg)
-    position += 2 * BLOCK
+    position += 2 * TAR_BLOCK_BYTES
     while position < store.size:
         chunk = _read(store, name, position, min(_READ_AHEAD, store.size - position), "padding")
         if chunk.count(0) != len(chunk):

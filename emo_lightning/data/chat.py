@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emo_lightning.core.boxes import inside
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Box, PredictedObject, Prediction, Record
-from emo_lightning.core.replies import AMBIGUOUS, UNREADABLE, Reason, UnreadableReplyError, asked_values, json_values
+from emo_lightning.core.replies import AMBIGUOUS, UNREADABLE_KEY, Reason, UnreadableReplyError, asked_values, json_values
 
 if TYPE_CHECKING:
     from emo_lightning.data.tar_index import TarIndex
@@ -97,7 +97,7 @@ _VALUES: dict[str, Callable[[Record], object]] = {
 _UNLABELLED = {"words"}
 """Keys that no annotation has."""
 _LABELS = {"bbox_2d": "objects", "polarity": "emotion"}
-"""What the index of a tar calls a key (`core.shard_index.LABELS`), where it has another name."""
+"""What the index of a tar calls a key (`core.shard_index.LABEL_BITS`), where it has another name."""
 
 
 def _subject_boxes(record: Record) -> list[Box]:
@@ -185,7 +185,7 @@ def parse_answer(text: str, *, id: str, original: Size, resized: Size, codec: Bo
     width, height = original
     provenance: dict[str, object] = {"reply": text, "problems": problems} if problems else {"reply": text}
     if reason:
-        provenance[UNREADABLE] = reason
+        provenance[UNREADABLE_KEY] = reason
     return Prediction.model_validate(
         {"id": id, "width": width, "height": height, "objects": objects, "provenance": provenance, **phrases, **numbers}
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.ranges_ahead import Range, RangesAhead
 from emo_lightning.core.remote import RemoteStore
-from emo_lightning.core.shard_index import PARTS
+from emo_lightning.core.shard_index import SAMPLE_PARTS
 from emo_lightning.core.stores import ByteStore
 
 _TOGETHER = 16 << 20
@@ -69,6 +69,6 @@ def _of_part(entry: np.void, part: str) -> Range:
 
 def _whole(entry: np.void) -> Range | None:
     """All parts of a sample; None where they stand far apart."""
-    parts = [_of_part(entry, part) for part in PARTS if entry[f"{part}_l"]]
+    parts = [_of_part(entry, part) for part in SAMPLE_PARTS if entry[f"{part}_l"]]
     start, end = min(one.start for one in parts), max(one.end for one in parts)
     return Range(int(entry["shard"]), start, end) if end - start <= _TOGETHER else None

@@ -20,11 +20,11 @@ from emo_lightning.data.leaks import Origin
 from emo_lightning.data.mapped_parts import PartError, checked_tensor, header_text, open_part
 
 FORMAT_VERSION = 1
-FILES = ("part-*.safetensors", "index-*.json")
+CACHE_FILES = ("part-*.safetensors", "index-*.json")
 """What a cache consists of."""
-RATED = "affect"
+RATINGS_TENSOR = "affect"
 """Tensor of people's ratings: in parts where an image has some, and in no other."""
-KIND = "features"
+FEATURES_HEADER_KEY = "features"
 """Key of a part's header."""
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """dtype of the features -> its name in a safetensors header."""
@@ -87,7 +87,7 @@ def feature_folder(place: str | Path) -> Path:
         FeatureError: it cannot be copied.
     """
     try:
-        return local_folder(place, FILES)
+        return local_folder(place, CACHE_FILES)
     except RemoteError as error:
         raise FeatureError(str(error)) from error
 
@@ -105,11 +105,11 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
     """
     headers = tensor_headers(path, FeatureError)
     with open_part(path, FeatureError) as file:
-        spec, origins = _spec(path, header_text(path, file, KIND, FeatureError))
+        spec, origins = _spec(path, header_text(path, file, FEATURES_HEADER_KEY, FeatureError))
         tokens = headers["hidden"].shape[0] if "hidden" in headers and headers["hidden"].shape else 0
         wanted = _tensors(spec, len(origins), tokens)
-        if RATED in headers:
-            wanted[RATED] = TensorHeader("F32", (len(origins), len(DIMENSIONS)))
+        if RATINGS_TENSOR in headers:
+            wanted[RATINGS_TENSOR] = TensorHeader("F32", (len(origins), len(DIMENSIONS)))
         for name, expected in wanted.items():
             found = headers.get(name)
             if found != expected:
@@ -119,8 +119,8 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
         _check_rows(
             path,
             {
-                name: checked_tensor(path, file, KIND, name, FeatureError)
-                for name in ("offsets", "target", "emotion", "intensity", RATED)
+                name: checked_tensor(path, file, FEATURES_HEADER_KEY, name, FeatureError)
+                for name in ("offsets", "target", "emotion", "intensity", RATINGS_TENSOR)
                 if name in wanted
             },
             tokens,
@@ -190,11 +190,11 @@ def _check_rows(path: Path, rows: Mapping[str, Tensor], tokens: int) -> None:
         "emotion": bool(((emotion >= NO_EMOTION) & (emotion < len(EMOTIONS))).all()),
         "intensity": bool((intensity.isnan() | ((intensity >= 1) & (intensity <= 10))).all()),
     }
-    if RATED in rows:
-        affect = rows[RATED]
-        right[RATED] = bool((affect.isnan() | (affect.abs() <= 1)).all())
+    if RATINGS_TENSOR in rows:
+        affect = rows[RATINGS_TENSOR]
+        right[RATINGS_TENSOR] = bool((affect.isnan() | (affect.abs() <= 1)).all())
     allowed = {
-        RATED: "numbers from -1 to 1, or NaN",
+        RATINGS_TENSOR: "numbers from -1 to 1, or NaN",
         "offsets": f"rising places from 0 to {tokens:,}",
         "target": "distributions that sum to 1, or NaN throughout",
         "emotion": f"classes from {NO_EMOTION} to {len(EMOTIONS) - 1}",

@@ -23,9 +23,9 @@ from emo_lightning.core.files import write_text
 from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.data.batches import FeatureBatch
 from emo_lightning.data.feature_parts import (
+    FEATURES_HEADER_KEY,
     FORMAT_VERSION,
-    KIND,
-    RATED,
+    RATINGS_TENSOR,
     FeatureError,
     FeatureSpec,
     PartIndex,
@@ -41,7 +41,7 @@ from emo_lightning.data.mapped_parts import PART_BYTES, checked_tensor, named_te
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
-MAX_OPEN_PARTS = 4096
+MAX_OPEN_FEATURE_PARTS = 4096
 """Parts that a process keeps mapped, which takes no open file: well under the usual limit of 65,530 maps."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -176,11 +176,11 @@ class FeatureWriter:
         }
         if not bool(labels["affect"].isnan().all()):
             # Parts of images that nobody rated are as they were before there were ratings.
-            tensors[RATED] = labels["affect"]
+            tensors[RATINGS_TENSOR] = labels["affect"]
         origins = [(s.origin or Origin(s.key)).as_row() for s in samples]
         header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"], "origins": origins}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
-        write_part(self.directory / name, KIND, header, tensors)
+        write_part(self.directory / name, FEATURES_HEADER_KEY, header, tensors)
         self.parts.append(name)
         self._number += 1
 
@@ -289,8 +289,10 @@ class FeatureCache(SlotDataset[FeatureSample]):
         if number not in self._open:
             path = self.directory / self._names[number]
             # Read once as a whole, in the order of the file: what follows finds it in memory.
-            self._open[number] = checked_tensor(path, open_part(path, FeatureError), KIND, "hidden", FeatureError)
-            if len(self._open) > MAX_OPEN_PARTS:
+            self._open[number] = checked_tensor(
+                path, open_part(path, FeatureError), FEATURES_HEADER_KEY, "hidden", FeatureError
+            )
+            if len(self._open) > MAX_OPEN_FEATURE_PARTS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
@@ -309,8 +311,8 @@ class FeatureCache(SlotDataset[FeatureSample]):
                 found["lengths"].append(offsets.diff())
                 for label in ("target", "emotion", "intensity"):
                     found[label].append(named_tensor(self.directory / name, file, label, FeatureError))
-                if RATED in file.keys():  # noqa: SIM118 - safetensors has no `in`
-                    found["affect"].append(named_tensor(self.directory / name, file, RATED, FeatureError))
+                if RATINGS_TENSOR in file.keys():  # noqa: SIM118 - safetensors has no `in`
+                    found["affect"].append(named_tensor(self.directory / name, file, RATINGS_TENSOR, FeatureError))
                 else:
                     found["affect"].append(torch.full((len(found["intensity"][-1]), len(DIMENSIONS)), torch.nan))
         before = torch.tensor([0, *(len(one) for one in found["starts"][:-1])]).cumsum(0)

@@ -12,7 +12,7 @@ from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
 from emo_lightning.data.skips import MOST_SKIPPED, OnError, Skips, check_on_error, faults_of
 from emo_lightning.data.step_cut import StepCut
-from emo_lightning.data.workers import AHEAD, Workers, workers
+from emo_lightning.data.workers import PREFETCH_FACTOR, Workers, workers
 
 TaskT = TypeVar("TaskT")
 SampleT = TypeVar("SampleT")
@@ -161,7 +161,7 @@ class DataModule(LightningDataModule, Generic[TaskT]):
             collate_fn=collate,
             num_workers=number,
             persistent_workers=number > 0,
-            prefetch_factor=AHEAD if number else None,
+            prefetch_factor=PREFETCH_FACTOR if number else None,
             pin_memory=on_gpu,
             seen=self.seen,
         )

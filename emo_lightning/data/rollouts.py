@@ -23,11 +23,11 @@ from emo_lightning.data.skips import MOST_SKIPPED, OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
-AskedOf = tuple[ImageQuestion, Record]
+QuestionWithRecord = tuple[ImageQuestion, Record]
 """What is asked, and the annotation."""
 
 
-class RolloutDataset(PictureDataset[AskedOf]):
+class RolloutDataset(PictureDataset[QuestionWithRecord]):
     """(question, annotation) of every image."""
 
     def __init__(self, index: TarIndex, keys: tuple[str, ...], *, skip: bool = False) -> None:
@@ -37,7 +37,7 @@ class RolloutDataset(PictureDataset[AskedOf]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, slot: Slot) -> AskedOf:
+    def __getitem__(self, slot: Slot) -> QuestionWithRecord:
         record, image, fault = self.pictured(slot.index)
         filler = slot.filler or fault is not None
         # Without the record: nothing of the annotation may reach the model.
@@ -50,14 +50,14 @@ class RolloutCollator:
     def __init__(self, collator: Collator, *, images: bool) -> None:
         self.collator, self.images = collator, images
 
-    def __call__(self, samples: Sequence[AskedOf]) -> RolloutBatch:
+    def __call__(self, samples: Sequence[QuestionWithRecord]) -> RolloutBatch:
         """One batch."""
         questions = [question for question, _ in samples]
         pictures = [question.pixels for question in questions] if self.images else []
         return {**self.collator(questions), "asked": ReplyTargets([record for _, record in samples], pictures)}
 
 
-class RolloutDataModule(FitDataModule[LearnsByReward, AskedOf, RolloutBatch]):
+class RolloutDataModule(FitDataModule[LearnsByReward, QuestionWithRecord, RolloutBatch]):
     """Loaders for `GRPOTask`.
 
     Args:
@@ -162,7 +162,7 @@ class RolloutDataModule(FitDataModule[LearnsByReward, AskedOf, RolloutBatch]):
         """One loader for each of `evaluated`, in order."""
         return [self.loader(name) for name in self.evaluated]
 
-    def collate_fn(self) -> Callable[[list[AskedOf]], RolloutBatch]:
+    def collate_fn(self) -> Callable[[list[QuestionWithRecord]], RolloutBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use.
 
         Raises:

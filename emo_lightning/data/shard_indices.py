@@ -12,8 +12,8 @@ import numpy as np
 from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.shard_index import (
-    PARTS,
-    SUFFIX,
+    INDEX_SUFFIX,
+    SAMPLE_PARTS,
     ShardIndex,
     Stamp,
     build_index,
@@ -25,7 +25,7 @@ from emo_lightning.core.shard_index import (
 )
 from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.tar_labels import TarLabels
-from emo_lightning.core.tar_rows import IMAGES
+from emo_lightning.core.tar_rows import TAR_IMAGE_EXTENSIONS
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.stores import open_store
 
@@ -118,11 +118,11 @@ def indexed(url: str, store: ByteStore, *, bad_images: bool = False, labels: Tar
 def _difference(url: str, found: FoundIndex, before: ShardIndex) -> str:
     index, where = found.content, found.where
     record = "json" if found.labels is None else found.labels.member
-    for part in PARTS:
+    for part in SAMPLE_PARTS:
         rows = np.flatnonzero(index.rows[f"{part}_c"] != before.rows[f"{part}_c"])
         if len(rows):
             row = int(rows[0])
-            extension = {"image": IMAGES[index.rows[row]["format"]], "json": record, "des": "des.npy"}[part]
+            extension = {"image": TAR_IMAGE_EXTENSIONS[index.rows[row]["format"]], "json": record, "des": "des.npy"}[part]
             crc, said = (int(one.rows[row][f"{part}_c"]) for one in (index, before))
             return crc_fault(f"{url}:{index.keys[row]}.{extension}", crc, said, where)
     return f"{url}: members that belong to no sample are not those of {where}; remove that index if the tar was written anew"
@@ -140,7 +140,7 @@ def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> FoundI
     place = _kept(f"{url} {store.size} {store.version()}{'' if labels is None else f' {labels.identity}'}")
     if (index := _read(place)) is not None and index.size == store.size:
         return FoundIndex(index, str(place))
-    beside = url.removesuffix(".tar") + SUFFIX
+    beside = url.removesuffix(".tar") + INDEX_SUFFIX
     if labels is not None:
         index = build_index(store, url, labels)
         _saved(index, place, None)
@@ -160,7 +160,7 @@ def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> FoundI
 
 
 def _kept(name: str) -> Path:
-    return cache_folder() / "indices" / (hashlib.sha256(name.encode()).hexdigest()[:32] + SUFFIX)
+    return cache_folder() / "indices" / (hashlib.sha256(name.encode()).hexdigest()[:32] + INDEX_SUFFIX)
 
 
 def _read(path: Path) -> ShardIndex | None:

@@ -19,7 +19,7 @@ from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
 from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.remote_folder import RemoteFolder
-from emo_lightning.core.shard_index import SUFFIX
+from emo_lightning.core.shard_index import INDEX_SUFFIX
 from emo_lightning.core.stores import ByteStore, is_remote, scheme_of
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.core.text import name_fault
@@ -113,7 +113,7 @@ def _expand(text: str) -> list[Shard]:
         return _folder(path)
     if not path.exists() and glob.has_magic(text):
         # `d-*` means the tars; their indices may have been made since.
-        found = [one for one in expand_glob(str(path)) if not one.endswith(SUFFIX)]
+        found = [one for one in expand_glob(str(path)) if not one.endswith(INDEX_SUFFIX)]
         if not found:
             msg = f"{text}: no file matches"
             raise ShardError(msg)
@@ -128,7 +128,7 @@ def _remote(url: str) -> list[Shard]:
     try:
         # In an address of the web `?` begins a question, such as a signature.
         if any(sign in name for sign in ("*[" if web else "*?[")):
-            found = [one for one in RemoteFolder(folder).names(name) if not one.endswith(SUFFIX)]
+            found = [one for one in RemoteFolder(folder).names(name) if not one.endswith(INDEX_SUFFIX)]
             if not found:
                 msg = f"{url}: no file matches"
                 raise ShardError(msg)

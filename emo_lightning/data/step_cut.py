@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from emo_lightning.core.errors import InputError
 
-Compares = Literal["nothing", "rank", "ranks", "all"]
+ComparisonScope = Literal["nothing", "rank", "ranks", "all"]
 """Which samples a loss sees together: it is a sum over samples (`nothing`), it compares those of a micro-batch on one rank (`rank`) or on
 all (`ranks`), or a step is the whole set (`all`)."""
 
@@ -18,7 +18,7 @@ all (`ranks`), or a step is the whole set (`all`)."""
 class ComparesSamples:
     """Base of what trains in steps (`tasks.base.Task`)."""
 
-    compares: Compares = "nothing"
+    compares: ComparisonScope = "nothing"
     """Which samples the loss sees together: what must stay together when steps are cut anew for another number of ranks."""
 
 
@@ -59,7 +59,7 @@ class CutsSteps(Protocol):
         ...
 
 
-def cut_anew(saved: StepCut, ranks: int, compares: Compares, most_rows: int) -> StepCut:
+def cut_anew(saved: StepCut, ranks: int, compares: ComparisonScope, most_rows: int) -> StepCut:
     """The same step on another number of ranks.
 
     Args:

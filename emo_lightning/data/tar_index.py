@@ -22,10 +22,10 @@ from emo_lightning.core.foreign import MAX_LINE_BYTES
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.core.remote import RemoteStore
-from emo_lightning.core.shard_index import LABELS, PARTS
+from emo_lightning.core.shard_index import LABEL_BITS, SAMPLE_PARTS
 from emo_lightning.core.stores import ByteStore, is_remote
 from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
-from emo_lightning.core.tar_rows import IMAGES
+from emo_lightning.core.tar_rows import TAR_IMAGE_EXTENSIONS
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.far_rows import FarRows
 from emo_lightning.data.joined import Joined, join_shards, open_shard
@@ -46,7 +46,7 @@ class ShardRange(NamedTuple):
     stop: int
 
 
-_PLACES = sorted(["format", *(f"{part}_{what}" for part in PARTS for what in "ol")])
+_PLACES = sorted(["format", *(f"{part}_{what}" for part in SAMPLE_PARTS for what in "ol")])
 """Fields of `fingerprint`, in the order of caches that exist."""
 
 
@@ -154,7 +154,7 @@ class TarIndex:
 
     def image_extension(self, row: int) -> str:
         """Of the image member, `jpg`, `png` or `webp` (`jpeg` is `jpg`); nothing is read."""
-        extension = IMAGES[self._rows[row]["format"]]
+        extension = TAR_IMAGE_EXTENSIONS[self._rows[row]["format"]]
         return "jpg" if extension == "jpeg" else extension
 
     def image(self, row: int) -> Image.Image:
@@ -204,13 +204,13 @@ class TarIndex:
         return des
 
     def has(self, label: str) -> NDArray[np.bool_]:
-        """Which records have a label (a name of `LABELS`), shape (N,); no record is read.
+        """Which records have a label (a name of `LABEL_BITS`), shape (N,); no record is read.
 
         Raises:
             ShardError: a record is not valid; see `record`.
         """
         self._check_records()
-        found: NDArray[np.bool_] = (self._rows["labels"] >> LABELS.index(label)) & 1 == 1
+        found: NDArray[np.bool_] = (self._rows["labels"] >> LABEL_BITS.index(label)) & 1 == 1
         return found
 
     def sizes(self) -> NDArray[np.int64]:
@@ -322,7 +322,7 @@ class TarIndex:
         return digest.hexdigest()
 
     def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:
-        extension = IMAGES[self._rows[row]["format"]]
+        extension = TAR_IMAGE_EXTENSIONS[self._rows[row]["format"]]
         data = self._read(row, "image", extension)
         if self.check_sha256 and record is not None and (found := hashlib.sha256(data).hexdigest()) != record.sha256:
             msg = f"{self.where(row, extension)}: sha256 of the bytes is {found}, the record says {record.sha256}"

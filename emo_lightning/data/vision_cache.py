@@ -41,15 +41,15 @@ from emo_lightning.data.mapped_parts import (
     summed_text,
     write_part,
 )
-from emo_lightning.models.families import Part
+from emo_lightning.models.families import BackbonePart
 from emo_lightning.models.families.base import CachedPicture
 
 __all__ = ["AUTO", "VisionCache", "VisionKey", "VisionWriter", "vision_folder"]
 
-KIND = "vision"
+VISION_HEADER_KEY = "vision"
 """Key of a part's header."""
 AUTO = "auto"
-MAX_OPEN_PARTS = 16_384
+MAX_OPEN_VISION_PARTS = 16_384
 """Parts that a process keeps mapped: 500 GB; Linux allows 65,530 maps."""
 _KEY_FILE = "key.json"
 
@@ -64,7 +64,7 @@ def vision_folder(setting: str) -> Path:
 class VisionKey(NamedTuple):
     """What decides the states of an image, beside the image."""
 
-    part: Part
+    part: BackbonePart
     """The last part of the model that they have passed."""
     facts: Mapping[str, str]
     """Weights, processor, precision and so on, each by name and by content."""
@@ -172,7 +172,7 @@ class VisionCache:
         url = remote.of(name)
         store = RemoteStore(url, cached=False)
         try:
-            return frozenset(self._images(url, summed_text(url, far_metadata(url, store), KIND))), store.size
+            return frozenset(self._images(url, summed_text(url, far_metadata(url, store), VISION_HEADER_KEY))), store.size
         except PartError as error:
             say(f"note: vision cache: {error}; it is not copied")
             return frozenset(), 0
@@ -190,8 +190,8 @@ class VisionCache:
     def _header(self, path: Path) -> tuple[list[str], list[int]]:
         """The images of a part, and where the states of each end."""
         with open_part(path) as file:
-            images = self._images(path, summed_text(path, file.metadata() or {}, KIND))
-            ends = checked_tensor(path, file, KIND, "ends")
+            images = self._images(path, summed_text(path, file.metadata() or {}, VISION_HEADER_KEY))
+            ends = checked_tensor(path, file, VISION_HEADER_KEY, "ends")
             states = named_tensor(path, file, "states")
             self._check_tensors(path, states, ends)
             found: list[int] = ends.tolist()
@@ -269,7 +269,7 @@ class VisionCache:
     def _part(self, number: int) -> Tensor:
         if number not in self._open:
             self._open[number] = self._opened(self._paths[number])
-            if len(self._open) > MAX_OPEN_PARTS:
+            if len(self._open) > MAX_OPEN_VISION_PARTS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
@@ -277,7 +277,7 @@ class VisionCache:
     def _opened(self, path: Path) -> Tensor:
         try:
             # Read once as a whole, in the order of the file: what follows finds it in memory.
-            return checked_tensor(path, open_part(path), KIND, "states")
+            return checked_tensor(path, open_part(path), VISION_HEADER_KEY, "states")
         except PartError as error:
             aside = path.with_suffix(".damaged")
             with contextlib.suppress(OSError):
@@ -345,7 +345,7 @@ class VisionWriter:
         name = hashlib.sha256(json.dumps(images).encode()).hexdigest()[:24]
         ends = torch.tensor([len(one) for one in states]).cumsum(0)
         path = self.cache.folder / f"part-{name}.safetensors"
-        write_part(path, KIND, header, {"states": torch.cat(states), "ends": ends}, writer=self._name)
+        write_part(path, VISION_HEADER_KEY, header, {"states": torch.cat(states), "ends": ends}, writer=self._name)
         self.cache.share(path)
 
     def __enter__(self) -> VisionWriter:

@@ -20,11 +20,11 @@ from emo_lightning.core.model_folders import warn_once
 Workers = int | Literal["auto"]
 """A number of processes, 0 for none; `auto` takes what `count` says."""
 
-FEWEST = 512
+MIN_SAMPLES_FOR_WORKERS = 512
 """Samples of a rank and epoch from which on workers are worth their start: as many are decoded in one to three seconds."""
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 """Workers of a rank; they decode thousands of pictures a second, more than any GPU trains on."""
-AHEAD = 2
+PREFETCH_FACTOR = 2
 """Batches that each of them keeps ready."""
 _SHARED = 256 * 2**20
 """Bytes of shared memory for the batches of a worker: 16,384 tokens of pictures, twice."""
@@ -40,10 +40,10 @@ def count(samples: int, *, cores: int, ranks: int, shared: int | None = None) ->
         ranks: that share them.
         shared: bytes that are left of the machine's shared memory; None where there is no limit to it.
     """
-    if samples < FEWEST:
+    if samples < MIN_SAMPLES_FOR_WORKERS:
         return 0
-    room = MOST_WORKERS if shared is None else shared // (ranks * _SHARED)
-    return min(MOST_WORKERS, cores // ranks, room)
+    room = MAX_WORKERS if shared is None else shared // (ranks * _SHARED)
+    return min(MAX_WORKERS, cores // ranks, room)
 
 
 def workers(asked: Workers, samples: int, ranks: int) -> int:

@@ -13,7 +13,7 @@ from emo_lightning.experiment.argument_errors import explain_arguments, own_erro
 from emo_lightning.experiment.classes import dotted_keys, named_classes, parsed_classes, set_policy
 from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import KINDS, FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.kinds import STAGE_KINDS, FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.saving import SaveEvery, split_config
 from emo_lightning.experiment.stage import Stage
 
@@ -153,7 +153,7 @@ def with_truths(kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The same where there are none, or where they cannot be parsed: `problems` says why.
     """
-    if not any(_is_truth(value) for _, value in leaves(settings)) or kind not in KINDS:
+    if not any(_is_truth(value) for _, value in leaves(settings)) or kind not in STAGE_KINDS:
         return settings
     if any((*named_classes(settings), *unresolved(settings), *secrets(settings))):
         return settings

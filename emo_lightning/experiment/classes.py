@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from emo_lightning.experiment.files import ExperimentError
 
-ALLOWED = ("lightning", "torch", "torchmetrics", "emo_lightning")
+ALLOWED_PACKAGES = ("lightning", "torch", "torchmetrics", "emo_lightning")
 """Packages whose classes an experiment may name."""
 ALLOW_CLASSES = "EMO_ALLOW_CLASSES"
 """Environment variable that `--allow-classes` sets: further packages, with commas. Processes of stages and sweeps have it as well."""
@@ -44,7 +44,7 @@ _given_before: set[str] = set()
 
 def allowed_packages() -> tuple[str, ...]:
     """Those of ours, and what `--allow-classes` names."""
-    return (*ALLOWED, *filter(None, os.environ.get(ALLOW_CLASSES, "").split(",")))
+    return (*ALLOWED_PACKAGES, *filter(None, os.environ.get(ALLOW_CLASSES, "").split(",")))
 
 
 @contextlib.contextmanager
@@ -118,7 +118,7 @@ def dotted_keys(value: object, at: str = "") -> Iterator[str]:
 
 def _is_closed(path: object, closed: bool) -> bool:
     """Whether what stands beside a `class_path` may name no service; of packages that a person trusts he knows what they do with it."""
-    return closed if path is None else not _is_below(str(path), allowed_packages()[len(ALLOWED) :])
+    return closed if path is None else not _is_below(str(path), allowed_packages()[len(ALLOWED_PACKAGES) :])
 
 
 def _of_services(key: object, value: object, at: str, where: str) -> Iterator[str]:
@@ -196,7 +196,7 @@ def _unsuited(path: object) -> str:
     found: object = import_object(str(path))
     if not inspect.isclass(found):
         return "an experiment names classes, no functions"
-    if _is_below(str(path), allowed_packages()[len(ALLOWED) :]):
+    if _is_below(str(path), allowed_packages()[len(ALLOWED_PACKAGES) :]):
         return ""
     if not issubclass(found, _trainer_classes()) and not (dataclasses.is_dataclass(found) and not callable(found)):
         kinds = ", ".join(kind.__name__ for kind in _trainer_classes())

@@ -1,6 +1,6 @@
 """The kinds of stage: what `run: KIND` in an experiment's YAML stands for.
 
-Which file does a kind live in? Each row of `KINDS` says so, as "module:name". What trains or asks a model is a LightningModule of
+Which file does a kind live in? Each row of `STAGE_KINDS` says so, as "module:name". What trains or asks a model is a LightningModule of
 `emo_lightning/tasks` with a data module of `emo_lightning/data`. Everything else is one function `KIND_stage` in `emo_lightning/stages`,
 or, where it makes the demo's data, in `data_prep/demo`. Either way the YAML's keys are the arguments of its signature.
 
@@ -114,7 +114,7 @@ _CACHED: dict[str, Role] = {"data.train": "cache", "data.val": "cache", "data.te
 _ARMS: dict[str, Role] = {"predictions": "file", "references": "tars", "train": "tars", "clip": "weights"}
 _SPACE: dict[str, Role] = {"embeddings": "file", "references": "tars"}
 
-KINDS: dict[str, StageKind] = {
+STAGE_KINDS: dict[str, StageKind] = {
     "world": FunctionKind("data_prep.demo.prepare:world_stage", {"config": "file"}),
     "world_tars": FunctionKind("data_prep.demo.world_tars:world_tars_stage"),
     "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage", {"tars": "tars", "tower": "weights"}),
@@ -223,10 +223,10 @@ def find_kind(name: str) -> StageKind:
     Raises:
         ExperimentError: there is none; lists all.
     """
-    if name not in KINDS:
-        msg = f"stage kind run: {name!r} is unknown; allowed: {', '.join(KINDS)}"
+    if name not in STAGE_KINDS:
+        msg = f"stage kind run: {name!r} is unknown; allowed: {', '.join(STAGE_KINDS)}"
         raise ExperimentError(msg)
-    return KINDS[name]
+    return STAGE_KINDS[name]
 
 
 def _imported(target: str) -> object:

@@ -36,7 +36,7 @@ from emo_lightning.experiment.files import (
     read_yaml,
 )
 from emo_lightning.experiment.interpolation import check_size, unknown_name
-from emo_lightning.experiment.kinds import KINDS
+from emo_lightning.experiment.kinds import STAGE_KINDS
 from emo_lightning.experiment.stage import Stage, with_present_names
 from emo_lightning.experiment.tracked import Tracking, tracking_from
 
@@ -152,8 +152,8 @@ def _expanded(
         if not isinstance(body, dict) or not isinstance(body.get("run"), str):
             msg = f"{path}: stage {name!r} needs the key 'run' with its kind"
             raise ExperimentError(msg)
-        if body["run"] not in KINDS:
-            msg = f"{path}: stage {name!r}: run: {body['run']!r} is unknown; {suggested(body['run'], KINDS)}"
+        if body["run"] not in STAGE_KINDS:
+            msg = f"{path}: stage {name!r}: run: {body['run']!r} is unknown; {suggested(body['run'], STAGE_KINDS)}"
             raise ExperimentError(msg)
         axes = body.get("foreach") or {}
         if isinstance(axes, dict):

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
-from emo_lightning.core.shard_index import SUFFIX
+from emo_lightning.core.shard_index import INDEX_SUFFIX
 from emo_lightning.core.weight_files import check_weight_file
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import SIDECAR, named_paths
@@ -56,7 +56,9 @@ def results_of(stage: Stage) -> Results:
             path.relative_to(stage.out).as_posix(): _content(path)
             for path in sorted(_files(stage.out))
             if not (
-                (path.parent == stage.out and path.name in _OWN_FILES) or path.name[:1] == "." or path.name.endswith(SUFFIX)
+                (path.parent == stage.out and path.name in _OWN_FILES)
+                or path.name[:1] == "."
+                or path.name.endswith(INDEX_SUFFIX)
             )
         }
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from emo_lightning.core.console import Console
+from emo_lightning.core.console import console
 from emo_lightning.core.endings import InterruptedBySignal, exit_code
 from emo_lightning.core.files import write_text
 from emo_lightning.core.lifetimes import die_with_parent
@@ -46,8 +46,6 @@ from emo_lightning.experiment.status import (
     write_status,
 )
 from emo_lightning.experiment.tracking import tracking_stages
-
-console = Console(highlight=False)
 
 
 def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: bool = False) -> None:

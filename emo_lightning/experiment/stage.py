@@ -43,7 +43,7 @@ class Stage:
     name: str
     """Its folder below the run."""
     kind: str
-    """Key of `emo_lightning.experiment.kinds.KINDS`."""
+    """Key of `emo_lightning.experiment.kinds.STAGE_KINDS`."""
     title: str
     """What it does, for the terminal."""
     config: dict[str, Any]

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
-from emo_lightning.core.endings import ENDING_SIGNALS, PATIENCE, STAGE_GROUP, exit_code
+from emo_lightning.core.endings import ENDING_SIGNALS, STAGE_GROUP, STEP_GRACE_SECONDS, exit_code
 from emo_lightning.core.lifetimes import die_with_parent, end_forks_with_this_process
 
 SAID_NOTHING = 70
@@ -115,7 +115,7 @@ class Supervisor:
         now = time.monotonic()
         if self.asked is None:
             self.asked, self._at = signal.Signals(number), now
-            self._until = now + PATIENCE + _MARGIN
+            self._until = now + STEP_GRACE_SECONDS + _MARGIN
             if self.process.pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(self.process.pid, number)

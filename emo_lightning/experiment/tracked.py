@@ -11,7 +11,7 @@ from emo_lightning.core.wandb_defaults import wandb_mode
 from emo_lightning.experiment.files import ExperimentError
 
 TrackingMode = Literal["online", "offline", "disabled"]
-MODES: tuple[TrackingMode, ...] = get_args(TrackingMode)
+TRACKING_MODES: tuple[TrackingMode, ...] = get_args(TrackingMode)
 _SAME_MODE = {"dryrun": "offline", "run": "online"}
 """Former names of W&B's own."""
 LONGEST_TAG = 64
@@ -40,8 +40,8 @@ class Tracking:
         """
         given, where = wandb_mode(self.mode), "wandb.mode" if self.mode else "WANDB_MODE"
         mode = _SAME_MODE.get(given, given)
-        if mode not in MODES:
-            msg = f"{where}: found {given!r}; allowed: {', '.join(MODES)}"
+        if mode not in TRACKING_MODES:
+            msg = f"{where}: found {given!r}; allowed: {', '.join(TRACKING_MODES)}"
             raise ExperimentError(msg)
         return mode
 

@@ -57,9 +57,9 @@ class Looked:
 
 R = TypeVar("R")
 
-Look: TypeAlias = Callable[[Sequence[InputImage], Sequence[Image.Image]], Sequence[R]]
+ImageFunction: TypeAlias = Callable[[Sequence[InputImage], Sequence[Image.Image]], Sequence[R]]
 """Looks at some pictures."""
-Work: TypeAlias = Look[ImageResult]
+ImageResultFunction: TypeAlias = ImageFunction[ImageResult]
 
 
 A = TypeVar("A", contravariant=True)
@@ -85,7 +85,7 @@ class KeptResults(Protocol[A]):
         ...
 
 
-def embed_work(model: EmotionModel) -> Work:
+def embed_work(model: EmotionModel) -> ImageResultFunction:
     """Embeddings alone."""
     from emo_lightning.models.sound import naming
 
@@ -103,7 +103,7 @@ def explain_work(
     overlay: Callable[[str], Path] | None = None,
     masks: Masks | None = None,
     label_scoring: LabelScoring = "plain",
-) -> Work:
+) -> ImageResultFunction:
     """All that the model says.
 
     Args:
@@ -137,7 +137,7 @@ def explain_work(
 
 
 def look_at_all(
-    found: Sequence[InputImage], parts: KeptResults[R], work: Callable[[], Look[R]], batch_size: int, what: str
+    found: Sequence[InputImage], parts: KeptResults[R], work: Callable[[], ImageFunction[R]], batch_size: int, what: str
 ) -> Looked:
     """Every image that is not known yet.
 

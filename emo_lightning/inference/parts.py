@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, replacing, write_json
 
-ROWS = 256
+IMAGES_PER_PART = 256
 """Images of a part: what a kill may cost."""
 
 
@@ -73,9 +73,9 @@ class OutputParts:
         return name in self._known and self._known[name][0] == stamp
 
     def add(self, results: Sequence[ImageResult]) -> None:
-        """Keep results; every `ROWS` of them are written."""
+        """Keep results; every `IMAGES_PER_PART` of them are written."""
         self._waiting += results
-        if len(self._waiting) >= ROWS:
+        if len(self._waiting) >= IMAGES_PER_PART:
             self.flush()
 
     def flush(self) -> None:

@@ -22,7 +22,7 @@ from emo_lightning.core.records import (
     intensity_level,
 )
 
-Agreement = Literal["agree", "differ", "no emotion said", "no probe"]
+ProbeAgreement = Literal["agree", "differ", "no emotion said", "no probe"]
 """Whether the words and the probe name the same emotion. `no emotion said`: the words name none of the eight."""
 
 
@@ -174,7 +174,7 @@ class Explanation:
         return self.prediction.id
 
     @property
-    def agreement(self) -> Agreement:
+    def agreement(self) -> ProbeAgreement:
         """Whether words and probe name the same emotion."""
         if self.probe is None:
             return "no probe"

@@ -18,10 +18,10 @@ from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.metrics.arrays import Array
 
 RESAMPLES = 1000
-FEWEST = 2
+MIN_IMAGES_FOR_INTERVAL = 2
 """Images below which there is no interval: one image says nothing of others."""
 
-FEW = 10
+MIN_IMAGES_FOR_SOUND_INTERVAL = 10
 """Images below which a percentile interval is clearly too narrow, and has to be called so."""
 
 _STEPS = 2**16
@@ -75,10 +75,10 @@ def interval(replicates: Array, images: int) -> list[float] | None:
         images: behind the value.
 
     Returns:
-        None where there are no resamples or fewer than `FEWEST` images.
+        None where there are no resamples or fewer than `MIN_IMAGES_FOR_INTERVAL` images.
     """
     finite = replicates[np.isfinite(replicates)]
-    if images < FEWEST or not len(finite):
+    if images < MIN_IMAGES_FOR_INTERVAL or not len(finite):
         return None
     low, high = np.quantile(finite, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
     return [float(low), float(high)]

@@ -1,4 +1,4 @@
-"""Scores of predicted boxes against true ones for many images at once; both modes of Table 5 (see `analysis.table5_rows.ROWS`)."""
+"""Scores of predicted boxes against true ones for many images at once; both modes of Table 5 (see `analysis.table5_rows.TABLE5_ROWS`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from emo_lightning.metrics import matching
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.matching import Pair
+from emo_lightning.metrics.matching import IndexPair
 
 IOU_THRESHOLD = 0.5
 """Strict F1: a matched pair is a hit from this IoU on."""
@@ -78,9 +78,9 @@ def _padded(boxes: Sequence[Array]) -> Array:
     return out
 
 
-def _total(scores: Array, pairs: Sequence[Pair]) -> float:
+def _total(scores: Array, pairs: Sequence[IndexPair]) -> float:
     return float(sum(scores[pair] for pair in pairs))
 
 
-def _mean(scores: Array, pairs: Sequence[Pair]) -> float:
+def _mean(scores: Array, pairs: Sequence[IndexPair]) -> float:
     return _total(scores, pairs) / len(pairs) if pairs else 0.0

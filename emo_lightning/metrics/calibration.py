@@ -19,10 +19,10 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.metrics.arrays import Array, Classes, Flags
 from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, interval
 
-BINS = 15
+CALIBRATION_BINS = 15
 """Of the calibration error and of the reliability diagram, as in Guo et al."""
 
-FLOOR = 1e-12
+PROBABILITY_FLOOR = 1e-12
 """Smallest probability whose logarithm is taken."""
 
 TEMPERATURES = (0.05, 20.0)
@@ -44,7 +44,7 @@ class Bin(TypedDict):
     accuracy: float
 
 
-def calibration_scores(predicted: Array, truth: Classes, bins: int = BINS) -> dict[str, float | None]:
+def calibration_scores(predicted: Array, truth: Classes, bins: int = CALIBRATION_BINS) -> dict[str, float | None]:
     """Scores of one set.
 
     Args:
@@ -72,13 +72,13 @@ def calibration_scores(predicted: Array, truth: Classes, bins: int = BINS) -> di
         "confidence": 100 * float(confidence.mean()),
         "ece": 100 * float(abs(gaps).sum()) / len(y),
         "brier": float(((p - np.eye(p.shape[1])[y]) ** 2).sum(1).mean()),
-        "nll": float(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR)).mean()),
+        "nll": float(-np.log(np.maximum(p[np.arange(len(y)), y], PROBABILITY_FLOOR)).mean()),
         "auroc": auroc,
     }
 
 
 def with_intervals(
-    ids: Sequence[str], predicted: Array, truth: Classes, bins: int = BINS, seed: int = 0
+    ids: Sequence[str], predicted: Array, truth: Classes, bins: int = CALIBRATION_BINS, seed: int = 0
 ) -> dict[str, Estimate]:
     """`calibration_scores` with 95 % intervals of the bootstrap over images (`bootstrap.draws`).
 
@@ -116,12 +116,12 @@ def _replicates(p: Array, y: Classes, bins: int, weights: Array) -> dict[str, Ar
             "confidence": 100 * mean(confidence),
             "ece": confidence_error(confidence, right, weights, bins),
             "brier": mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(1)),
-            "nll": mean(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR))),
+            "nll": mean(-np.log(np.maximum(p[np.arange(len(y)), y], PROBABILITY_FLOOR))),
             "auroc": 100 * weighted_auroc(confidence, right, weights),
         }
 
 
-def confidence_error(confidence: Array, right: Flags, weights: Array, bins: int = BINS) -> Array:
+def confidence_error(confidence: Array, right: Flags, weights: Array, bins: int = CALIBRATION_BINS) -> Array:
     """Expected calibration error in each resample, (R,), in percent; NaN where a resample is empty.
 
     Args:
@@ -174,7 +174,7 @@ def fit_temperature(predicted: Array, truth: Classes) -> float:
     if len(np.unique(y)) < 2:
         msg = f"all {len(y)} validation images are of one emotion: no temperature can be fitted"
         raise TemperatureError(msg)
-    logits = np.log(np.maximum(p, FLOOR))
+    logits = np.log(np.maximum(p, PROBABILITY_FLOOR))
 
     def loss(log_temperature: float) -> float:
         return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(y)), y].mean())
@@ -185,11 +185,11 @@ def fit_temperature(predicted: Array, truth: Classes) -> float:
 
 def at_temperature(predicted: Array, temperature: float) -> Array:
     """(N, C) probabilities with their logarithms divided by the temperature; the order of the classes stays."""
-    scaled: Array = softmax(np.log(np.maximum(predicted, FLOOR)) / temperature, axis=1)
+    scaled: Array = softmax(np.log(np.maximum(predicted, PROBABILITY_FLOOR)) / temperature, axis=1)
     return scaled
 
 
-def reliability(predicted: Array, truth: Classes, bins: int = BINS) -> list[Bin]:
+def reliability(predicted: Array, truth: Classes, bins: int = CALIBRATION_BINS) -> list[Bin]:
     """The bins that hold an image, in order."""
     p, y = _checked(predicted, truth)
     confidence, right = p.max(1), p.argmax(1) == y

@@ -13,7 +13,7 @@ from scipy.special import rel_entr
 
 from emo_lightning.metrics.arrays import Array
 
-FLOOR = 1e-6
+KL_FLOOR = 1e-6
 """Smallest predicted probability in KL, which is infinite at zero; predictions are floored and scaled to sum 1 for it alone."""
 
 
@@ -26,7 +26,7 @@ class Measure:
     lower_is_better: bool
 
 
-MEASURES = (
+DISTRIBUTION_MEASURES = (
     Measure("kl", "KL", True),
     Measure("js", "JS", True),
     Measure("chebyshev", "Chebyshev", True),
@@ -45,7 +45,7 @@ def distribution_measures(predicted: Array, annotated: Array) -> dict[str, Array
         annotated: (N, C), likewise.
 
     Returns:
-        For each key of `MEASURES` (N,): `kl` of annotated from predicted and `js`, in nats (js at most ln 2); `chebyshev` the
+        For each key of `DISTRIBUTION_MEASURES` (N,): `kl` of annotated from predicted and `js`, in nats (js at most ln 2); `chebyshev` the
         largest difference; `clark` the root of the sum of squared (p-q)/(p+q), at most sqrt(C); `canberra` the sum of |p-q|/(p+q),
         at most C (0/0 counts 0 in both); `cosine` and `intersection` (sum of the smaller), 1 for equal ones.
 
@@ -62,7 +62,7 @@ def distribution_measures(predicted: Array, annotated: Array) -> dict[str, Array
             at = int(np.flatnonzero(~good)[0])
             msg = f"{name}[{at}] is {rows[at].tolist()}; expected non-negative values that sum to 1"
             raise ValueError(msg)
-    floored = np.maximum(q, FLOOR)
+    floored = np.maximum(q, KL_FLOOR)
     floored /= floored.sum(1, keepdims=True)
     middle = (p + q) / 2
     total = p + q

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from emo_lightning.metrics.arrays import Array, Flags
 
-Pair = tuple[int, int]
+IndexPair = tuple[int, int]
 
 
 def as_boxes(boxes: Sequence[Sequence[float]] | Array) -> Array:
@@ -89,7 +89,7 @@ def center_matrix(a: Array, b: Array) -> Array:
     return np.where(ok, 1 - np.divide(distance, diagonal, out=np.ones_like(distance), where=diagonal > 0), 0.0)
 
 
-def greedy(scores: Array) -> list[Pair]:
+def greedy(scores: Array) -> list[IndexPair]:
     """One-to-one pairs, best score first; pairs with score 0 are not matched. Ties: lower row, then lower column.
 
     Args:
@@ -97,7 +97,7 @@ def greedy(scores: Array) -> list[Pair]:
     """
     rows, columns = scores.shape
     taken_rows, taken_columns = np.zeros(rows, bool), np.zeros(columns, bool)
-    pairs: list[Pair] = []
+    pairs: list[IndexPair] = []
     for flat in np.argsort(-scores, axis=None, kind="stable"):
         row, column = divmod(int(flat), columns)
         if scores[row, column] <= 0:
@@ -108,7 +108,7 @@ def greedy(scores: Array) -> list[Pair]:
     return pairs
 
 
-def hungarian(scores: Array) -> list[Pair]:
+def hungarian(scores: Array) -> list[IndexPair]:
     """The one-to-one matching with the largest sum of scores: min(N, M) pairs, some perhaps with score 0.
 
     Args:

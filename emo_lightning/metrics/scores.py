@@ -1,6 +1,6 @@
 """The metrics of Table 5 (paper section 4.3.1), both modes at once, as torchmetrics over exact totals.
 
-What each row means is in `analysis.table5_rows.ROWS`. A change that may change a value has to raise the version of its definition there.
+What each row means is in `analysis.table5_rows.TABLE5_ROWS`. A change that may change a value has to raise the version of its definition there.
 """
 
 from __future__ import annotations

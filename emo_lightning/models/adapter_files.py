@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PREFIX = "base_model.model."
 """Before the path of a module, in the keys that peft writes."""
-CONFIG = "adapter_config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 PATTERN_SECONDS = 2.0
 """For all patterns of one adapter together; those that people write take some milliseconds."""
 _MOST_NEW = 1 << 26
@@ -81,7 +81,7 @@ def read_adapter(folder: Path, family: Family) -> AdapterFiles:
     from peft import LoraConfig, load_peft_weights
 
     check_weight_files(folder, BackboneError)
-    where = folder / CONFIG
+    where = folder / ADAPTER_CONFIG_FILE
     if where.stat().st_size > MAX_CONFIG_BYTES // 4:
         msg = f"adapter {where}: {where.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES // 4:,} are read"
         raise BackboneError(msg)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from emo_lightning.core.model_loading import foreign_files
-from emo_lightning.models.adapter_files import CONFIG, PREFIX, check_size, read_adapter, resolved, restore_patterns
+from emo_lightning.models.adapter_files import ADAPTER_CONFIG_FILE, PREFIX, check_size, read_adapter, resolved, restore_patterns
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
-from emo_lightning.models.families import PARTS, Family, Part
+from emo_lightning.models.families import BACKBONE_PARTS, BackbonePart, Family
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -80,7 +80,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             layer._disable_adapters = off  # type: ignore[assignment]
 
 
-def adapted_parts(model: nn.Module, family: Family) -> set[Part]:
+def adapted_parts(model: nn.Module, family: Family) -> set[BackbonePart]:
     """The parts that adapters are on, whether these learn or not."""
     return {family.part_of(name) for name, _ in model.named_parameters() if ".lora_" in name}
 
@@ -89,7 +89,7 @@ def _new_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig,
     from peft import LoraConfig
 
     lora = config.lora or LoRA()
-    targets = lora.targets or "|".join(f"({family.lora_targets[part]})" for part in PARTS if config.trains(part))
+    targets = lora.targets or "|".join(f"({family.lora_targets[part]})" for part in BACKBONE_PARTS if config.trains(part))
     if not targets:
         msg = f"tuning={config.tuning} but no part trains: set train_vision, train_merger or train_language to true"
         raise BackboneError(msg)
@@ -131,7 +131,7 @@ def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneCon
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     files = read_adapter(folder, family)
-    peft_config, where = files.config, str(folder / CONFIG)
+    peft_config, where = files.config, str(folder / ADAPTER_CONFIG_FILE)
     peft_config.inference_mode = config.tuning == "frozen"
     # Where the base was found now, for the adapter that is saved after training.
     peft_config.base_model_name_or_path = base_path

@@ -24,7 +24,7 @@ from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach, check_mergeable
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
-from emo_lightning.models.families import PARTS, Family, Part, Processor
+from emo_lightning.models.families import BACKBONE_PARTS, BackbonePart, Family, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
@@ -37,7 +37,17 @@ if TYPE_CHECKING:
     from peft import LoraModel, PeftModel
     from transformers import PreTrainedModel
 
-__all__ = ["PARTS", "Backbone", "BackboneConfig", "BackboneError", "LoRA", "Part", "attach", "load_backbone", "load_frozen"]
+__all__ = [
+    "BACKBONE_PARTS",
+    "Backbone",
+    "BackboneConfig",
+    "BackboneError",
+    "BackbonePart",
+    "LoRA",
+    "attach",
+    "load_backbone",
+    "load_frozen",
+]
 
 
 class Backbone(nn.Module):
@@ -270,11 +280,11 @@ class Backbone(nn.Module):
         """Greedy answers as texts, one a row; see `answer_tokens`."""
         return self.processor.batch_decode(self.answer_tokens(batch, max_new_tokens, on_tokens), skip_special_tokens=True)
 
-    def part_of(self, name: str) -> Part:
+    def part_of(self, name: str) -> BackbonePart:
         """The part that a parameter belongs to, by its name."""
         return self.family.part_of(name)
 
-    def parameter_groups(self) -> Iterator[tuple[Part, str, nn.Parameter]]:
+    def parameter_groups(self) -> Iterator[tuple[BackbonePart, str, nn.Parameter]]:
         """(part, name, parameter) of everything that trains."""
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -282,7 +292,11 @@ class Backbone(nn.Module):
 
     def counts(self) -> dict[str, int]:
         """Number of parameters: all, those that train, and both by part."""
-        counts = {"total": 0, "trainable": 0} | {f"trainable/{part}": 0 for part in PARTS} | dict.fromkeys(PARTS, 0)
+        counts = (
+            {"total": 0, "trainable": 0}
+            | {f"trainable/{part}": 0 for part in BACKBONE_PARTS}
+            | dict.fromkeys(BACKBONE_PARTS, 0)
+        )
         for name, parameter in self.model.named_parameters():
             part = self.part_of(name)
             counts["total"] += parameter.numel()
@@ -293,7 +307,7 @@ class Backbone(nn.Module):
         return counts
 
     @cached_property
-    def _products(self) -> dict[Part, int]:
+    def _products(self) -> dict[BackbonePart, int]:
         # Asked in every step; modules do not change.
         return self.family.products(self.base)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from emo_lightning.core.model_folders import BackboneError
-from emo_lightning.models.families import Part
+from emo_lightning.models.families import BackbonePart
 
 __all__ = ["BackboneConfig", "BackboneError", "LoRA", "Tuning"]
 
@@ -89,7 +89,7 @@ class BackboneConfig:
                 raise BackboneError(msg)
 
     @property
-    def cached_part(self) -> Part | None:
+    def cached_part(self) -> BackbonePart | None:
         """The last part whose states `vision_cache` keeps; None: the tower runs in every step.
 
         It is the merger where a training leaves both alone. A model that learns nothing at all reads what left the tower: that is the same
@@ -99,7 +99,7 @@ class BackboneConfig:
             return None
         return "vision" if self.tuning == "frozen" or self.trains("merger") else "merger"
 
-    def trains(self, part: Part) -> bool:
+    def trains(self, part: BackbonePart) -> bool:
         """Whether this part learns."""
         wanted = {"vision": self.train_vision, "merger": self.train_merger, "language": self.train_language}
         return self.tuning != "frozen" and wanted[part]

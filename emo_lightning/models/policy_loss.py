@@ -48,7 +48,7 @@ class Rule:
     """Of the KL to the reference."""
 
 
-RULES: dict[str, Rule] = {
+ALGORITHM_RULES: dict[str, Rule] = {
     "grpo": Rule("token", "reply", True, 0.2, 0.2),
     "dr_grpo": Rule("token", "constant", False, 0.2, 0.2),
     "dapo": Rule("token", "token", True, 0.2, 0.28),

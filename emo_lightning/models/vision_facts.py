@@ -21,9 +21,9 @@ from torch import Tensor
 
 from emo_lightning.core.images import open_image, to_rgb
 from emo_lightning.models.backbone import Backbone
-from emo_lightning.models.families import Part, VisionInputs
+from emo_lightning.models.families import BackbonePart, VisionInputs
 
-VERSION = 1
+VISION_CODE_VERSION = 1
 """Raised when our own code gives other states for the same picture."""
 
 
@@ -35,7 +35,7 @@ class _Described(Protocol):
         ...
 
 
-def vision_facts(backbone: Backbone, part: Part, states: Tensor) -> dict[str, str]:
+def vision_facts(backbone: Backbone, part: BackbonePart, states: Tensor) -> dict[str, str]:
     """What states depend on, beside the picture.
 
     Args:
@@ -52,7 +52,7 @@ def vision_facts(backbone: Backbone, part: Part, states: Tensor) -> dict[str, st
     config = cast(_Described, base.config.vision_config).to_dict()
     images = cast(_Described, backbone.processor.image_processor).to_dict()
     return {
-        "version": f"{VERSION}",
+        "version": f"{VISION_CODE_VERSION}",
         "family": family.model_type,
         "weights": _weights(backbone, part),
         "tower": _hash_of(config),
@@ -91,7 +91,7 @@ def _probe() -> bytes:
     return stream.getvalue()
 
 
-def _weights(backbone: Backbone, part: Part) -> str:
+def _weights(backbone: Backbone, part: BackbonePart) -> str:
     """Of the parts that a picture passes, adapters included."""
     family, base = backbone.family, backbone.base
     parts = ("vision",) if part == "vision" else ("vision", "merger")

@@ -4,7 +4,7 @@ How a table gets there:
 
 1. A stage computes a result and writes it as JSON (`analysis/`, `stages/`).
 2. A builder in `tables/` makes `table.Table`s of that JSON: key, title, columns, rows, note. It knows no renderer.
-3. A stage of its own writes them as `page.json` (`page.write_page`), or its kind has an entry in `kinds.KINDS`, and the report
+3. A stage of its own writes them as `page.json` (`page.write_page`), or its kind has an entry in `kinds.SHOWN_KINDS`, and the report
    builds them from the stage's JSON. `terminal.show_page` prints the same tables when the stage runs.
 4. `sections` reads the stages of a run, adds to every table what it came from (`provenance`), and `build` writes the page
    (`html`, `templates/`) and the files beside it (`markdown`, `latex`, `csv`). `wandb` logs the same tables.
@@ -15,7 +15,7 @@ How a table gets there:
 How to add a table: write a function that makes `Table`s of the stage's result in `tables/`, and either
 
 - call `write_page(out, Page(title, tables=...))` in the stage: nothing else is needed; or
-- for a table of the paper, with a heading of its own, add one line to `kinds.KINDS`:
+- for a table of the paper, with a heading of its own, add one line to `kinds.SHOWN_KINDS`:
   `"table9": Kind("table9.json", "Table 9", "table9", "Table 9: …", table9_tables)`. The second text is what a note says where a run
   has no such stage; leave it empty if not every run is expected to have one.
 """

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emo_lightning.analysis.table5_rows import MODES, ROWS
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_text
 from emo_lightning.report.facts import facts_of
@@ -78,8 +78,8 @@ def build_report(run_dirs: Path | Sequence[Path], out: Path, samples: int = 4) -
             notes=notes,
             tables_dir=tables_dir(out).name,
             facts=[facts_of(run.tables, run.run.stages) for run in runs],
-            modes=MODES,
-            rows=ROWS,
+            modes=SCORING_MODES,
+            rows=TABLE5_ROWS,
             arm_colours=ARM_COLOURS,
             links=_links(runs[0]),
         )

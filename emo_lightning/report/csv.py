@@ -11,7 +11,7 @@ from typing import Literal
 from emo_lightning.core.text import csv_cell
 from emo_lightning.report.table import Cell, Spread, Table
 
-Extra = Literal["low", "high", "std"]
+SpreadColumn = Literal["low", "high", "std"]
 
 
 def as_csv(table: Table) -> str:
@@ -34,13 +34,13 @@ def flat_rows(table: Table) -> tuple[list[str], list[list[str | int | float | No
     return columns, rows
 
 
-def _extras(cells: Sequence[Cell]) -> list[Extra]:
+def _extras(cells: Sequence[Cell]) -> list[SpreadColumn]:
     spreads = [cell for cell in cells if isinstance(cell, Spread)]
-    extras: tuple[Extra, ...] = ("low", "high", "std")
+    extras: tuple[SpreadColumn, ...] = ("low", "high", "std")
     return [key for key in extras if any(getattr(s, key) is not None for s in spreads)]
 
 
-def _values(cell: Cell, extras: Sequence[Extra]) -> list[str | int | float | None]:
+def _values(cell: Cell, extras: Sequence[SpreadColumn]) -> list[str | int | float | None]:
     if isinstance(cell, Spread):
         return [cell.value, *(getattr(cell, key) for key in extras)]
     return [cell, *[None] * len(extras)]

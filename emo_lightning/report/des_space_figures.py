@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,22 +16,21 @@ from emo_lightning.analysis.des_space.interpolation import Path as Interpolated
 from emo_lightning.analysis.references import References
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.report.paper_figures import INK, STYLE, save
+from emo_lightning.report.paper_figures import INK_PLACEHOLDER, STYLE, save
 from emo_lightning.report.svg import ARM_COLOURS
-from emo_lightning.report.table import Result
+from emo_lightning.report.table import ResultsByArm
 
 _FORMATS = ("svg", "png", "pdf")
 _STYLE: Any = {
     **STYLE,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK_PLACEHOLDER
+    ),
 }
 _MARKERS = "osD^vP"
 
-Arms: TypeAlias = Mapping[str, Result]
-"""Arm -> what the measurement returned."""
 
-
-def draw_retrieval(result: Arms, stem: Path) -> None:
+def draw_retrieval(result: ResultsByArm, stem: Path) -> None:
     """Recall over k, one plot per target; chance dashed."""
     targets = [
         t for t in next(iter(result.values()))["targets"] if any(arm["targets"][t]["queries"] for arm in result.values())
@@ -67,20 +66,20 @@ def draw_retrieval(result: Arms, stem: Path) -> None:
                     clip_on=False,  # a mark at 0 or 100 stays whole
                 )
                 if i == 0:
-                    axes.plot(ks, chance, color=INK, lw=1, ls="--", label="chance")
+                    axes.plot(ks, chance, color=INK_PLACEHOLDER, lw=1, ls="--", label="chance")
             axes.set_xscale("log")
             axes.set_xticks(ks, [str(k) for k in ks])
             axes.minorticks_off()
             axes.set_title(target, fontsize=9)
             axes.set_xlabel("k")
-            axes.grid(alpha=0.15, color=INK)
+            axes.grid(alpha=0.15, color=INK_PLACEHOLDER)
         figure.supylabel("recall@k, percent", fontsize=9)
         grid[0].set_ylim(0, 100)
         _legend(figure, grid[0])
         save(figure, stem, _FORMATS)
 
 
-def draw_distance(result: Arms, stem: Path) -> bool:
+def draw_distance(result: ResultsByArm, stem: Path) -> bool:
     """Embedding distance over deciles of affective distance; returns whether there was anything to draw."""
     parts = {"distribution": "Jensen–Shannon distance of emotions", "intensity": "difference of intensity"}
     shown = [p for p in parts if any("bins" in arm[p] for arm in result.values())]
@@ -96,14 +95,14 @@ def draw_distance(result: Arms, stem: Path) -> bool:
                     label = f"{arm} (ρ = {found[part]['rho']:.3f})"
                     axes.plot(x, y, color=_colour(i), marker=_MARKERS[i % 6], ms=4, lw=1.3, label=label)
             axes.set_xlabel(parts[part])
-            axes.grid(alpha=0.15, color=INK)
+            axes.grid(alpha=0.15, color=INK_PLACEHOLDER)
             axes.legend(frameon=False, fontsize=8)
         grid[0].set_ylabel("mean embedding distance\n(1 = mean of all pairs)")
         save(figure, stem, _FORMATS)
     return True
 
 
-def draw_interpolation(result: Arms, stem: Path) -> bool:
+def draw_interpolation(result: ResultsByArm, stem: Path) -> bool:
     """The mean way from a to b, and monotonicity by pair of emotions; returns whether there was anything to draw."""
     arms = {arm: found for arm, found in result.items() if "pairs" in found}
     if not arms:
@@ -118,10 +117,10 @@ def draw_interpolation(result: Arms, stem: Path) -> bool:
         for i, (arm, found) in enumerate(arms.items()):
             t = np.linspace(0, 1, found["steps"])
             grid[0].plot(t, found["mean_position"], color=_colour(i), marker=_MARKERS[i % 6], ms=3, lw=1.3, label=arm)
-        grid[0].plot([0, 1], [0, 1], color=INK, lw=1, ls="--", label="all the way, evenly")
+        grid[0].plot([0, 1], [0, 1], color=INK_PLACEHOLDER, lw=1, ls="--", label="all the way, evenly")
         grid[0].set_xlabel("t, along the path")
         grid[0].set_ylabel("mean position s(t)\n0 feels like a, 1 like b")
-        grid[0].grid(alpha=0.15, color=INK)
+        grid[0].grid(alpha=0.15, color=INK_PLACEHOLDER)
         grid[0].legend(frameon=False, fontsize=8)
         for axes, (arm, found) in zip(grid[1:], arms.items(), strict=False):
             _heatmap(axes, found["pairs"])
@@ -198,7 +197,7 @@ def draw_strips(found: DesSet, paths: Sequence[Interpolated], references: Refere
         save(figure, stem)
 
 
-def draw_stability(result: Arms, stem: Path) -> None:
+def draw_stability(result: ResultsByArm, stem: Path) -> None:
     """Cosine and neighbour overlap for every change; other images and chance dashed."""
     names = [row["change"] for row in next(iter(result.values()))["changes"]]
     with matplotlib.rc_context(_STYLE):
@@ -219,7 +218,7 @@ def draw_stability(result: Arms, stem: Path) -> None:
         right.set_xlabel("shared nearest neighbours\n(dashed: chance)")
         right.set_xlim(-0.02, 1.02)
         for axes in (left, right):
-            axes.grid(alpha=0.15, color=INK, axis="x")
+            axes.grid(alpha=0.15, color=INK_PLACEHOLDER, axis="x")
         if len(result) > 1:
             _legend(figure, left)
         save(figure, stem, _FORMATS)

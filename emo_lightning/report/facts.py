@@ -8,7 +8,7 @@ from typing import NamedTuple
 from emo_lightning.report.html import seconds
 from emo_lightning.report.run_folder import COMPLETE, StageFolder
 from emo_lightning.report.table import Cell, Spread, Table, cell_text, number_of, with_minus
-from emo_lightning.report.tables.overview import NOBODY, SPLITS, arms_of
+from emo_lightning.report.tables.overview import NO_ARM, SPLITS_TABLE_KEY, arms_of
 
 
 class Fact(NamedTuple):
@@ -45,7 +45,7 @@ def _table5(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
             top = number_of(table.cell("ceiling", key)) if "ceiling" in table.row_keys else None
             beside = "" if floor is None else f"; without looking: {floor:.1f}"
             beside += "" if top is None else f"; from the true triplet: {top:.1f}"
-            splits = others.get(SPLITS)
+            splits = others.get(SPLITS_TABLE_KEY)
             if splits and key == "emotion_acc" and best in splits.row_keys:
                 apart = [(name, number_of(splits.cell(best, name))) for name in splits.column_keys[1:]]
                 beside += "".join(f"; {name}: {of_set:.1f}" for name, of_set in apart if of_set is not None)
@@ -55,7 +55,7 @@ def _table5(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
 def _ahead(table: Table, key: str) -> str:
     """Whether the best arm is ahead of the others, as far as the intervals say; empty where there is one arm alone."""
     leader = table.cell("ahead", key) if "ahead" in table.row_keys else None
-    return "" if leader is None else "no arm is ahead; best: " if leader == NOBODY else "ahead: "
+    return "" if leader is None else "no arm is ahead; best: " if leader == NO_ARM else "ahead: "
 
 
 def _table6(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
@@ -68,7 +68,7 @@ def _table6(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
     ]
     if known:
         value, arm = max(known, key=lambda item: item[0])
-        beside, splits = "", others.get(SPLITS)
+        beside, splits = "", others.get(SPLITS_TABLE_KEY)
         if splits and "ceiling" in splits.row_keys and "test" in splits.column_keys:
             top = number_of(splits.cell("ceiling", "test"))
             beside = "" if top is None else f"; from the true triplet: {top:.1f}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from emo_lightning.analysis.table6 import METRICS, SETS
+from emo_lightning.analysis.table6 import TABLE6_METRICS, TABLE6_SETS
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import SchemaError
 from emo_lightning.report.problems import problem
@@ -27,17 +27,17 @@ class Form(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-Number = float | None
+NumberOrNull = float | None
 """None stands for one that was not finite, too."""
-Ends = Annotated[list[Number], Field(min_length=2, max_length=2)]
+IntervalBounds = Annotated[list[NumberOrNull], Field(min_length=2, max_length=2)]
 """[low, high]."""
 _Known = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class _Value(Form):
-    value: Number
-    low: Number
-    high: Number
+    value: NumberOrNull
+    low: NumberOrNull
+    high: NumberOrNull
 
 
 class _DimensionForm(Form):
@@ -78,19 +78,19 @@ class _ConfusionForm(Form):
 
 
 class _ModesForm(Form):
-    paper: dict[str, Number]
-    strict: dict[str, Number]
+    paper: dict[str, NumberOrNull]
+    strict: dict[str, NumberOrNull]
 
 
 class _ByEmotionForm(_ModesForm):
     images: int
-    precision: Number
-    recall: Number
-    f1: Number
+    precision: NumberOrNull
+    recall: NumberOrNull
+    f1: NumberOrNull
 
 
 class _ScoredForm(_ModesForm):
-    intervals: dict[str, dict[str, Ends | None] | None] | None = None
+    intervals: dict[str, dict[str, IntervalBounds | None] | None] | None = None
 
 
 class _ColumnForm(_ScoredForm):
@@ -109,9 +109,9 @@ class _DifferenceForm(Form):
 
 
 class _PairedDifferenceForm(Form):
-    difference: Number
-    interval: Ends | None
-    p: Number
+    difference: NumberOrNull
+    interval: IntervalBounds | None
+    p: NumberOrNull
 
 
 class _PairedModesForm(Form):
@@ -168,8 +168,8 @@ class Table5Form(Form):
 
 
 class _SummaryForm(Form):
-    mean: Number
-    std: Number
+    mean: NumberOrNull
+    std: NumberOrNull
 
 
 class _SetDifferenceForm(Form):
@@ -206,8 +206,8 @@ class Table6Form(Form):
                 msg = f"'seeds' has no {arm!r}, which is an arm"
                 raise ValueError(msg)
             for name, metrics in sets.items():
-                if name in SETS and (lost := [key for key in METRICS if key not in metrics]):
-                    msg = f"arms.{arm}.{name} has no {', '.join(lost)}; expected {', '.join(METRICS)}"
+                if name in TABLE6_SETS and (lost := [key for key in TABLE6_METRICS if key not in metrics]):
+                    msg = f"arms.{arm}.{name} has no {', '.join(lost)}; expected {', '.join(TABLE6_METRICS)}"
                     raise ValueError(msg)
         return self
 
@@ -216,11 +216,11 @@ class _MapForm(Form):
     points: int
     available: int
     splits: dict[str, int]
-    stress: Number
-    silhouette_des: Number
-    silhouette_2d: Number
-    knn_purity_des: Number
-    knn_purity_2d: Number
+    stress: NumberOrNull
+    silhouette_des: NumberOrNull
+    silhouette_2d: NumberOrNull
+    knn_purity_des: NumberOrNull
+    knn_purity_2d: NumberOrNull
     k: int
     without_emotion: int
 
@@ -264,12 +264,12 @@ class _StepForm(Form):
 
 
 class _PerfForm(Form):
-    tokens_per_s: Number = None
-    images_per_s: Number = None
-    mfu: Number = None
-    fill: Number = None
-    data_wait: Number = None
-    memory: Number = None
+    tokens_per_s: NumberOrNull = None
+    images_per_s: NumberOrNull = None
+    mfu: NumberOrNull = None
+    fill: NumberOrNull = None
+    data_wait: NumberOrNull = None
+    memory: NumberOrNull = None
 
 
 class TrainingForm(Form):
@@ -283,7 +283,7 @@ class TrainingForm(Form):
     labels: dict[str, dict[str, int]] = {}
     step: _StepForm | None = None
     perf: _PerfForm | None = None
-    answered: dict[str, dict[str, Number]] = {}
+    answered: dict[str, dict[str, NumberOrNull]] = {}
     remarks: list[str] = []
     skipped: dict[str, int] = {}
     unreadable: dict[str, object] | None = None
@@ -303,8 +303,8 @@ class ManifestForm(Form):
 
 
 class _GainForm(Form):
-    difference: Number
-    interval: Ends | None
+    difference: NumberOrNull
+    interval: IntervalBounds | None
 
 
 class CrossDatasetForm(Form):

@@ -1,4 +1,4 @@
-"""What the report shows of the kinds of stages that it knows: one entry of `KINDS` each. All others show their `page.json`."""
+"""What the report shows of the kinds of stages that it knows: one entry of `SHOWN_KINDS` each. All others show their `page.json`."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _more_of_prep(result: StageResult, shown: Shown) -> None:
     shown.tables += result.placed(object_tables(result.stage.name, result.found))
 
 
-KINDS: dict[str, Kind] = {
+SHOWN_KINDS: dict[str, Kind] = {
     "table5": Kind(
         "table5.json",
         "Table 5",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emo_lightning.analysis.suites.benchmark import Benchmark
-from emo_lightning.analysis.suites.submissions import RULES, Checks, Submission
+from emo_lightning.analysis.suites.submissions import SUBMISSION_RULES, Checks, Submission
 from emo_lightning.core.files import write_text
 from emo_lightning.core.suites.item import SUITE_TITLES
 from emo_lightning.report.build import tables_dir
@@ -143,7 +143,11 @@ def write_leaderboard(out: Path, boards: Sequence[Board]) -> Path:
         boards: a suite each.
     """
     tables = with_unique_names([table for board in boards for table in board.tables])
-    page = environment().get_template("leaderboard.html.j2").render(boards=boards, rules=RULES, tables_dir=tables_dir(out).name)
-    folder = write_tables(tables_dir(out), tables, "Leaderboard", RULES)
+    page = (
+        environment()
+        .get_template("leaderboard.html.j2")
+        .render(boards=boards, rules=SUBMISSION_RULES, tables_dir=tables_dir(out).name)
+    )
+    folder = write_tables(tables_dir(out), tables, "Leaderboard", SUBMISSION_RULES)
     write_text(out, page)
     return folder

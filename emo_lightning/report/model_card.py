@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from emo_lightning.analysis.calibration import SetCalibration
-from emo_lightning.analysis.table5_rows import MODES, ROWS
-from emo_lightning.analysis.table6 import METRICS
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS
+from emo_lightning.analysis.table6 import TABLE6_METRICS
 from emo_lightning.core.emotions import EMOTIONS
 from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.markdown import escaped
@@ -65,15 +65,15 @@ def _front_matter(
 
 def _results(results: ModelResults) -> Iterator[dict[str, object]]:
     """Entries of `model-index`: Table 5 by mode, Table 6 by set."""
-    for mode in MODES:
+    for mode in SCORING_MODES:
         rows = results["table5"].get(mode) or {}
-        metrics = [_metric(row.key, f"{row.title} ({mode})", rows[row.key]) for row in ROWS[mode] if row.key in rows]
+        metrics = [_metric(row.key, f"{row.title} ({mode})", rows[row.key]) for row in TABLE5_ROWS[mode] if row.key in rows]
         if metrics:
             yield _entry(
                 "image-text-to-text", "interpretable emotion analysis", results["table5_split"], f"Table 5, {mode}", metrics
             )
     for name, found in results["table6"].items():
-        metrics = [_metric(key, title, found[key]) for key, title in METRICS.items() if key in found]
+        metrics = [_metric(key, title, found[key]) for key, title in TABLE6_METRICS.items() if key in found]
         yield _entry("image-classification", "evoked emotion, eight classes", name, "Table 6, linear probe on DES", metrics)
 
 
@@ -130,15 +130,15 @@ def _use(name: str, merged: bool, des_dim: int) -> list[str]:
 
 def _measured(results: ModelResults) -> Iterator[str]:
     yield from ("## Measured", "", "With 95 % intervals; in percent, or x100.", "")
-    for mode in MODES:
+    for mode in SCORING_MODES:
         rows = results["table5"].get(mode) or {}
         if rows:
             yield from (f"Table 5, {mode}, {results['table5_images']} images ({results['table5_split']}):", "")
-            yield from _table(("", "value"), {row.title: _shown(rows[row.key]) for row in ROWS[mode] if row.key in rows})
+            yield from _table(("", "value"), {row.title: _shown(rows[row.key]) for row in TABLE5_ROWS[mode] if row.key in rows})
     for name, found in results["table6"].items():
         about = _SETS.get(name, name)
         yield from (f"Table 6, linear probe on frozen DES, {results['table6_images'][name]} {about}:", "")
-        yield from _table(("", "value"), {title: _shown(found[key]) for key, title in METRICS.items() if key in found})
+        yield from _table(("", "value"), {title: _shown(found[key]) for key, title in TABLE6_METRICS.items() if key in found})
     if not results["table5"] and not results["table6"]:
         yield from ("Nothing: the run that it comes from has neither of the tables.", "")
 

@@ -10,7 +10,7 @@ from typing import TypedDict
 from emo_lightning.analysis.calibration import ArmCalibration, measure_calibration
 from emo_lightning.analysis.probe_predictions import read_arm
 from emo_lightning.analysis.references import References, by_id
-from emo_lightning.analysis.table5_rows import MODES
+from emo_lightning.analysis.table5_rows import SCORING_MODES
 from emo_lightning.analysis.table6_intervals import table6_estimates
 from emo_lightning.analysis.unlike import UnlikeRates
 from emo_lightning.core.errors import UserError
@@ -20,7 +20,7 @@ from emo_lightning.core.model_folders import SHIPPED
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.forms import CrossDatasetForm, ManifestForm, Table5Form, check_form
-from emo_lightning.report.run_folder import RunFolder, Settings, StageFolder, listed
+from emo_lightning.report.run_folder import RunFolder, StageFolder, StageObject, listed
 
 _ARM = "model"
 
@@ -128,7 +128,7 @@ def _table5(run: RunFolder, backbone: str) -> tuple[dict[str, dict[str, Estimate
         if arm is not None and found is not None and arm in found["arms"]:
             column = found["arms"][arm]
             ends = column.get("intervals") or {}
-            rows: dict[str, dict[str, Estimate]] = {mode: _rows(column[mode], ends.get(mode) or {}) for mode in MODES}
+            rows: dict[str, dict[str, Estimate]] = {mode: _rows(column[mode], ends.get(mode) or {}) for mode in SCORING_MODES}
             return rows, int(found["references"]), str(found["split"])
     return {}, 0, ""
 
@@ -204,7 +204,7 @@ def _data(run: RunFolder, backbone: str) -> Iterator[TrainingData]:
                 }
 
 
-def _manifest(path: Path) -> Settings:
+def _manifest(path: Path) -> StageObject:
     found = read_object(path)
     check_form(found, ManifestForm, path)
     return found

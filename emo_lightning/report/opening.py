@@ -23,7 +23,7 @@ from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import RunFolder, StageFolder
 from emo_lightning.report.svg import linked_svg
 from emo_lightning.report.table import Result, Spread, number_of
-from emo_lightning.report.tables.overview import METRICS, best_blind, scored
+from emo_lightning.report.tables.overview import OVERVIEW_ROWS, best_blind, scored
 
 PICTURES = 6
 """Images of the strip."""
@@ -69,7 +69,7 @@ class Gain:
     @property
     def title(self) -> str:
         """Of its line in the figure."""
-        return METRICS[self.key]
+        return OVERVIEW_ROWS[self.key]
 
     @property
     def about(self) -> str:
@@ -124,7 +124,7 @@ def opening_of(
         pictures: of the panel, of which the strip shows the first, or images with right and wrong answers; None shows none.
     """
     arm = list(found["arms"])[-1]
-    gains = [gain for key in METRICS if (gain := _gain(found, arm, key)) is not None]
+    gains = [gain for key in OVERVIEW_ROWS if (gain := _gain(found, arm, key)) is not None]
     if not gains:
         return None
     sentences = [_trained(run, stage, found, arm), _looking(gains[0])]

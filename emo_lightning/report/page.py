@@ -25,7 +25,7 @@ from emo_lightning.core.records import SchemaError
 from emo_lightning.report.page_file import PageFile, problem
 from emo_lightning.report.table import Cell, Spread, Table, numbered
 
-PAGE = "page.json"
+PAGE_FILE = "page.json"
 """Its name in a stage's folder."""
 
 
@@ -57,7 +57,7 @@ def write_page(out: Path, page: Page) -> None:
         SchemaError: a row has not as many cells as there are columns, two columns or rows have one key, or a figure's file is
             missing or of no known type.
     """
-    path = Path(out) / PAGE
+    path = Path(out) / PAGE_FILE
     found: dict[str, object] = {
         "title": page.title,
         "text": page.text,

@@ -39,7 +39,7 @@ STYLE: Any = {
 }
 """Of every figure that is written to a file."""
 
-INK = "#010203"
+INK_PLACEHOLDER = "#010203"
 """Stands for the page's own ink: `save` turns it into `currentColor` in SVG, so that one drawing serves light and dark."""
 
 _DPI = 200
@@ -79,7 +79,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf")) ->
                 case _:
                     msg = f"format {kind!r}; allowed: png, pdf, svg"
                     raise ValueError(msg)
-        data = buffer.getvalue().replace(INK.encode(), b"currentColor") if kind == "svg" else buffer.getvalue()
+        data = buffer.getvalue().replace(INK_PLACEHOLDER.encode(), b"currentColor") if kind == "svg" else buffer.getvalue()
         write_bytes(stem.with_name(f"{stem.name}.{kind}"), data)
         files.append(stem.with_name(f"{stem.name}.{kind}"))
     return files
@@ -169,7 +169,7 @@ def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem
         stem: of the PNG, path without suffix.
         pages: the PDF that gets a page of it.
     """
-    answers: list[tuple[str, ShownAnswer | None, str]] = [("annotation", item["truth"], INK)]
+    answers: list[tuple[str, ShownAnswer | None, str]] = [("annotation", item["truth"], INK_PLACEHOLDER)]
     answers += [(arm, item["predictions"].get(arm), ARM_COLOURS[i % len(ARM_COLOURS)]) for i, arm in enumerate(arms)]
     width, height = item["size"]
     # The panel's own shape, within reason, so that neither a tall nor a wide image is lost in white.
@@ -180,11 +180,11 @@ def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem
         for axes, (name, answer, colour) in zip(grid.flat, answers, strict=True):
             axes.imshow(image, extent=(0, width, height, 0))
             axes.set_axis_off()
-            axes.set_title(name, fontsize=10, color=colour if colour == INK else "black", parse_math=False)
+            axes.set_title(name, fontsize=10, color=colour if colour == INK_PLACEHOLDER else "black", parse_math=False)
             for x1, y1, x2, y2 in answer.get("boxes", []) if answer else []:
                 if x1 < x2 and y1 < y2:
                     # A white line beneath keeps every colour visible on every picture.
-                    for edge, thick in (("white", 3.2), ("black" if colour == INK else colour, 1.6)):
+                    for edge, thick in (("white", 3.2), ("black" if colour == INK_PLACEHOLDER else colour, 1.6)):
                         axes.add_patch(
                             Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, clip_on=True, edgecolor=edge, linewidth=thick)
                         )

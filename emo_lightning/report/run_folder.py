@@ -18,7 +18,7 @@ COMPLETE = "complete"
 STATUS = {"running": "was interrupted, or is still running", "cut short": "was cut short", "failed": "failed"}
 """What the page says of a stage that is not complete."""
 
-Settings: TypeAlias = dict[str, Any]
+StageObject: TypeAlias = dict[str, Any]
 """What a stage's JSON or YAML holds: an object of whatever the stage has written."""
 
 _T = TypeVar("_T")
@@ -30,16 +30,16 @@ class StageFolder:
 
     name: str
     path: Path
-    info: Settings = field(default_factory=dict)
+    info: StageObject = field(default_factory=dict)
     """`stage.json`."""
     config: str | None = None
     """`config.yaml` as it stands there."""
-    settings: Settings = field(default_factory=dict)
+    settings: StageObject = field(default_factory=dict)
     """`config.yaml`, parsed."""
 
     @property
     def kind(self) -> str | None:
-        """As registered in `stages.KINDS`, or a kind that this version does not know."""
+        """As registered in `experiment.kinds.STAGE_KINDS`, or a kind that this version does not know."""
         kind = self.info.get("kind")
         return kind if isinstance(kind, str) else None
 
@@ -132,7 +132,7 @@ class RunFolder:
             self.note(f"{self.shown(path)} could not be shown: {reason.removeprefix(f'{path}: ')}")
             return None
 
-    def read_object(self, path: Path, form: type[Form] = Form) -> Settings:
+    def read_object(self, path: Path, form: type[Form] = Form) -> StageObject:
         """A JSON object; numbers that are not finite become None, and a note counts them.
 
         Args:

@@ -14,9 +14,9 @@ from emo_lightning.report.arms import explained_arms
 from emo_lightning.report.cautions import few_steps
 from emo_lightning.report.examples import Examples, right_and_wrong
 from emo_lightning.report.forms import TrainingForm
-from emo_lightning.report.kinds import KINDS, AnsweredPictures, Arms, StageResult, Table5Details
+from emo_lightning.report.kinds import SHOWN_KINDS, AnsweredPictures, Arms, StageResult, Table5Details
 from emo_lightning.report.opening import Opening, opening_of
-from emo_lightning.report.page import PAGE, PageFigure, read_page
+from emo_lightning.report.page import PAGE_FILE, PageFigure, read_page
 from emo_lightning.report.pictures import Figure, drawn_figure
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder, own_file
@@ -70,21 +70,23 @@ class RunSections:
     """
 
     def __init__(self, path: Path, samples: int = 4, name: str | None = None) -> None:
-        self.run = RunFolder(path, {*(kind.file for kind in KINDS.values()), PAGE}, name)
+        self.run = RunFolder(path, {*(kind.file for kind in SHOWN_KINDS.values()), PAGE_FILE}, name)
         self.sources = Sources(self.run)
         self.samples = samples
         self.bugs: list[Exception] = []
         """Of ours: what each would have shown is left out, and `build_report` raises them once the rest is written."""
-        first = {name for name, kind in KINDS.items() if kind.place == "first"}
+        first = {name for name, kind in SHOWN_KINDS.items() if kind.place == "first"}
         built: list[Section | None] = [self._overview()]
-        for name in (name for name in KINDS if name in first):
-            built += _merged(self._of_kind(name), list(self._pages({name})), KINDS[name].with_page)
+        for name in (name for name in SHOWN_KINDS if name in first):
+            built += _merged(self._of_kind(name), list(self._pages({name})), SHOWN_KINDS[name].with_page)
         built += self._pages({stage.kind for stage in self.run.stages} - first)
-        built += [self._of_kind(name) for name, kind in KINDS.items() if kind.place == "pictures"]
+        built += [self._of_kind(name) for name, kind in SHOWN_KINDS.items() if kind.place == "pictures"]
         built += [self._examples(), self._training()]
-        built += [self._of_kind(name) for name, kind in KINDS.items() if kind.place == "last"]
+        built += [self._of_kind(name) for name, kind in SHOWN_KINDS.items() if kind.place == "last"]
         # The map is seen before tables are read.
-        self.sections = sorted((section for section in built if section), key=lambda section: section.key != KINDS["mds"].key)
+        self.sections = sorted(
+            (section for section in built if section), key=lambda section: section.key != SHOWN_KINDS["mds"].key
+        )
         self.opening = self._opening()
         self.notes = self.run.unfinished() + self.run.notes + self._missing()
 
@@ -116,7 +118,7 @@ class RunSections:
             return None
 
     def _found(self, name: str) -> Iterator[tuple[StageFolder, Result]]:
-        kind = KINDS[name]
+        kind = SHOWN_KINDS[name]
         for stage in self.run.stages:
             path = stage.path / kind.file
             if path.is_file():
@@ -128,7 +130,7 @@ class RunSections:
 
     def _of_kind(self, name: str) -> Section | None:
         """A section filled stage by stage; a stage that cannot be shown leaves nothing of itself but a note."""
-        kind = KINDS[name]
+        kind = SHOWN_KINDS[name]
         section = Section(kind.key, kind.title, kind.text)
         for stage, found in self._found(name):
             shown = self._attempt(stage.path / kind.file, partial(kind.show, StageResult(stage, found, self.sources)))
@@ -146,7 +148,7 @@ class RunSections:
         lines: dict[str, str] = {}
         for name, builder in (("table5", overview_tables), ("table6", overview_table6)):
             for stage, found in self._found(name):
-                path = stage.path / KINDS[name].file
+                path = stage.path / SHOWN_KINDS[name].file
                 tables = self._attempt(path, partial(_all_of, builder, found))
                 section.tables += of_stage(tables or [], stage.name, self.sources.of(stage))
                 lines |= self._attempt(path, partial(explained_arms, self.run, stage, found)) or {}
@@ -161,20 +163,20 @@ class RunSections:
         pictures = next((d for d in details if isinstance(d, AnsweredPictures)), next(iter(details), None))
         for stage, found in self._found("table5"):
             return self._attempt(
-                stage.path / KINDS["table5"].file, partial(opening_of, self.run, self.sources, stage, found, pictures)
+                stage.path / SHOWN_KINDS["table5"].file, partial(opening_of, self.run, self.sources, stage, found, pictures)
             )
         return None
 
     def _missing(self) -> list[str]:
         kinds = {stage.kind for stage in self.run.stages}
-        there = {name for name, kind in KINDS.items() if any((s.path / kind.file).is_file() for s in self.run.stages)}
-        absent = [kind.short for name, kind in KINDS.items() if kind.short and name not in kinds | there]
+        there = {name for name, kind in SHOWN_KINDS.items() if any((s.path / kind.file).is_file() for s in self.run.stages)}
+        absent = [kind.short for name, kind in SHOWN_KINDS.items() if kind.short and name not in kinds | there]
         return [f"not part of this run: {', '.join(absent)}"] if absent and self.run.stages else []
 
     def _pages(self, kinds: Set[str | None]) -> Iterator[Section]:
         """The `page.json` of the stages of these kinds."""
         for stage in self.run.stages:
-            path = stage.path / PAGE
+            path = stage.path / PAGE_FILE
             if path.is_file() and stage.kind in kinds:
                 section = self._attempt(path, partial(self._page, stage, path))
                 if section:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from emo_lightning.report.table import Cell, Column, Table, best_of, columns, number_of
 
-Runs = Sequence[tuple[str, Table]]
+RunTables = Sequence[tuple[str, Table]]
 """(name of the run, its table), all of one key."""
 
 
@@ -29,7 +29,7 @@ def side_by_side(runs: Sequence[tuple[str, Sequence[Table]]]) -> list[Table]:
     return joined
 
 
-def _across(same: Runs) -> Table:
+def _across(same: RunTables) -> Table:
     """Arms as columns, run after run, without the grey ones."""
     first = same[0][1]
     labels = {key: row[0] for _, table in reversed(same) for key, row in zip(table.row_keys, table.rows, strict=True)}
@@ -48,7 +48,7 @@ def _across(same: Runs) -> Table:
     return replace(_joined(same, shown, rows), row_keys=keys, groups=groups, best=best, lower_is_better=lower)
 
 
-def _down(same: Runs) -> Table:
+def _down(same: RunTables) -> Table:
     """Arms as rows, run after run; the run is the second column."""
     first = same[0][1]
     shown = list(dict.fromkeys(_plain(column) for _, table in same for column in table.columns[1:]))
@@ -67,7 +67,7 @@ def _plain(column: Column) -> Column:
     return Column(column.key, column.title)
 
 
-def _joined(same: Runs, shown: list[Column], rows: list[list[Cell]]) -> Table:
+def _joined(same: RunTables, shown: list[Column], rows: list[list[Cell]]) -> Table:
     first = same[0][1]
     # Where a title says something of the run, like its number of images, each run's stands in the note.
     titles = {table.title for _, table in same}
@@ -87,7 +87,7 @@ def _joined(same: Runs, shown: list[Column], rows: list[list[Cell]]) -> Table:
     )
 
 
-def _change(same: Runs) -> Table | None:
+def _change(same: RunTables) -> Table | None:
     """Every number minus the number of the same row and column in the first run; None where nothing changed."""
     (base_run, base), others = same[0], same[1:]
     rows: list[list[Cell]] = []

@@ -29,6 +29,8 @@ Cell: TypeAlias = str | int | float | Spread | None
 
 Result: TypeAlias = Mapping[str, Any]
 """What an analysis found, as it stands in a stage's JSON."""
+ResultsByArm: TypeAlias = Mapping[str, Result]
+"""Arm -> what a measurement returned."""
 
 
 @dataclass(frozen=True)

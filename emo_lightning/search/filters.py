@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS
 from emo_lightning.core.text import shown
-from emo_lightning.search.schema import FIELDS
+from emo_lightning.search.schema import FILTER_FIELDS
 
 _CONDITION = re.compile(r"\s*([^\s!<>=~]+)\s*(!=|<=|>=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
 _RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
@@ -96,12 +96,12 @@ def _condition(text: str) -> str:
         msg = f"condition {shown(text)}: expected FIELD=VALUE, e.g. split=test; also !=, ~ (contains), <, <=, >, >="
         raise InputError(msg)
     field, relation, value = found[1], found[2], found[3]
-    if field not in FIELDS:
-        msg = f"condition {shown(text)}: no field {shown(field)}; there are: {', '.join(FIELDS)}"
+    if field not in FILTER_FIELDS:
+        msg = f"condition {shown(text)}: no field {shown(field)}; there are: {', '.join(FILTER_FIELDS)}"
         raise InputError(msg)
     if value == _NONE and relation in ("=", "!="):
         return f"{field} IS {'' if relation == '=' else 'NOT '}NULL"
-    if FIELDS[field] == "number":
+    if FILTER_FIELDS[field] == "number":
         return _compared(f"{field} {'<>' if relation == '!=' else relation} {_number(value, text)!r}", field, relation, text)
     if relation not in _OF_TEXT:
         msg = f"condition {shown(text)}: {field} is a text; allowed: {', '.join(_OF_TEXT)}"

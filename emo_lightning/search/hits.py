@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emo_lightning.core.records import Triplet
-from emo_lightning.search.schema import FIELDS, RECORDED
+from emo_lightning.search.schema import FILTER_FIELDS, HIT_FIELDS
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Hit:
     intensity: float | None
     """1–10."""
     record: dict[str, object]
-    """Everything that the index knows of it but embedding and thumbnail; the keys are those of `schema.FIELDS` and `schema.RECORDED`."""
+    """Everything that the index knows of it but embedding and thumbnail; the keys are those of `schema.FILTER_FIELDS` and `schema.HIT_FIELDS`."""
     has_thumbnail: bool
     """Whether `SearchIndex.thumbnail` has a picture of it."""
 
@@ -51,10 +51,10 @@ class Hit:
 
 
 def as_hit(row: Mapping[str, object], distance: float | None = None) -> Hit:
-    """A row of `IMAGES` as a hit.
+    """A row of `IMAGES_TABLE` as a hit.
 
     Args:
-        row: with the columns `schema.SHOWN`, and perhaps `_distance`.
+        row: with the columns `schema.HIT_COLUMNS`, and perhaps `_distance`.
         distance: where the row does not say it.
     """
     known = row.get("_distance") if distance is None else distance
@@ -68,6 +68,6 @@ def as_hit(row: Mapping[str, object], distance: float | None = None) -> Hit:
         cosine=1 - far,
         emotion=emotion if isinstance(emotion, str) else None,
         intensity=float(intensity) if isinstance(intensity, int | float) else None,
-        record={name: known.get(name) for name in (*FIELDS, *RECORDED)},
+        record={name: known.get(name) for name in (*FILTER_FIELDS, *HIT_FIELDS)},
         has_thumbnail=bool(known.get("has_thumbnail")),
     )

@@ -9,18 +9,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.core.text import shown
 from emo_lightning.search.filters import Filters, quoted
 from emo_lightning.search.hits import Hit, as_hit
-from emo_lightning.search.schema import CENTROIDS, LEFT_OUT, SHOWN, TUNING, Identity
-from emo_lightning.search.table import ImageTable, Row, Tables, vectors_of
+from emo_lightning.search.schema import CENTROIDS_TABLE, HIT_COLUMNS, LEFT_OUT_TABLE, TUNING_TABLE, Identity
+from emo_lightning.search.table import ImageTable, IndexRow, Tables, vectors_of
+from emo_lightning.search.tuning import Float32Array
 from emo_lightning.search.wishes import Centroids, as_centroid
-
-Vector = NDArray[np.float32]
 
 _ALIKE = 3
 """Ids that are named where one is not found."""
@@ -98,7 +97,7 @@ class SearchIndex:
     def info(self) -> dict[str, object]:
         """What it holds, as JSON: counts, model, how searches are done, and what the last build left out."""
         counts = Counter(batch for one in self.images.batches(("emotion",)) for batch in one["emotion"].to_pylist())
-        tuning = next(iter(self._tables.rows(TUNING)), {})
+        tuning = next(iter(self._tables.rows(TUNING_TABLE)), {})
         return {
             "images": len(self),
             "des_dim": self.des_dim,
@@ -109,7 +108,7 @@ class SearchIndex:
             "with_thumbnail": self.images.count("has_thumbnail"),
             "recall": tuning.get("recall"),
             "probes": tuning.get("probes"),
-            "left_out": self._tables.rows(LEFT_OUT),
+            "left_out": self._tables.rows(LEFT_OUT_TABLE),
         }
 
     def search(
@@ -201,7 +200,7 @@ class SearchIndex:
         """
         return self.path(start, end, steps, Filters(emotion, intensity, where))
 
-    def between(self, start: str | ArrayLike, end: str | ArrayLike, share: float) -> Vector:
+    def between(self, start: str | ArrayLike, end: str | ArrayLike, share: float) -> Float32Array:
         """The point of `path` at a share of the way, 0 to 1.
 
         Raises:
@@ -216,12 +215,12 @@ class SearchIndex:
         Raises:
             InputError: there is none of that id; names some that hold it.
         """
-        return as_hit(self._row(name, SHOWN), 0.0)
+        return as_hit(self._row(name, HIT_COLUMNS), 0.0)
 
     def __contains__(self, name: str) -> bool:
         return bool(self.images.where(f"id = {quoted(name)}", 1, ("id",)))
 
-    def vector(self, name: str) -> Vector:
+    def vector(self, name: str) -> Float32Array:
         """The embedding of an image of the index at length 1, (des_dim,).
 
         Raises:
@@ -241,9 +240,9 @@ class SearchIndex:
     @cached_property
     def centroids(self) -> Centroids:
         """Mean embeddings of its emotions."""
-        return Centroids([as_centroid(row) for row in self._tables.rows(CENTROIDS)], self.place)
+        return Centroids([as_centroid(row) for row in self._tables.rows(CENTROIDS_TABLE)], self.place)
 
-    def vectors(self) -> Iterator[tuple[list[str], Vector]]:
+    def vectors(self) -> Iterator[tuple[list[str], Float32Array]]:
         """All ids with their embeddings as they were given, (N,) and (N, des_dim), a stretch at a time."""
         for batch in self.images.batches(("id", "des")):
             yield batch.column("id").to_pylist(), vectors_of(batch.column("des"))
@@ -261,7 +260,7 @@ class SearchIndex:
         ]
         return get_close_matches(name, ids, 3, 0.8)
 
-    def _row(self, name: str, columns: Sequence[str]) -> Row:
+    def _row(self, name: str, columns: Sequence[str]) -> IndexRow:
         found = self.images.where(f"id = {quoted(name)}", 1, columns)
         if not found:
             near = f"; did you mean {' or '.join(alike)}?" if (alike := self.alike(name)) else ""
@@ -270,8 +269,8 @@ class SearchIndex:
         return found[0]
 
     def nearest(
-        self, vector: Vector, k: int, where: str | None, columns: Sequence[str] = SHOWN, *, exact: bool = False
-    ) -> list[Row]:
+        self, vector: Float32Array, k: int, where: str | None, columns: Sequence[str] = HIT_COLUMNS, *, exact: bool = False
+    ) -> list[IndexRow]:
         """Rows as `ImageTable.nearest` gives them, by the approximate index where there is one."""
         tuned = None if exact else self._tuning
         if tuned is None:
@@ -282,10 +281,10 @@ class SearchIndex:
     @cached_property
     def _tuning(self) -> tuple[int, int] | None:
         """Partitions to look into, and how many times k are compared; None where all images are."""
-        rows = self._tables.rows(TUNING)
+        rows = self._tables.rows(TUNING_TABLE)
         return (int(str(rows[0]["probes"])), int(str(rows[0]["refine"]))) if rows and rows[0]["probes"] is not None else None
 
-    def checked(self, vector: ArrayLike) -> Vector:
+    def checked(self, vector: ArrayLike) -> Float32Array:
         """An embedding at length 1, (des_dim,).
 
         Raises:

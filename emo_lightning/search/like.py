@@ -13,8 +13,8 @@ from emo_lightning.search.filters import Filters, both, one_of
 from emo_lightning.search.hits import Hit, as_hit
 from emo_lightning.search.index import SearchIndex, checked_k
 from emo_lightning.search.scenes import alike_beside_emotion, same_backgrounds
-from emo_lightning.search.schema import SHOWN
-from emo_lightning.search.table import Row
+from emo_lightning.search.schema import HIT_COLUMNS
+from emo_lightning.search.table import IndexRow
 from emo_lightning.search.wishes import Wish
 
 _POOL = 20
@@ -92,7 +92,7 @@ def like(
     only = sorted({str(emotion) for wish in parsed if wish.only for emotion in wish.emotions})
     condition = both(None if where is None else where.sql(), one_of("emotion", only) if only else None)
     pool = max(_POOL * k, _LEAST_POOL)
-    columns = (*SHOWN, "des")
+    columns = (*HIT_COLUMNS, "des")
     texts = same_backgrounds(index.images, start.background) if start.background else []
     if texts:
         rows = index.nearest(point, pool, both(condition, one_of("background", texts)), columns)
@@ -117,7 +117,9 @@ def like(
     return SearchAnswer([as_hit(row) for row in ahead[:k]], scene)
 
 
-def _ahead(rows: Sequence[Row], x: NDArray[np.float32], way: NDArray[np.float64], least: float, own: str | None) -> list[Row]:
+def _ahead(
+    rows: Sequence[IndexRow], x: NDArray[np.float32], way: NDArray[np.float64], least: float, own: str | None
+) -> list[IndexRow]:
     """Those that have gone more than a share of the way from x, without x itself."""
     if not rows:
         return []

@@ -15,7 +15,7 @@ from PIL import Image
 from emo_lightning.core.emotions import named_emotion
 from emo_lightning.core.images import encoded
 from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError, intensity_level
-from emo_lightning.search.schema import FIELDS, RECORDED, Identity, images_schema
+from emo_lightning.search.schema import FILTER_FIELDS, HIT_FIELDS, Identity, images_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,13 +65,13 @@ def thumbnail_of(picture: Image.Image) -> bytes:
 
 
 def as_table(rows: Sequence[NewRow], identity: Identity) -> pa.Table:
-    """Rows with the columns of `IMAGES`."""
+    """Rows with the columns of `IMAGES_TABLE`."""
     import pyarrow as pa
 
     schema = images_schema(identity)
     said = [_said(row) for row in rows]
     for one in said:
-        shown = {name: one[name] for name in (*FIELDS, *RECORDED) if one.get(name) is not None}
+        shown = {name: one[name] for name in (*FILTER_FIELDS, *HIT_FIELDS) if one.get(name) is not None}
         one["record"] = json.dumps(shown, ensure_ascii=False)
     columns = {
         field.name: pa.array([one.get(field.name) for one in said], field.type) for field in schema if field.name != "des"

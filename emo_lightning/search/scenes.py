@@ -8,36 +8,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.emotions import named_emotion
-from emo_lightning.search.table import ImageTable, Row
+from emo_lightning.search.table import ImageTable, IndexRow
 from emo_lightning.search.wishes import Centroids
 
-MATCHES = 4096
+MAX_MATCHES = 4096
 """Images that are held against the words of a scene."""
-LEAST = 0.5
+MIN_RELATIVE_SCORE = 0.5
 """Of the best match's score (BM25): what a background must have to be the same scene."""
-TEXTS = 256
+MAX_BACKGROUNDS = 256
 """Backgrounds at most that count as one scene."""
 
 
 def same_backgrounds(images: ImageTable, background: str) -> list[str]:
     """Backgrounds of the index that say the same scene, best first; none where none shares a word.
 
-    A background counts where its words match with at least `LEAST` of the best score.
+    A background counts where its words match with at least `MIN_RELATIVE_SCORE` of the best score.
 
     Args:
         images: of the index.
         background: words of a scene.
     """
-    rows = images.matching(background, "background", MATCHES, columns=("background",))
+    rows = images.matching(background, "background", MAX_MATCHES, columns=("background",))
     if not rows:
         return []
     best = float(str(rows[0]["_score"]))
-    found = [str(row["background"]) for row in rows if float(str(row["_score"])) >= LEAST * best]
-    return list(dict.fromkeys(found))[:TEXTS]
+    found = [str(row["background"]) for row in rows if float(str(row["_score"])) >= MIN_RELATIVE_SCORE * best]
+    return list(dict.fromkeys(found))[:MAX_BACKGROUNDS]
 
 
 def alike_beside_emotion(
-    rows: Sequence[Row], emotions: Sequence[str | None], start: NDArray[np.float32], own: str | None, centroids: Centroids
+    rows: Sequence[IndexRow], emotions: Sequence[str | None], start: NDArray[np.float32], own: str | None, centroids: Centroids
 ) -> NDArray[np.float64]:
     """How alike images are to another one in what tells images of one emotion apart, (N,), −1 to 1.
 

@@ -13,22 +13,22 @@ from emo_lightning.core.foreign import decode_json, integer_of, object_of, text_
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+INDEX_FORMAT = 1
 """Version of the tables; another one is refused."""
-IMAGES = "images"
+IMAGES_TABLE = "images"
 """Table of all images, one row each."""
-CENTROIDS = "centroids"
+CENTROIDS_TABLE = "centroids"
 """Table of the mean embeddings of the images of one emotion and level."""
-LEFT_OUT = "left_out"
+LEFT_OUT_TABLE = "left_out"
 """Table of what could not be taken in: id and reason."""
-TUNING = "tuning"
+TUNING_TABLE = "tuning"
 """Table of one row: how the approximate search is asked, and what it was measured to find."""
-IDENTITY = b"emo_index"
-"""Key of the schema's metadata of `IMAGES`: format, length of the embeddings and model, as JSON."""
+METADATA_KEY = b"emo_index"
+"""Key of the schema's metadata of `IMAGES_TABLE`: format, length of the embeddings and model, as JSON."""
 
 FieldKind = Literal["text", "number"]
 
-FIELDS: dict[str, FieldKind] = {
+FILTER_FIELDS: dict[str, FieldKind] = {
     "id": "text",
     "file": "text",
     "member": "text",
@@ -52,9 +52,9 @@ FIELDS: dict[str, FieldKind] = {
 }
 """Fields of an image that may be filtered by. `file` and `member`: where it lies (a tar and the key in it, or a path or address).
 `phrases`: what its regions are called. `emotion_by`: who says `emotion`: the record, the model's words (`said`) or its `probe`."""
-RECORDED = ("emotion_scores", "objects", "has_thumbnail")
-"""What a hit knows beside `FIELDS`: the distribution, and the regions without their masks."""
-SHOWN = ("id", "record")
+HIT_FIELDS = ("emotion_scores", "objects", "has_thumbnail")
+"""What a hit knows beside `FILTER_FIELDS`: the distribution, and the regions without their masks."""
+HIT_COLUMNS = ("id", "record")
 """Columns that a hit is made of: one text is read in a quarter of the time that its fields take."""
 
 
@@ -70,8 +70,8 @@ class Identity:
     """What that model was called when the index was made."""
 
     def as_metadata(self) -> dict[bytes, bytes]:
-        """For the schema of `IMAGES`."""
-        return {IDENTITY: json.dumps({"format": FORMAT, **asdict(self)}).encode()}
+        """For the schema of `IMAGES_TABLE`."""
+        return {METADATA_KEY: json.dumps({"format": INDEX_FORMAT, **asdict(self)}).encode()}
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[bytes, bytes] | None, where: str) -> Identity:
@@ -80,12 +80,12 @@ class Identity:
         Raises:
             InputError: it is no index of ours, or one of another format.
         """
-        if metadata is None or IDENTITY not in metadata:
+        if metadata is None or METADATA_KEY not in metadata:
             msg = f"{where}: a LanceDB folder, but no index that emo index build has made"
             raise InputError(msg)
-        found = object_of(decode_json(metadata[IDENTITY], where), where)
-        if found.get("format") != FORMAT:
-            msg = f"{where}: index of format {found.get('format')!r}; this version reads {FORMAT}: build it again"
+        found = object_of(decode_json(metadata[METADATA_KEY], where), where)
+        if found.get("format") != INDEX_FORMAT:
+            msg = f"{where}: index of format {found.get('format')!r}; this version reads {INDEX_FORMAT}: build it again"
             raise InputError(msg)
 
         def text(key: str) -> str | None:
@@ -95,15 +95,15 @@ class Identity:
 
 
 def images_schema(identity: Identity) -> pa.Schema:
-    """Columns of `IMAGES`."""
+    """Columns of `IMAGES_TABLE`."""
     import pyarrow as pa
 
     kinds = {"text": pa.string(), "number": pa.float64()}
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
-            *(pa.field(name, kinds[kind]) for name, kind in FIELDS.items() if name != "id"),
-            # All of these as JSON, with `RECORDED` beside them.
+            *(pa.field(name, kinds[kind]) for name, kind in FILTER_FIELDS.items() if name != "id"),
+            # All of these as JSON, with `HIT_FIELDS` beside them.
             pa.field("record", pa.string(), nullable=False),
             pa.field("has_thumbnail", pa.bool_()),
             # Changes where the image does.

@@ -18,7 +18,7 @@ from emo_lightning.core.stores import is_remote
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.embed import MADE_BY
 from emo_lightning.inference.inputs import InputImage
-from emo_lightning.inference.many import Look, Looked, look_at_all
+from emo_lightning.inference.many import ImageFunction, Looked, look_at_all
 from emo_lightning.search.rows import NewRow, thumbnail_of
 from emo_lightning.search.writer import IndexWriter
 
@@ -70,7 +70,9 @@ def stored_weights(tar: str) -> str | None:
     return said if isinstance(said, str) else None
 
 
-def _work(embedding: Callable[[InputImage], NDArray[np.float32] | None], load: Loader | None, thumbnails: bool) -> Look[NewRow]:
+def _work(
+    embedding: Callable[[InputImage], NDArray[np.float32] | None], load: Loader | None, thumbnails: bool
+) -> ImageFunction[NewRow]:
     held: list[EmotionModel] = []
 
     def model(entry: InputImage) -> EmotionModel:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError, MissingFileError, UserError
 from emo_lightning.core.stores import is_remote, scheme_of
-from emo_lightning.search.schema import IMAGES, SHOWN
+from emo_lightning.search.schema import HIT_COLUMNS, IMAGES_TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from lancedb.query import LanceVectorQueryBuilder
     from lancedb.table import Table
 
-Row = dict[str, object]
+IndexRow = dict[str, object]
 
-EXTRA = "an index needs the extra `index`: pip install 'emo-lightning[index]'"
+MISSING_INDEX_EXTRA = "an index needs the extra `index`: pip install 'emo-lightning[index]'"
 
 
 _WIDER = 8
@@ -69,7 +69,7 @@ def require_lancedb() -> None:
     try:
         import lancedb  # noqa: F401 - whether it can be
     except ImportError:
-        raise UserError(EXTRA) from None
+        raise UserError(MISSING_INDEX_EXTRA) from None
 
 
 def _storage_options(place: str) -> dict[str, str] | None:
@@ -135,12 +135,12 @@ class Tables:
         with index_errors(self.place, faults=_AT_FIRST):
             return self.database.open_table(name)
 
-    def rows(self, name: str) -> list[Row]:
+    def rows(self, name: str) -> list[IndexRow]:
         """All rows of a small one; none where it is not there."""
         if name not in self.names():
             return []
         with index_errors(self.place):
-            found: list[Row] = self.open(name).to_arrow().to_pylist()
+            found: list[IndexRow] = self.open(name).to_arrow().to_pylist()
         return found
 
     def write(self, name: str, rows: pa.Table) -> None:
@@ -164,7 +164,7 @@ class ImageTable:
     @classmethod
     def open(cls, tables: Tables) -> ImageTable:
         """That of an index; errors as `Tables.open`."""
-        return cls(tables.place, tables.open(IMAGES))
+        return cls(tables.place, tables.open(IMAGES_TABLE))
 
     @property
     def schema(self) -> pa.Schema:
@@ -181,11 +181,11 @@ class ImageTable:
         vector: NDArray[np.float32],
         k: int,
         where: str | None = None,
-        columns: Sequence[str] = SHOWN,
+        columns: Sequence[str] = HIT_COLUMNS,
         *,
         probes: int | None = None,
         refine: int = 1,
-    ) -> list[Row]:
+    ) -> list[IndexRow]:
         """The k nearest by cosine, nearest first, equal ones by id.
 
         Args:
@@ -206,7 +206,7 @@ class ImageTable:
                 query = query.nprobes(probes if where is None else _WIDER * probes).refine_factor(refine)
             if where is not None:
                 query = query.where(where, prefilter=True)
-            found: list[Row] = query.to_arrow().to_pylist()
+            found: list[IndexRow] = query.to_arrow().to_pylist()
             if probes is not None and where is not None and len(found) < k:
                 # Ranking all partitions costs more than looking into a few.
                 found = query.maximum_nprobes(0).to_arrow().to_pylist()
@@ -214,22 +214,22 @@ class ImageTable:
 
     def matching(
         self, text: str, field: str, most: int, where: str | None = None, columns: Sequence[str] = ("id",)
-    ) -> list[Row]:
+    ) -> list[IndexRow]:
         """Images whose words match a text best (BM25 over stems), best first, with `_score`."""
         with index_errors(self.place):
             query = self._table.search(text, query_type="fts", fts_columns=field).limit(most).select([*columns, "_score"])
             if where is not None:
                 query = query.where(where, prefilter=True)
-            found: list[Row] = query.to_arrow().to_pylist()
+            found: list[IndexRow] = query.to_arrow().to_pylist()
         return sorted(found, key=lambda row: (-float(str(row["_score"])), str(row["id"]) if "id" in row else ""))
 
-    def where(self, condition: str | None, most: int | None = None, columns: Sequence[str] = SHOWN) -> list[Row]:
+    def where(self, condition: str | None, most: int | None = None, columns: Sequence[str] = HIT_COLUMNS) -> list[IndexRow]:
         """Images that fulfil a condition, in any order."""
         with index_errors(self.place):
             query = self._table.search().select(list(columns)).limit(most)
             if condition is not None:
                 query = query.where(condition)
-            found: list[Row] = query.to_arrow().to_pylist()
+            found: list[IndexRow] = query.to_arrow().to_pylist()
         return found
 
     def batches(self, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:

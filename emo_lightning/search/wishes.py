@@ -26,7 +26,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Emotion, IntensityLevel
 from emo_lightning.core.text import shown
 
-Vector = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 _E = Emotion
 PLEASANT = (_E.AMUSEMENT, _E.AWE, _E.CONTENTMENT, _E.EXCITEMENT)
@@ -50,7 +50,7 @@ ADJECTIVES: dict[str, tuple[str, tuple[Emotion, ...]]] = {
 _COMPARATIVES = dict(ADJECTIVES.values())
 _STRENGTHS: dict[str, tuple[IntensityLevel, IntensityLevel]] = {"stronger": ("low", "high"), "weaker": ("high", "low")}
 
-ALLOWED = (
+ALLOWED_WISHES = (
     f"{', '.join([*_COMPARATIVES, *_STRENGTHS])}, more:WORD, less:WORD, emotion:WORD; WORD is one of "
     f"{', '.join(EMOTIONS)}, {', '.join(ADJECTIVES)}"
 )
@@ -85,7 +85,7 @@ class Wish:
         emotions = _meant(word)
         if colon and emotions is not None and verb in ("more", "less", "emotion"):
             return cls(text, "away" if verb == "less" else "towards", emotions, only=verb == "emotion")
-        msg = f"wish {shown(text)}; allowed: {ALLOWED}"
+        msg = f"wish {shown(text)}; allowed: {ALLOWED_WISHES}"
         raise InputError(msg)
 
 
@@ -103,7 +103,7 @@ class Centroid:
     level: IntensityLevel | None
     """None: of images whose intensity is not known."""
     count: int
-    mean: Vector
+    mean: Float64Array
     """(des_dim,), of embeddings at length 1."""
 
 
@@ -124,7 +124,7 @@ class Centroids:
         """Those that have an image."""
         return [emotion for emotion in EMOTIONS if any(row.emotion is emotion for row in self._rows)]
 
-    def direction(self, wish: Wish, own: Emotion | None) -> Vector:
+    def direction(self, wish: Wish, own: Emotion | None) -> Float64Array:
         """Where a wish goes, (des_dim,).
 
         Args:
@@ -143,7 +143,7 @@ class Centroids:
         start = [own] if own in others else others
         return self._mean(named, wish) - self._mean(start, wish)
 
-    def of(self, emotion: Emotion) -> Vector | None:
+    def of(self, emotion: Emotion) -> Float64Array | None:
         """The mean of all images of an emotion; None without one."""
         return self._weighted([row for row in self._rows if row.emotion is emotion])
 
@@ -155,7 +155,7 @@ class Centroids:
             raise InputError(msg)
         return found
 
-    def _mean(self, emotions: Sequence[Emotion | None], wish: Wish) -> Vector:
+    def _mean(self, emotions: Sequence[Emotion | None], wish: Wish) -> Float64Array:
         """Each emotion counts the same, however many images it has."""
         means = [mean for emotion in emotions if emotion is not None and (mean := self.of(emotion)) is not None]
         if not means:
@@ -163,7 +163,7 @@ class Centroids:
             raise InputError(msg)
         return np.asarray(np.mean(means, axis=0), np.float64)
 
-    def _between_levels(self, wish: Wish, own: Emotion | None) -> Vector:
+    def _between_levels(self, wish: Wish, own: Emotion | None) -> Float64Array:
         assert wish.levels is not None
         for emotions in ([own] if own is not None else [], self.emotions):
             ends = []
@@ -176,7 +176,7 @@ class Centroids:
         raise InputError(msg)
 
     @staticmethod
-    def _weighted(rows: Sequence[Centroid]) -> Vector | None:
+    def _weighted(rows: Sequence[Centroid]) -> Float64Array | None:
         count = sum(row.count for row in rows)
         return sum((row.count * row.mean for row in rows), np.zeros(1)) / count if count else None
 
@@ -185,7 +185,7 @@ class CentroidSums:
     """Centroids while images pass by."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[Emotion, IntensityLevel | None], tuple[int, Vector]] = {}
+        self._sums: dict[tuple[Emotion, IntensityLevel | None], tuple[int, Float64Array]] = {}
 
     def add(self, emotions: Sequence[str | None], levels: Sequence[str | None], vectors: NDArray[np.float32]) -> None:
         """Count a stretch of images; those without an emotion are of none.

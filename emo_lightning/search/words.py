@@ -2,7 +2,7 @@
 
 The embedding of an emotion has no text tower, so a text becomes a point by way of images: each part of a triplet is held against that part of
 all records (BM25 over stems), an image's score is the sum over the parts, each divided by the best one's, and the point is the mean embedding,
-at length 1, of the best `EXAMPLES` images.
+at length 1, of the best `MAX_WORD_EXAMPLES` images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from emo_lightning.core.text import SMALL_WORDS, shown
 from emo_lightning.search.filters import Filters, one_of
 from emo_lightning.search.index import SearchIndex
 
-EXAMPLES = 20
+MAX_WORD_EXAMPLES = 20
 """Images whose mean is the point."""
 _MATCHES = 4096
 """Images looked at for each part."""
@@ -88,7 +88,7 @@ def of_words(index: SearchIndex, text: str, where: Filters | None = None) -> Wor
             "any words there"
         )
         raise InputError(msg)
-    best = sorted(scores, key=lambda name: (-scores[name], name))[:EXAMPLES]
+    best = sorted(scores, key=lambda name: (-scores[name], name))[:MAX_WORD_EXAMPLES]
     rows = index.images.where(one_of("id", best), len(best), ("id", "des"))
     units = np.stack(
         [index.checked(np.asarray(row["des"], np.float32)) for row in sorted(rows, key=lambda row: str(row["id"]))]

@@ -15,7 +15,7 @@ from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import TRIPLET_PARTS
 from emo_lightning.core.stores import is_remote
 from emo_lightning.search.rows import NewRow, as_table, fault_of
-from emo_lightning.search.schema import CENTROIDS, IMAGES, LEFT_OUT, TUNING, Identity, images_schema
+from emo_lightning.search.schema import CENTROIDS_TABLE, IMAGES_TABLE, LEFT_OUT_TABLE, TUNING_TABLE, Identity, images_schema
 from emo_lightning.search.table import ImageTable, Tables, index_errors, vectors_of
 from emo_lightning.search.tuning import make_approximate
 from emo_lightning.search.wishes import CentroidSums
@@ -23,7 +23,7 @@ from emo_lightning.search.wishes import CentroidSums
 if TYPE_CHECKING:
     from lancedb.table import Table
 
-ROWS = 256
+IMAGES_PER_BATCH = 256
 """Images of a batch: what a kill may cost."""
 _LOCK = "build.lock"
 _SCALARS = ("emotion", "intensity_level", "split")
@@ -60,7 +60,7 @@ class IndexWriter:
         UserError: LanceDB is not installed.
     """
 
-    def __init__(self, place: str | Path, weights: str | None, model: str | None, rows: int = ROWS) -> None:
+    def __init__(self, place: str | Path, weights: str | None, model: str | None, rows: int = IMAGES_PER_BATCH) -> None:
         self.tables = Tables(place)
         self.left_out: dict[str, str] = {}
         self.weights, self._model, self._rows = weights, model, rows
@@ -69,9 +69,9 @@ class IndexWriter:
         self._known: dict[str, str] = {}
         self._waiting: list[NewRow] = []
         self._new = self._changed = 0
-        self._begun_here = IMAGES not in self.tables.names()
+        self._begun_here = IMAGES_TABLE not in self.tables.names()
         if not self._begun_here:
-            self._go_on(self.tables.open(IMAGES))
+            self._go_on(self.tables.open(IMAGES_TABLE))
 
     def _go_on(self, table: Table) -> None:
         where = self.tables.place
@@ -137,7 +137,7 @@ class IndexWriter:
         rows, self._waiting = self._waiting, []
         with index_errors(self.tables.place, "written"):
             if self._table is None:
-                self._table = self.tables.database.create_table(IMAGES, schema=images_schema(self._identity))
+                self._table = self.tables.database.create_table(IMAGES_TABLE, schema=images_schema(self._identity))
             found = as_table(rows, self._identity)
             if any(row.id in self._known for row in rows):
                 merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
@@ -161,11 +161,11 @@ class IndexWriter:
         if self._table is None:
             msg = f"{self.tables.place}: no image could be taken in, so there is no index"
             raise MissingFileError(msg)
-        done = {row["images"] for row in self.tables.rows(TUNING)}
+        done = {row["images"] for row in self.tables.rows(TUNING_TABLE)}
         if self._new or done != {len(self)}:
             self._arrange(self._table)
         self._write_left_out()
-        recall = next((row["recall"] for row in self.tables.rows(TUNING)), None)
+        recall = next((row["recall"] for row in self.tables.rows(TUNING_TABLE)), None)
         return Written(len(self), self._new, self._changed, self.left_out, recall if isinstance(recall, float) else None)
 
     def _arrange(self, table: Table) -> None:
@@ -191,18 +191,18 @@ class IndexWriter:
             for one in centroids.centroids()
         ]
         kinds = {"emotion": pa.string(), "level": pa.string(), "count": pa.int64(), "mean": pa.list_(pa.float64())}
-        self.tables.write(CENTROIDS, pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items()))))
+        self.tables.write(CENTROIDS_TABLE, pa.Table.from_pylist(rows, schema=pa.schema(list(kinds.items()))))
         tuned = make_approximate(images, table, len(self))
         # Last: it says that the rest is there.
         kinds = {"images": pa.int64(), "probes": pa.int64(), "refine": pa.int64(), "recall": pa.float64()}
-        self.tables.write(TUNING, pa.Table.from_pylist([tuned], schema=pa.schema(list(kinds.items()))))
+        self.tables.write(TUNING_TABLE, pa.Table.from_pylist([tuned], schema=pa.schema(list(kinds.items()))))
 
     def _write_left_out(self) -> None:
         import pyarrow as pa
 
         rows = [{"id": _whole(name), "reason": _whole(reason)} for name, reason in self.left_out.items()]
         self.tables.write(
-            LEFT_OUT, pa.Table.from_pylist(rows, schema=pa.schema([("id", pa.string()), ("reason", pa.string())]))
+            LEFT_OUT_TABLE, pa.Table.from_pylist(rows, schema=pa.schema([("id", pa.string()), ("reason", pa.string())]))
         )
 
 

@@ -19,7 +19,7 @@ from emo_lightning.serve.service import Service
 from emo_lightning.serve.shapes import ChatRequest, EmbeddingsRequest, ExplainOptions, ExplainRequest, default_names
 from emo_lightning.serve.streaming import stream
 
-router = APIRouter(prefix="/v1")
+api_router = APIRouter(prefix="/v1")
 
 BODIES: tuple[type[BaseModel], ...] = (
     ExplainRequest,
@@ -55,7 +55,7 @@ def body(model: type[BaseModel], *files: str) -> dict[str, object]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-@router.post("/explain", openapi_extra=body(ExplainRequest, "image/*", "multipart/form-data"))
+@api_router.post("/explain", openapi_extra=body(ExplainRequest, "image/*", "multipart/form-data"))
 async def explain(request: Request, service: Served) -> Response:
     """What the model sees, says and feels in pictures.
 
@@ -78,7 +78,7 @@ async def explain(request: Request, service: Served) -> Response:
     return JSONResponse({"object": "list", "model": service.about.id, "data": data, "usage": counted})
 
 
-@router.post("/embeddings", openapi_extra=body(EmbeddingsRequest))
+@api_router.post("/embeddings", openapi_extra=body(EmbeddingsRequest))
 async def embeddings(request: Request, service: Served) -> Response:
     """Embeddings of pictures, in the shape of OpenAI's API: `client.embeddings.create(model=…, input="data:image/jpeg;base64,…")`."""
     asked = await read_json(request, service, EmbeddingsRequest)
@@ -92,7 +92,7 @@ async def embeddings(request: Request, service: Served) -> Response:
     return JSONResponse({"object": "list", "model": service.about.id, "data": data, "usage": counted})
 
 
-@router.post("/chat/completions", openapi_extra=body(ChatRequest))
+@api_router.post("/chat/completions", openapi_extra=body(ChatRequest))
 async def chat(request: Request, service: Served) -> Response:
     """What the model says of the picture of a message, in the shape of OpenAI's API; `stream` sends it while it is written.
 
@@ -110,20 +110,20 @@ async def chat(request: Request, service: Served) -> Response:
     return JSONResponse(completion.whole(found))
 
 
-@router.get("/models")
+@api_router.get("/models")
 async def models(service: Served) -> Response:
     """The one model, in the shape of OpenAI's API."""
     return JSONResponse({"object": "list", "data": [_model(service)]})
 
 
-@router.get("/models/{name:path}")
+@api_router.get("/models/{name:path}")
 async def model(name: str, service: Served) -> Response:
     """The model of that name."""
     service.check_model(name)
     return JSONResponse(_model(service))
 
 
-@router.post("/faithfulness", openapi_extra=body(CoverRequest))
+@api_router.post("/faithfulness", openapi_extra=body(CoverRequest))
 async def faithfulness(request: Request, service: Served) -> Response:
     """What becomes of the emotion when a region of a picture is covered, beside boxes of its size at random places; in points."""
     asked = await read_json(request, service, CoverRequest)
@@ -131,19 +131,19 @@ async def faithfulness(request: Request, service: Served) -> Response:
     return JSONResponse(await covered(request, service, asked))
 
 
-@router.post("/search", openapi_extra=body(SearchRequest))
+@api_router.post("/search", openapi_extra=body(SearchRequest))
 async def search(request: Request, service: Served) -> Response:
     """The nearest images of the index (`--index`), with what is known of them."""
     return JSONResponse(await nearest(request, service, await read_json(request, service, SearchRequest)))
 
 
-@router.post("/path", openapi_extra=body(PathRequest))
+@api_router.post("/path", openapi_extra=body(PathRequest))
 async def path(request: Request, service: Served) -> Response:
     """Images of the index along the way from one image to another."""
     return JSONResponse(await between(request, service, await read_json(request, service, PathRequest)))
 
 
-@router.get("/thumbnail")
+@api_router.get("/thumbnail")
 async def small(id: str, service: Served) -> Response:
     """The small picture of an image of the index."""
     found = await thumbnail(service, id)

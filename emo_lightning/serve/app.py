@@ -17,18 +17,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from emo_lightning.core.colours import EMOTION_COLOURS
-from emo_lightning.core.web.local_pages import TYPES, page_files
+from emo_lightning.core.web.local_pages import PAGE_MEDIA_TYPES, page_files
 from emo_lightning.serve.api import Served
-from emo_lightning.serve.api import router as api
+from emo_lightning.serve.api import api_router as api
 from emo_lightning.serve.description import describe, description_page
 from emo_lightning.serve.door import Door, Gate
 from emo_lightning.serve.failures import ApiError, ClientGoneError, on_api_error, on_bug, on_gone, on_http_error
-from emo_lightning.serve.neighbours import HOW
+from emo_lightning.serve.neighbours import NO_INDEX
 from emo_lightning.serve.service import Service
 
-PAGE = Path(__file__).with_name("page")
+SERVE_PAGE_FOLDER = Path(__file__).with_name("page")
 
-router = APIRouter(include_in_schema=False)
+page_router = APIRouter(include_in_schema=False)
 
 
 def make_app(service: Service, gate: Gate) -> Door:
@@ -48,7 +48,7 @@ def make_app(service: Service, gate: Gate) -> Door:
     app = FastAPI(title="emo serve", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.service = service
     app.include_router(api)
-    app.include_router(router)
+    app.include_router(page_router)
     for kind, handler in (
         (ApiError, on_api_error),
         (ClientGoneError, on_gone),
@@ -69,53 +69,53 @@ async def _on_wrong_query(_: Request, error: Exception) -> Response:
     return ApiError(400, f"{param}: {first['msg']}", code, param).response()
 
 
-@router.get("/")
+@page_router.get("/")
 async def index() -> Response:
     """The page."""
     return _file("index.html")
 
 
-@router.get("/page/{name}")
+@page_router.get("/page/{name}")
 async def part(name: str) -> Response:
     """A part of the page."""
     return _file(name)
 
 
-@router.get("/page-data")
+@page_router.get("/page-data")
 async def data(service: Served) -> Response:
     """What the page has to know."""
     about = {**asdict(service.about), "colours": EMOTION_COLOURS, "max_body": service.limits.body}
     images = None if service.index is None else len(service.index)
-    return JSONResponse({**about, "index": images, "how_to_index": HOW})
+    return JSONResponse({**about, "index": images, "how_to_index": NO_INDEX})
 
 
-@router.get("/docs")
+@page_router.get("/docs")
 async def docs(request: Request) -> Response:
     """The description of the API, for people."""
     return HTMLResponse(description_page(describe(request.app)))
 
 
-@router.get("/openapi.json")
+@page_router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """The description of the API, for programs."""
     return JSONResponse(describe(request.app))
 
 
-@router.get("/health")
+@page_router.get("/health")
 async def health(service: Served) -> Response:
     """Whether it works."""
     well = service.batcher.alive
     return JSONResponse({"status": "ok" if well else "the model's thread has ended"}, 200 if well else 503)
 
 
-@router.get("/metrics")
+@page_router.get("/metrics")
 async def metrics(service: Served) -> Response:
     """Metrics for Prometheus."""
     return Response(service.measured.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _file(name: str) -> Response:
-    file = page_files(PAGE).get(name)
+    file = page_files(SERVE_PAGE_FOLDER).get(name)
     if file is None:
         raise ApiError(404, f"{name[:80]!r}: no such file of the page", "not_found")
-    return Response(file.read_bytes(), headers={"Content-Type": f"{TYPES[file.suffix]}; charset=utf-8"})
+    return Response(file.read_bytes(), headers={"Content-Type": f"{PAGE_MEDIA_TYPES[file.suffix]}; charset=utf-8"})

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-Work = Callable[[Sequence[In]], Sequence[Out]]
+BatchFunction = Callable[[Sequence[In]], Sequence[Out]]
 """Called in the thread with 1 to `most` pieces; gives one result for each."""
 
 
@@ -36,7 +36,7 @@ class Batcher(Generic[In, Out]):
 
     def __init__(
         self,
-        work: Work[In, Out],
+        work: BatchFunction[In, Out],
         most: int,
         wait: float,
         worked: Callable[[int, float], None] = lambda *_: None,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emo_lightning.serve.images import ImageIndex, IndexedImage
     from emo_lightning.serve.service import Service
 
-HOW = (
+NO_INDEX = (
     "this server has no index of images; make one with `emo index build PHOTOS --model FOLDER --out INDEX`, and start it as "
     "`emo serve FOLDER --index INDEX`"
 )
@@ -109,7 +109,7 @@ async def thumbnail(service: Service, name: str) -> bytes:
 
 def _index(service: Service) -> ImageIndex:
     if service.index is None:
-        raise ApiError(404, HOW, "no_index")
+        raise ApiError(404, NO_INDEX, "no_index")
     return service.index
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.sweep.parameters import Parameter, SweepError
-from emo_lightning.sweep.values import Values, fingerprint
+from emo_lightning.sweep.values import TrialValues, fingerprint
 
 if TYPE_CHECKING:
     import optuna
@@ -37,7 +37,7 @@ class Bayes:
         seed: int,
         maximize: bool,
         jobs: int,
-        earlier: Sequence[tuple[Values, float | None]] = (),
+        earlier: Sequence[tuple[TrialValues, float | None]] = (),
     ) -> None:
         try:
             import optuna
@@ -66,7 +66,7 @@ class Bayes:
                 self._study.add_trial(optuna.trial.create_trial(params=plain, distributions=self._space, value=metric))
                 self._asked += 1
 
-    def ask(self) -> Values | None:
+    def ask(self) -> TrialValues | None:
         """The next run's values."""
         if self.total is not None and self._asked >= self.total:
             return None
@@ -77,7 +77,7 @@ class Bayes:
         self._open.setdefault(fingerprint(values), []).append(trial)
         return values
 
-    def tell(self, values: Values, metric: float | None) -> None:
+    def tell(self, values: TrialValues, metric: float | None) -> None:
         """How a run ended."""
         for trial in self._open.pop(fingerprint(values), []):
             if metric is None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from emo_lightning.core.files import read_yaml
 from emo_lightning.experiment.files import find_file, shipped_experiments
 from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
-from emo_lightning.sweep.values import Values, as_text
+from emo_lightning.sweep.values import TrialValues, as_text
 
 __all__ = ["Sweep", "SweepError", "beside", "load_sweep", "read_sweep"]
 
@@ -62,7 +62,7 @@ class Sweep:
         return tuple(p for p in self.parameters if not p.fixed)
 
 
-def load_sweep(path: str | Path, given: Values | None = None) -> Sweep:
+def load_sweep(path: str | Path, given: TrialValues | None = None) -> Sweep:
     """The sweep.
 
     Args:
@@ -78,7 +78,7 @@ def load_sweep(path: str | Path, given: Values | None = None) -> Sweep:
     return sweep
 
 
-def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | None, list[str]]:
+def read_sweep(path: str | Path, given: TrialValues | None = None) -> tuple[Sweep | None, list[str]]:
     """The sweep, as far as it can be read (None: not at all), and all that is wrong with its file; the arguments are `load_sweep`'s.
 
     Raises:
@@ -135,7 +135,7 @@ def _found(key: str, raw: Mapping[str, object]) -> str:
     return f"{key} is {raw[key]!r}" if isinstance(raw[key], str) else f"{key} is {as_text(raw[key])}"
 
 
-def _narrowed(raw: dict[str, Any], given: Values) -> dict[str, Any]:
+def _narrowed(raw: dict[str, Any], given: TrialValues) -> dict[str, Any]:
     """The content with fewer (or other) values of what it varies."""
     bodies = raw.get("parameters")
     if not isinstance(bodies, dict):
@@ -145,7 +145,7 @@ def _narrowed(raw: dict[str, Any], given: Values) -> dict[str, Any]:
     return {**raw, "parameters": {**bodies, **{k: {"value": v[0]} if len(v) == 1 else {"values": v} for k, v in lists.items()}}}
 
 
-def beside(sweep: Sweep, given: Values) -> Values:
+def beside(sweep: Sweep, given: TrialValues) -> TrialValues:
     """Those of the given values that the sweep does not hold itself: the same for every run."""
     held = {p.name for p in sweep.parameters}
     return {key: value for key, value in given.items() if key not in held}

@@ -9,12 +9,12 @@ from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.parameters import SweepError
-from emo_lightning.sweep.values import Values, as_text
+from emo_lightning.sweep.values import TrialValues, as_text
 
 _LAYERS = "model.head.num_layers"
 
 
-def check_features(sweep: Sweep, fixed: Values, folder: Path) -> None:
+def check_features(sweep: Sweep, fixed: TrialValues, folder: Path) -> None:
     """Look at the feature caches that runs read and do not make themselves.
 
     Args:

@@ -12,12 +12,12 @@ from emo_lightning.experiment.stage import Stage
 from emo_lightning.sweep.config import Sweep, beside, read_sweep
 from emo_lightning.sweep.metrics import promised
 from emo_lightning.sweep.parameters import Parameter, suggestion
-from emo_lightning.sweep.values import Values, as_text
+from emo_lightning.sweep.values import TrialValues, as_text
 
 _WIDE = ("model", "data", "trainer")
 
 
-def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, list[str]]:
+def lint(path: str | Path, fixed: TrialValues | None = None) -> tuple[Sweep | None, list[str]]:
     """The sweep, and all that is wrong with it.
 
     Args:

@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from emo_lightning.core.console import Console
-from emo_lightning.core.endings import PATIENCE, PATIENCE_TO_SAVE
+from emo_lightning.core.console import console
+from emo_lightning.core.endings import SAVE_GRACE_SECONDS, STEP_GRACE_SECONDS
 from emo_lightning.experiment.arguments import check
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features
@@ -25,11 +25,9 @@ from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.processes import alone, child, last_error, send, terminated_is_interrupted
 from emo_lightning.sweep.records import LOG_FILE, Run, experiment_of, is_finished, labels, new_run, read_run
 from emo_lightning.sweep.space import Grid, Random, Search
-from emo_lightning.sweep.values import Values, as_text
+from emo_lightning.sweep.values import TrialValues, as_text
 
-console = Console(highlight=False)
-
-_PATIENCE = PATIENCE_TO_SAVE + 2 * PATIENCE
+_PATIENCE = SAVE_GRACE_SECONDS + 2 * STEP_GRACE_SECONDS
 """Seconds for a run to save itself after an interruption; it ends itself long before, unless a checkpoint takes long to write."""
 
 
@@ -53,7 +51,7 @@ class LocalSettings:
     count: int | None = None
     seed: int = 0
     max_failures: int = 3
-    fixed: Values = field(default_factory=dict)
+    fixed: TrialValues = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -117,7 +115,7 @@ def _search(sweep: Sweep, settings: LocalSettings) -> Search:
     return Bayes(sweep.parameters, count, settings.seed, sweep.maximize, settings.jobs, _earlier(sweep, settings))
 
 
-def _earlier(sweep: Sweep, settings: LocalSettings) -> list[tuple[Values, float | None]]:
+def _earlier(sweep: Sweep, settings: LocalSettings) -> list[tuple[TrialValues, float | None]]:
     """What bayes has learned before: finished runs, then those that were killed or failed."""
     found = [run for path in sorted(settings.folder.glob("*/sweep.json")) if (run := read_run(path.parent)) is not None]
     same = {p.name: p.values[0] for p in sweep.parameters if p.fixed} | settings.fixed
@@ -140,7 +138,7 @@ def _earlier(sweep: Sweep, settings: LocalSettings) -> list[tuple[Values, float 
 @dataclass
 class _Active:
     run: Run
-    values: Values
+    values: TrialValues
     process: BaseProcess
     slot: int
     since: float
@@ -170,7 +168,7 @@ class _Pool:
             for sentinel in multiprocessing.connection.wait(list(self.active)):
                 self.end(self.active.pop(sentinel))
 
-    def begin(self, values: Values) -> None:
+    def begin(self, values: TrialValues) -> None:
         """Start a run, unless it is finished or under way."""
         folder = self.settings.folder
         run = new_run(self.sweep, folder, {**values, **self.settings.fixed})
@@ -231,7 +229,7 @@ class _Pool:
             self.say(run, f"{escape(self.sweep.metric)} [bold]{run.metric:.4g}[/bold] [dim]({run.seconds:.0f} s)[/dim]")
         self.settle(run, active.values)
 
-    def settle(self, run: Run, values: Values) -> None:
+    def settle(self, run: Run, values: TrialValues) -> None:
         """Tell the search, and see whether to go on."""
         self.search.tell(values, run.metric)
         self.in_a_row = self.in_a_row + 1 if run.status == "failed" else 0

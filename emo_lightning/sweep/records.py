@@ -16,13 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import describe
-from emo_lightning.experiment.classes import ALLOWED, allowed_packages
+from emo_lightning.experiment.classes import ALLOWED_PACKAGES, allowed_packages
 from emo_lightning.experiment.resolve import Experiment, load_experiment
 from emo_lightning.experiment.stage_metrics import usable
 from emo_lightning.experiment.status import is_complete
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.parameters import Parameter, SweepError
-from emo_lightning.sweep.values import Values, as_text, fingerprint
+from emo_lightning.sweep.values import TrialValues, as_text, fingerprint
 
 RECORD_FILE = "sweep.json"
 LOG_FILE = "sweep.log"
@@ -48,7 +48,7 @@ class Run:
     """
 
     name: str
-    values: Values
+    values: TrialValues
     command: str
     status: Literal["running", "complete", "failed"] = "running"
     metric: float | None = None
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> Run | None:
     return run
 
 
-def new_run(sweep: Sweep, folder: Path, values: Values) -> Run:
+def new_run(sweep: Sweep, folder: Path, values: TrialValues) -> Run:
     """The record of a run that has not begun.
 
     Raises:
@@ -110,13 +110,13 @@ def new_run(sweep: Sweep, folder: Path, values: Values) -> Run:
     name = run_name(sweep.varied, values)
     overrides = [(key, as_text(value)) for key, value in values.items()]
     command = ["emo", "run", str(sweep.program), "--runs", str(folder), "--name", name, *(f"--{k}={v}" for k, v in overrides)]
-    command += [f"--allow-classes={package}" for package in allowed_packages()[len(ALLOWED) :]]
+    command += [f"--allow-classes={package}" for package in allowed_packages()[len(ALLOWED_PACKAGES) :]]
     experiment = experiment_of(sweep, folder, name, values)
     digest = hashlib.sha256("".join(stage.digest for stage in experiment.stages).encode()).hexdigest()
     return Run(name, values, shlex.join(command), digest=digest)
 
 
-def experiment_of(sweep: Sweep, folder: Path, name: str, values: Values) -> Experiment:
+def experiment_of(sweep: Sweep, folder: Path, name: str, values: TrialValues) -> Experiment:
     """The experiment that a run is.
 
     Raises:
@@ -136,7 +136,7 @@ def is_finished(sweep: Sweep, folder: Path, run: Run) -> bool:
     )
 
 
-def run_name(varied: Sequence[Parameter], values: Values) -> str:
+def run_name(varied: Sequence[Parameter], values: TrialValues) -> str:
     """A folder's name that says what differs, and ends in a mark of all values."""
     short = labels(values)
     said = "_".join(f"{short[p.name]}={as_text(values[p.name])}" for p in varied)

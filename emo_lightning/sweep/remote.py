@@ -22,7 +22,7 @@ from emo_lightning.experiment.stage_metrics import usable
 from emo_lightning.sweep.config import Sweep, locate
 from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.parameters import SweepError
-from emo_lightning.sweep.values import Values, as_text, fingerprint
+from emo_lightning.sweep.values import TrialValues, as_text, fingerprint
 
 _ANSWER_SECONDS = 5
 _SETTING = re.compile(r"[\w+-]+(\.[\w+-]+)+")
@@ -31,7 +31,7 @@ _OF_THE_AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WA
 """By these a stage's own logger would take itself for the sweep's run."""
 
 
-def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count: int | None, fixed: Values) -> None:
+def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count: int | None, fixed: TrialValues) -> None:
     """Register the sweep, then work on it with an agent until it ends.
 
     Further agents, on any machine with the same files: `wandb agent ENTITY/PROJECT/ID`.
@@ -113,14 +113,14 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
     return code
 
 
-def parse_trial(words: list[str]) -> tuple[Path, Values]:
+def parse_trial(words: list[str]) -> tuple[Path, TrialValues]:
     """(the experiment, its values) from the words of `emo sweep --trial`."""
     paths = [word for word in words if not word.startswith(("--", "{"))]
     program = locate(paths[0]) if len(paths) == 1 else None
     if program is None:
         msg = f"--trial: expected one experiment that is there, found {' '.join(paths) or 'none'}"
         raise SweepError(msg)
-    values: Values = {}
+    values: TrialValues = {}
     for word in words:
         if word.startswith("{"):
             values |= object_of(decode_json(word, "--trial", SweepError), "--trial", SweepError)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from emo_lightning.sweep.parameters import Parameter
-from emo_lightning.sweep.values import Values, fingerprint
+from emo_lightning.sweep.values import TrialValues, fingerprint
 
 _TRIES = 200
 
@@ -21,11 +21,11 @@ class Search(Protocol):
     total: int | None
     """Runs that it will ask for; None where that is not known."""
 
-    def ask(self) -> Values | None:
+    def ask(self) -> TrialValues | None:
         """The next run's values, or None at the end."""
         ...
 
-    def tell(self, values: Values, metric: float | None) -> None:
+    def tell(self, values: TrialValues, metric: float | None) -> None:
         """How a run ended; None is a failure."""
         ...
 
@@ -40,11 +40,11 @@ class Grid:
         names = [p.name for p in parameters]
         self._runs = (dict(zip(names, each, strict=True)) for each in itertools.islice(itertools.product(*lists), self.total))
 
-    def ask(self) -> Values | None:
+    def ask(self) -> TrialValues | None:
         """The next combination."""
         return next(self._runs, None)
 
-    def tell(self, values: Values, metric: float | None) -> None:
+    def tell(self, values: TrialValues, metric: float | None) -> None:
         """A grid does not care."""
 
 
@@ -55,14 +55,14 @@ class Random:
         self.total: int | None = count
         self._draws = self._distinct(parameters, count, seed)
 
-    def ask(self) -> Values | None:
+    def ask(self) -> TrialValues | None:
         """The next draw."""
         return next(self._draws, None)
 
-    def tell(self, values: Values, metric: float | None) -> None:
+    def tell(self, values: TrialValues, metric: float | None) -> None:
         """Draws do not depend on results."""
 
-    def _distinct(self, parameters: Sequence[Parameter], count: int, seed: int) -> Iterator[Values]:
+    def _distinct(self, parameters: Sequence[Parameter], count: int, seed: int) -> Iterator[TrialValues]:
         seen: set[str] = set()
         for n in range(count):
             rng = np.random.default_rng([seed, n])

@@ -25,11 +25,11 @@ from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from emo_lightning.data.vision_cache import VisionCache, VisionKey, VisionWriter, vision_folder
 from emo_lightning.models.backbone import Backbone
-from emo_lightning.models.families import Family, Part, Processor
+from emo_lightning.models.families import BackbonePart, Family, Processor
 from emo_lightning.models.vision_facts import probe_inputs, vision_facts
 from emo_lightning.tasks.collectives import objects_of_all_ranks
 
-IMAGES = 8
+TOWER_BATCH_SIZE = 8
 """That pass the tower together. With fewer, a library may choose another order of summation than for the rows of a training: one that is
 left over is filled up."""
 
@@ -85,7 +85,7 @@ class FrozenVision:
             tokens = backbone.family.image_tokens(backbone.processor, resized)
             cache.leave_out(image, fault, self._like.new_zeros(tokens, self._like.shape[1]))
 
-    def _opened(self, part: Part, trainer: Trainer, backbone: Backbone) -> VisionCache:
+    def _opened(self, part: BackbonePart, trainer: Trainer, backbone: Backbone) -> VisionCache:
         if self._cache is None:
             tower = backbone.family.module(backbone.base, backbone.family.vision_tower)
             if any(isinstance(weight, DTensor) for weight in tower.parameters()):
@@ -116,7 +116,13 @@ class FrozenVision:
         )
 
     def _fill(
-        self, cache: VisionCache, index: TarIndex, part: Part, data: DataModule[Any], trainer: Trainer, backbone: Backbone
+        self,
+        cache: VisionCache,
+        index: TarIndex,
+        part: BackbonePart,
+        data: DataModule[Any],
+        trainer: Trainer,
+        backbone: Backbone,
     ) -> dict[str, str]:
         """This rank's share of the images.
 
@@ -124,7 +130,9 @@ class FrozenVision:
             Those that cannot be read, SHA-256 -> why (`data.on_error: skip`).
         """
         family, base = backbone.family, backbone.base
-        plan = EpochBatches(len(index), IMAGES, seed=0, rank=trainer.global_rank, world_size=trainer.world_size, shuffle=False)
+        plan = EpochBatches(
+            len(index), TOWER_BATCH_SIZE, seed=0, rank=trainer.global_rank, world_size=trainer.world_size, shuffle=False
+        )
         loader = data.loader_of(_Pictures(index, skip=data.skip), plan, _Prepared(family, backbone.processor))
         faults: dict[str, str] = {}
         tower = family.module(base, family.vision_tower)
@@ -139,7 +147,7 @@ class FrozenVision:
         return faults
 
 
-def vision_key(part: Part, trainer: Trainer, backbone: Backbone) -> tuple[VisionKey, Tensor]:
+def vision_key(part: BackbonePart, trainer: Trainer, backbone: Backbone) -> tuple[VisionKey, Tensor]:
     """What the states that leave a part depend on, and (1, width) of one token."""
     inputs = move_data_to_device(probe_inputs(backbone).tensors, trainer.strategy.root_device)
     with _as_in_training(trainer, backbone.family.module(backbone.base, backbone.family.vision_tower)):
@@ -211,7 +219,7 @@ class _Pictures(PictureDataset[_Picture]):
 
 
 class _Batch(NamedTuple):
-    """Images as the tower takes them; more than have names, so that there are `IMAGES`."""
+    """Images as the tower takes them; more than have names, so that there are `TOWER_BATCH_SIZE`."""
 
     images: list[str | None]
     inputs: dict[str, object]
@@ -228,7 +236,7 @@ class _Prepared:
 
     def __call__(self, pictures: list[_Picture]) -> _Batch:
         """One batch."""
-        whole = [picture.image for picture in pictures] + [pictures[0].image] * (IMAGES - len(pictures))
+        whole = [picture.image for picture in pictures] + [pictures[0].image] * (TOWER_BATCH_SIZE - len(pictures))
         vision = self.family.vision_inputs(self.processor, whole)
         faults = {image: fault for picture in pictures for image, fault in picture.faults.items()}
         return _Batch([picture.sha256 for picture in pictures], vision.tensors, vision.tokens, faults)

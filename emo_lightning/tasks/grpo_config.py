@@ -8,14 +8,14 @@ from typing import Literal, get_args
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.metrics.emotion_space import Anchors
-from emo_lightning.models.policy_loss import RULES, TOLERANCE, Rule
+from emo_lightning.models.policy_loss import ALGORITHM_RULES, TOLERANCE, Rule
 
 Algorithm = Literal["grpo", "dr_grpo", "dapo", "gspo"]
 
 
 @dataclass
 class GRPOConfig:
-    """Group-relative policy optimisation. What is null is as the algorithm was published (`models.policy_loss.RULES`)."""
+    """Group-relative policy optimisation. What is null is as the algorithm was published (`models.policy_loss.ALGORITHM_RULES`)."""
 
     algorithm: Algorithm = "grpo"
     """`grpo`, `dr_grpo`, `dapo` or `gspo`."""
@@ -79,7 +79,7 @@ class GRPOConfig:
     @property
     def rule(self) -> Rule:
         """Of the loss."""
-        own = RULES[self.algorithm]
+        own = ALGORITHM_RULES[self.algorithm]
         return replace(
             own,
             kl_weight=self.kl_weight,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp, ttest_rel
 
-from emo_lightning.analysis.attribute_guidance import ARMS, Guidance, attribute_guidance
-from emo_lightning.analysis.table6 import METRICS
+from emo_lightning.analysis.attribute_guidance import TABLE6_ARMS, Guidance, attribute_guidance
+from emo_lightning.analysis.table6 import TABLE6_METRICS
 from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import EMOTIONS, SchemaError
@@ -35,7 +35,7 @@ def accuracies() -> dict[tuple[str, str, int, int], float]:
     }
     return {
         (arm, base, size, seed): round(40 + gains[arm][base] + float(rng.normal(0, 0.8)), 3)
-        for arm in ARMS
+        for arm in TABLE6_ARMS
         for base in SHARES
         for size in IMAGES
         for seed in SEEDS
@@ -63,7 +63,7 @@ def write_grid(grid: Path) -> Path:
 
 def write_probe(folder: Path, accuracy: float, ids: list[str]) -> None:
     """Of what a probe stage writes, what the study reads."""
-    (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": accuracy for name in METRICS}))
+    (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": accuracy for name in TABLE6_METRICS}))
     emotions: list[str | None] = [str(emotion) for emotion in EMOTIONS[: len(ids)]]
     EmbeddingTable(ids, emotions, ["heldout"] * len(ids), np.zeros((len(ids), 2), np.float32)).write(folder / "des.parquet")
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_tested_counts_as_one_in_holm(grid: Path) -> None:
     for seed in SEEDS:
         for arm, value in (("ces", 40 + seed / 10), ("attribute", 42.3 + seed / 10)):
             folder = grid / PATTERN.format(arm=arm, base="all", images=400, seed=seed)
-            (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": value for name in METRICS}))
+            (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": value for name in TABLE6_METRICS}))
     none, half, whole = (
         one["contrasts"]["attribute-ces"] for one in attribute_guidance(f"{grid}/{PATTERN}", SHARES, [400], SEEDS)["bases"]
     )

@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from emo_lightning.analysis.baselines import MEAN_BOX, MEDIAN_BOX, ConstantAnswer
 from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.analysis.table5 import Table5, in_modes, table5
-from emo_lightning.analysis.table5_rows import MODES, ROWS, definition
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS, definition
 from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl
 from emo_lightning.metrics.clip import ClipScorer, cosine01
 from emo_lightning.metrics.scores import quadratic_kappas
@@ -57,7 +57,7 @@ def test_none_matched_is_zero_and_unannotated_is_not_scored() -> None:
 
 def test_nothing_annotated_gives_no_number() -> None:
     got = column([make_prediction("a")], [make_record("a")])
-    assert all(value is None for mode in MODES for value in got[mode].values())
+    assert all(value is None for mode in SCORING_MODES for value in got[mode].values())
 
 
 def test_emotion_exact_folded_unparsable() -> None:
@@ -155,7 +155,7 @@ def test_result_is_json_and_says_where_constants_come_from() -> None:
     assert alone["baseline_source"] == "the references themselves"
     assert alone["arms"]["base"]["strict"]["parse_failure"] == 100
     assert alone["arms"]["base"]["paper"]["clip_score"] is None
-    assert list(alone["arms"]["base"]["strict"]) == [row.key for row in ROWS["strict"]]
+    assert list(alone["arms"]["base"]["strict"]) == [row.key for row in TABLE5_ROWS["strict"]]
     train = References([make_record("t", [FAR], emotion="fear")])
     trained = table5({}, references, train)
     assert trained["baseline_source"] == "1 records of the training set"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from emo_lightning.analysis.table5 import Table5
-from emo_lightning.analysis.table5_rows import MODES, ROWS
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS
 from emo_lightning.core.records import EMOTIONS, Prediction, Record
 from tests.made import make_prediction, make_record
 
@@ -236,7 +236,7 @@ def of_triplets(pairs: list[tuple[Record, Prediction | None]]) -> dict[str, dict
 
 def by_definition(pairs: list[tuple[Record, Prediction | None]]) -> dict[str, dict[str, float | None]]:
     parts = [of_boxes(pairs), of_triplets(pairs), of_emotions(pairs), of_intensity(pairs)]
-    return {mode: {row: value for part in parts for row, value in part[mode].items()} for mode in MODES}
+    return {mode: {row: value for part in parts for row, value in part[mode].items()} for mode in SCORING_MODES}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -247,8 +247,8 @@ def test_every_row_is_what_its_definition_says(seed: int) -> None:
         part = pairs[start : start + 37]
         table.update([p for _, p in part], [r for r, _ in part])
     got, expected = table.compute(), by_definition(pairs)
-    for mode in MODES:
-        rows = {row.key for row in ROWS[mode]} - {"clip_score", "clip_triplet", "clip_image_text"}
+    for mode in SCORING_MODES:
+        rows = {row.key for row in TABLE5_ROWS[mode]} - {"clip_score", "clip_triplet", "clip_image_text"}
         assert rows == set(expected[mode]), "a row without a definition here"
         for row in rows:
             value = expected[mode][row]
@@ -276,6 +276,6 @@ def test_breakdown_and_confusion_are_what_their_definitions_say() -> None:
         assert column["images"] == len(own) == counts[n].sum()
         assert column["precision"] == pytest.approx(100 * counts[n, n] / counts[:, n].sum())
         assert column["recall"] == pytest.approx(100 * counts[n, n] / counts[n].sum())
-        for mode in MODES:
+        for mode in SCORING_MODES:
             for row, value in expected[mode].items():
                 assert column[mode][row] == pytest.approx(value, abs=1e-9), (name, mode, row)

@@ -12,7 +12,7 @@ import pytest
 
 from emo_lightning.analysis.table5 import Table5
 from emo_lightning.analysis.table5_differences import paired
-from emo_lightning.analysis.table5_rows import MODES
+from emo_lightning.analysis.table5_rows import SCORING_MODES
 from tests.metrics.test_bootstrap import sample
 
 SHARES = {1: [(0, 41)], 2: [(0, 30), (30, 41)], 3: [(0, 3), (3, 41), (41, 41)]}
@@ -65,7 +65,7 @@ def test_ranks_give_the_figures_of_one_process(world_size: int, tmp_path: Path) 
     assert [p.exitcode for p in processes] == [0] * world_size
     expected = flat(json.loads(json.dumps(score(0, 41))))
     assert len(expected) > 400
-    assert all(f"/columns/bad/{mode}/emotion_acc" in expected for mode in MODES)
+    assert all(f"/columns/bad/{mode}/emotion_acc" in expected for mode in SCORING_MODES)
     for rank in range(world_size):
         got = flat(json.loads((tmp_path / f"{rank}.json").read_text()))
         assert got.keys() == expected.keys()

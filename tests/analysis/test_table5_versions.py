@@ -19,7 +19,7 @@ from torch import Tensor
 
 from emo_lightning.analysis.baselines import all_baselines
 from emo_lightning.analysis.table5 import Table5
-from emo_lightning.analysis.table5_rows import DEFINITION_VERSIONS, MODES, ROWS, definition, short_definition
+from emo_lightning.analysis.table5_rows import DEFINITION_VERSIONS, SCORING_MODES, TABLE5_ROWS, definition, short_definition
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.clip import ClipScorer
@@ -81,13 +81,13 @@ def found_values(records: list[Record], predictions: list[Prediction]) -> dict[s
     point = column.compute()
     values: dict[str, Values] = {}
     for part, rows in ROWS_OF.items():
-        own = {mode: {row: v for row, v in point[mode].items() if row in rows} for mode in MODES}
+        own = {mode: {row: v for row, v in point[mode].items() if row in rows} for mode in SCORING_MODES}
         emotions = {
-            name: {mode: {row: v for row, v in found[mode].items() if row in rows} for mode in MODES}
+            name: {mode: {row: v for row, v in found[mode].items() if row in rows} for mode in SCORING_MODES}
             for name, found in point["by_emotion"].items()
         }
         counts = {name: point["counts"][name] for name in COUNTS_OF[part]}
-        support = {mode: {row: n for row, n in point["support"][mode].items() if row in rows} for mode in MODES}
+        support = {mode: {row: n for row, n in point["support"][mode].items() if row in rows} for mode in SCORING_MODES}
         values[part] = flat({"all": own, "emotions": emotions, "counts": counts, "support": support})
     values["emotion"] |= flat({"confusion": point["confusion"]["counts"]})
     retrieved = {
@@ -156,8 +156,8 @@ def test_no_value_changes_under_the_same_version(part: str, found: dict[str, Val
 
 def test_every_row_in_both_modes_has_a_stored_value(found: dict[str, Values]) -> None:
     assert set(found) == set(DEFINITION_VERSIONS)
-    for mode in MODES:
-        for row in ROWS[mode]:
+    for mode in SCORING_MODES:
+        for row in TABLE5_ROWS[mode]:
             (part,) = [part for part, rows in ROWS_OF.items() if row.key in rows]
             value = found[part][f"all/{mode}/{row.key}"]
             assert isinstance(value, float), (mode, row.key)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emo_lightning.analysis.table6 import METRICS, table6
+from emo_lightning.analysis.table6 import TABLE6_METRICS, table6
 from emo_lightning.core.records import SchemaError
 from emo_lightning.report.table import cell_text
 from emo_lightning.report.tables.table6 import table6_tables
@@ -14,7 +14,7 @@ from emo_lightning.report.tables.table6 import table6_tables
 
 def probe(folder: Path, value: float, *sets: str) -> Path:
     folder.mkdir()
-    (folder / "metrics.json").write_text(json.dumps({f"{s}/{m}": value for s in sets for m in METRICS}))
+    (folder / "metrics.json").write_text(json.dumps({f"{s}/{m}": value for s in sets for m in TABLE6_METRICS}))
     return folder
 
 

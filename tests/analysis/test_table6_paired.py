@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from emo_lightning.analysis.probe_predictions import ArmPredictions, read_arm
-from emo_lightning.analysis.table6 import METRICS
+from emo_lightning.analysis.table6 import TABLE6_METRICS
 from emo_lightning.analysis.table6_paired import compare, holm, paired_tests
 from emo_lightning.core.records import EMOTIONS, Prediction, SchemaError, read_jsonl, write_jsonl
 from emo_lightning.data.embeddings import EmbeddingTable
@@ -107,7 +107,7 @@ def probe_folder(folder: Path, seed: int = 0, images: int = 60, ids: str = "i") 
         ],
     )
     sets = zip(("test", "heldout"), right, strict=True)
-    (folder / "metrics.json").write_text(json.dumps({f"{s}/{m}": float(v) for s, v in sets for m in METRICS}))
+    (folder / "metrics.json").write_text(json.dumps({f"{s}/{m}": float(v) for s, v in sets for m in TABLE6_METRICS}))
     return folder
 
 

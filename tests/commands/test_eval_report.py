@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from emo_lightning import cli
-from emo_lightning.analysis.table5_rows import MODES
+from emo_lightning.analysis.table5_rows import SCORING_MODES
 from emo_lightning.commands import eval as eval_command
 from emo_lightning.commands import report as report_command
 from emo_lightning.core.records import Emotion, Prediction, Record, SchemaError, write_jsonl
@@ -59,7 +59,7 @@ def test_stage_prints_one_narrow_table_and_leaves_the_rest_to_the_page(
     assert "tuned: fine-tuned on two images" in out
     result = json.loads((tmp_path / "out" / "table5.json").read_text())
     assert result["paired"]["arms"]["tuned"]["strict"]["emotion_acc"]
-    assert sum(table.key.endswith("-paired") for table in table5_page(result).tables) == len(MODES)
+    assert sum(table.key.endswith("-paired") for table in table5_page(result).tables) == len(SCORING_MODES)
     with pytest.raises(SchemaError, match="about: 'other' is no arm; allowed: base, tuned"):
         table5_stage(tmp_path / "out", arms, [files[1]], about={"other": "x"})
     for name in ("table5", "demo"):

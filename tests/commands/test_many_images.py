@@ -79,7 +79,7 @@ def test_pictures_from_everywhere_stand_in_one_table(
 def test_an_interrupt_costs_one_part_and_nothing_is_done_twice(
     photos: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parts_module, "ROWS", 1)
+    monkeypatch.setattr(parts_module, "IMAGES_PER_PART", 1)
     changing = tmp_path / "x.png"
     shutil.copy(photos / "a.png", changing)
     inputs, out = [str(changing), *(str(photos / name) for name in ("b.png", "d.webp"))], tmp_path / "des.parquet"

@@ -10,7 +10,7 @@ import pytest
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
-from emo_lightning.data.step_cut import Compares, StepCut, cut_anew
+from emo_lightning.data.step_cut import ComparisonScope, StepCut, cut_anew
 from tests.elastic import LONGEST, Made, Slots, cells, exactly_once, random_switches, steps_of, whole
 
 
@@ -46,7 +46,7 @@ def test_a_step_is_shared_evenly_and_in_order() -> None:
         ("all", 3, (3, 2, 8)),
     ],
 )
-def test_how_a_step_is_cut_anew(compares: Compares, ranks: int, cut: tuple[int, int, int]) -> None:
+def test_how_a_step_is_cut_anew(compares: ComparisonScope, ranks: int, cut: tuple[int, int, int]) -> None:
     """Of two ranks with two micro-batches of eight samples: no micro-batch is larger than was asked for but where the loss compares its samples."""
     assert cut_anew(StepCut(2, 2, 8), ranks, compares, 8) == cut
     assert cut_anew(StepCut(*cut), 2, compares, 8) == (2, 2, 8)
@@ -64,7 +64,7 @@ def test_how_a_step_is_cut_anew(compares: Compares, ranks: int, cut: tuple[int, 
         ),
     ],
 )
-def test_what_cannot_be_shared_is_refused(compares: Compares, ranks: int, message: str) -> None:
+def test_what_cannot_be_shared_is_refused(compares: ComparisonScope, ranks: int, message: str) -> None:
     with pytest.raises(InputError, match=message):
         cut_anew(StepCut(2, 2, 8), ranks, compares, 8)
 

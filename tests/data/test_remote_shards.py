@@ -16,7 +16,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from emo_lightning.core import remote
-from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment
+from emo_lightning.core.block_cache import BLOCK_BYTES, BlockCache, cache_from_environment
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemoteStore
 from emo_lightning.data.conversations import ConversationDataModule
@@ -171,7 +171,7 @@ def test_what_cannot_change_is_asked_for_once(place: Place) -> None:
 
 def test_each_block_is_asked_for_once(place: Place, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By all processes and starts together; in order, several at once."""
-    monkeypatch.setattr(remote, "BLOCK", 8192)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 8192)
     data = (world_tars / "world-train-000000.tar").read_bytes()
     draw = random.Random(1)
     for _ in range(2):
@@ -197,7 +197,7 @@ def test_a_changed_block_is_asked_for_again(place: Place, world_tars: Path, tmp_
     for damaged in (bytes([block.read_bytes()[0] ^ 1]) + block.read_bytes()[1:], block.read_bytes()[:-1], b""):
         block.write_bytes(damaged)
         assert store.read(0, 100) == data[:100]
-        assert len(block.read_bytes()) == min(len(data), BLOCK) + 4
+        assert len(block.read_bytes()) == min(len(data), BLOCK_BYTES) + 4
 
 
 def test_the_blocks_read_longest_ago_go_first(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def whole(address: str) -> list[tuple[bytes, bytes]]:
 def test_blocks_are_fetched_ahead_and_each_is_asked_for_once(
     place: Place, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "BLOCK", 8192)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 8192)
     local = whole(str(world_tars))
     kept = BlockCache(tmp_path / "blocks", 10**9)
     monkeypatch.setattr(remote, "cache_from_environment", lambda: kept)

@@ -20,7 +20,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
-from emo_lightning.data.feature_parts import FILES
+from emo_lightning.data.feature_parts import CACHE_FILES
 from emo_lightning.data.features import FeatureCache, FeatureWriter
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.data.tar_content import data_hash
@@ -72,7 +72,7 @@ def samples(index: TarIndex) -> list[tuple[str, bytes, bytes]]:
 
 
 def test_nothing_is_lost_doubled_or_altered(faults: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "BLOCK", 8192)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 8192)
     here = write_shards(world(), tmp_path / "here", "set", 4)
     there = write_shards(world(), "s3://bucket/whole", "set", 4)
     assert here == there
@@ -128,11 +128,11 @@ def test_features(faults: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(there[row].hidden, here[row].hidden) for row in range(6))
     faults.seen.clear()
     faults.share = 0.0
-    local_folder("s3://bucket/features", FILES)
+    local_folder("s3://bucket/features", CACHE_FILES)
     assert faults.seen["GET"] == 1  # the listing
     monkeypatch.setenv("EMO_SHARD_CACHE_GB", "1e-7")
     with pytest.raises(InputError, match=r"s3://bucket/features: .* GB, more than EMO_SHARD_CACHE_GB \(1e-07\)"):
-        local_folder("s3://bucket/features", FILES)
+        local_folder("s3://bucket/features", CACHE_FILES)
 
 
 def test_vision(faults: Faulty, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,16 @@ import pytest
 
 from data_prep.export import write_shards
 from emo_lightning.core.records import Record
-from emo_lightning.core.shard_index import LABELS, ROW, ShardIndex, build_index, index_path, labels_of, read_index, save_index
+from emo_lightning.core.shard_index import (
+    LABEL_BITS,
+    ROW,
+    ShardIndex,
+    build_index,
+    index_path,
+    labels_of,
+    read_index,
+    save_index,
+)
 from emo_lightning.core.stores import LocalStore
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data import shard_indices
@@ -101,12 +110,12 @@ def test_labels_that_are_there_and_not(changes: dict[str, object], tmp_path: Pat
     image = picture(1)
     index = TarIndex.open(write_tar(tmp_path / "a.tar", {"s001.json": record(1, image, **changes), "s001.png": image}))
     one = index.record(0)
-    assert {name for name in LABELS if index.has(name)[0]} == {
-        *(name for name in LABELS if name != "described" and getattr(one, name) not in (None, [])),
+    assert {name for name in LABEL_BITS if index.has(name)[0]} == {
+        *(name for name in LABEL_BITS if name != "described" and getattr(one, name) not in (None, [])),
         *(["described"] if one.description else []),
     }
     assert index.groups() == [one.provenance.get("group")]
-    assert labels_of(one) == sum(1 << bit for bit, name in enumerate(LABELS) if index.has(name)[0])
+    assert labels_of(one) == sum(1 << bit for bit, name in enumerate(LABEL_BITS) if index.has(name)[0])
 
 
 def test_an_invalid_record_is_named_when_records_are_asked_for(tmp_path: Path) -> None:

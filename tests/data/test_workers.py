@@ -80,7 +80,7 @@ def test_batches_are_the_same_to_the_bit_whatever_their_number(tiny_qwen: Path, 
             collate_fn=Collator(backbone.processor, backbone.model_type, answers=True, packed=True),
             num_workers=number,
             persistent_workers=number > 0,
-            prefetch_factor=workers.AHEAD if number else None,
+            prefetch_factor=workers.PREFETCH_FACTOR if number else None,
         )
         loader.load_state_dict({**loader.state_dict(), "step": 2})
         batches = list(loader)

@@ -12,7 +12,7 @@ import pytest
 
 from data_prep.cli import COMMANDS as PREP_COMMANDS
 from emo_lightning.cli import COMMANDS
-from emo_lightning.experiment.kinds import KINDS, TrainerKind
+from emo_lightning.experiment.kinds import STAGE_KINDS, TrainerKind
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference"
@@ -45,9 +45,9 @@ def keys(called: Callable[..., object]) -> str:
     return ", ".join(f"**`{p.name}`**" if p.default is p.empty else f"`{p.name}`" for p in parameters)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", STAGE_KINDS)
 def test_every_kind_has_its_keys(name: str) -> None:
-    kind = KINDS[name]
+    kind = STAGE_KINDS[name]
     shown = rows("experiments.md", "Kinds of stages")[name][1]
     if isinstance(kind, TrainerKind):
         assert shown == f"`model`: {keys(kind.task_class())}<br>`data`: {keys(kind.data_class())}"
@@ -56,7 +56,7 @@ def test_every_kind_has_its_keys(name: str) -> None:
 
 
 def test_no_kind_is_made_up() -> None:
-    assert list(rows("experiments.md", "Kinds of stages")) == list(KINDS)
+    assert list(rows("experiments.md", "Kinds of stages")) == list(STAGE_KINDS)
 
 
 def listed(folder: str) -> set[str]:

@@ -20,7 +20,7 @@ from emo_lightning.experiment.arguments import check, parsed, parser_of
 from emo_lightning.experiment.classes import ALLOW_CLASSES, set_policy
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import KINDS, FunctionKind
+from emo_lightning.experiment.kinds import STAGE_KINDS, FunctionKind
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone_config import BackboneConfig
 
@@ -165,7 +165,7 @@ def test_a_bug_in_a_hook_of_a_type_is_no_wrong_value() -> None:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], Stage]:
     monkeypatch.setattr(Guarded, "__post_init__", of_ours(cast("FunctionType", Guarded.__post_init__)))
-    monkeypatch.setitem(KINDS, "guarded", FunctionKind(f"{__name__}:a_stage", {}))
+    monkeypatch.setitem(STAGE_KINDS, "guarded", FunctionKind(f"{__name__}:a_stage", {}))
     # Whichever test has set it: the config stands in none of the packages that an experiment may name.
     monkeypatch.setenv(ALLOW_CLASSES, __name__)
     set_policy()

@@ -20,7 +20,7 @@ from emo_lightning.data import shard_indices
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import SIDECAR, first_changed, inputs_of
-from emo_lightning.experiment.kinds import KINDS, FunctionKind
+from emo_lightning.experiment.kinds import STAGE_KINDS, FunctionKind
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import Status, is_complete, read_status, write_config, write_status
 from tests.data.test_tar_index import many, record, sample, write_tar
@@ -325,10 +325,10 @@ def signature(function: Callable[..., object], before: str = "") -> dict[str, st
     return {before + p.name: str(p.annotation) for p in names if p.name not in ("self", *NO_INPUTS)}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", STAGE_KINDS)
 def test_every_argument_that_may_name_a_file_says_so(name: str) -> None:
     """One that is forgotten would be compared by its path alone."""
-    kind = KINDS[name]
+    kind = STAGE_KINDS[name]
     if isinstance(kind, FunctionKind):
         arguments = signature(kind.function())
     else:

@@ -9,10 +9,10 @@ import pytest
 
 from emo_lightning.experiment.execution import Summarised
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import KINDS, FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.kinds import STAGE_KINDS, FunctionKind, TrainerKind, find_kind
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", STAGE_KINDS)
 def test_every_kind_is_what_its_row_says(name: str) -> None:
     kind = find_kind(name)
     if isinstance(kind, TrainerKind):

@@ -151,7 +151,7 @@ def test_under_nohup(started: Callable[..., Run], ignored: tuple[signal.Signals,
 
 @pytest.mark.parametrize("who", ["command", "stage"])
 def test_one_that_hangs_is_ended(started: Callable[..., Run], who: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endings, "PATIENCE", 0.2)
+    monkeypatch.setattr(endings, "STEP_GRACE_SECONDS", 0.2)
     run = started(hangs=True)
     assert run.end(who, TERM) == exit_code(TERM)
     assert not run.saved
@@ -168,7 +168,7 @@ def stuck(word: Connection, parent: int) -> None:
 
 
 def test_one_that_is_stuck_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "PATIENCE", 0.1)
+    monkeypatch.setattr(supervision, "STEP_GRACE_SECONDS", 0.1)
     monkeypatch.setattr(supervision, "_MARGIN", 0.0)
     assert supervised(stuck) == (exit_code(TERM), TERM)
 

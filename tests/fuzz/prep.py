@@ -27,7 +27,7 @@ from data_prep.review.decisions import ReviewError
 from data_prep.review.label_studio import write_tasks
 from data_prep.review.label_studio_import import read_annotations
 from data_prep.review.log import ReviewLog
-from data_prep.review.messages import Route
+from data_prep.review.messages import RouteHandler
 from data_prep.review.session import ReviewSession
 from data_prep.review.study import StudyConfig
 from data_prep.review.study_session import StudySession
@@ -135,7 +135,7 @@ def _label_studio(folder: Path) -> Target:
     return Target(through(path, lambda file: read_annotations(review.log, file, "ben")), [as_json(tasks)], one_of=2)
 
 
-def _posted(routes: dict[str, Route], fresh: Callable[[dict[str, object]], None], data: bytes) -> None:
+def _posted(routes: dict[str, RouteHandler], fresh: Callable[[dict[str, object]], None], data: bytes) -> None:
     """As the server does with the body of a request."""
     request = object_of(decode_json(data, "the request", ReviewError, max_bytes=1 << 20), "the request", ReviewError)
     fresh(request)

@@ -8,7 +8,7 @@ from pathlib import Path
 from emo_lightning.analysis.suites.benchmark import benchmark
 from emo_lightning.analysis.suites.questions import read_questions
 from emo_lightning.analysis.suites.replies import read_replies
-from emo_lightning.analysis.suites.submissions import FILE, read_submission
+from emo_lightning.analysis.suites.submissions import SUBMISSION_FILE, read_submission
 from emo_lightning.core.suites.item import SuiteName
 from emo_lightning.report.tables.benchmark import benchmark_page
 from tests.core.suites.trees import assessed, mvei, pair_row, vecbench_line
@@ -49,12 +49,16 @@ def _submission(folder: Path) -> Target:
     (folder / "r.jsonl").write_bytes(_OURS)
     (folder / "t.sha256").write_text("0" * 64 + "  a.jpg\n")
     form = b"name: a\nsuite: vecbench\nreplies: r.jsonl\ndecoding: greedy\nprompts: p\ntrained_on: [t.sha256]\nbase: b\n"
-    return Target(through(folder / FILE, lambda path: read_submission(path.parent, {"vecbench": []})), [form], one_of=2)
+    return Target(
+        through(folder / SUBMISSION_FILE, lambda path: read_submission(path.parent, {"vecbench": []})), [form], one_of=2
+    )
 
 
 def _sums(folder: Path) -> Target:
     (folder / "r.jsonl").write_bytes(_OURS)
-    (folder / FILE).write_text("name: a\nsuite: vecbench\nreplies: r.jsonl\ndecoding: g\nprompts: p\ntrained_on: [t.sha256]\n")
+    (folder / SUBMISSION_FILE).write_text(
+        "name: a\nsuite: vecbench\nreplies: r.jsonl\ndecoding: g\nprompts: p\ntrained_on: [t.sha256]\n"
+    )
     read = through(folder / "t.sha256", lambda path: read_submission(path.parent, {"vecbench": []}))
     return Target(read, [b"0" * 64 + b"  a.jpg\n" + b"f" * 64 + b"\n"], one_of=2)
 

@@ -10,7 +10,7 @@ import pytest
 from emo_lightning.data.chat import merge_predictions, parse_answer
 from emo_lightning.inference.results import Explanation, said_of
 from emo_lightning.inference.text import as_text
-from emo_lightning.inference.unfinished import UNFINISHED, settled, unfinished
+from emo_lightning.inference.unfinished import UNFINISHED_MARK, settled, unfinished
 from emo_lightning.models.families import FAMILIES
 
 SIZE = (80, 60)
@@ -32,7 +32,7 @@ def shown(words: object, as_json: bool) -> str:
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("ascii_only", [False, True])
 @pytest.mark.parametrize(
-    "changed", [{}, {"background": ""}, {"subject": None}, {"attribute": "x" + UNFINISHED}, {"description": "two words"}]
+    "changed", [{}, {"background": ""}, {"subject": None}, {"attribute": "x" + UNFINISHED_MARK}, {"description": "two words"}]
 )
 def test_every_beginning_of_an_answer_shows_a_beginning_of_its_text(
     as_json: bool, ascii_only: bool, changed: dict[str, str | None]
@@ -56,4 +56,4 @@ def test_every_beginning_of_an_answer_shows_a_beginning_of_its_text(
 )
 def test_of_what_is_no_answer_nothing_is_shown(reply: str) -> None:
     words = unfinished([reply, ""], QUESTIONS, "x", SIZE)
-    assert (words.description, words.background, words.subject) == (UNFINISHED, UNFINISHED, UNFINISHED)
+    assert (words.description, words.background, words.subject) == (UNFINISHED_MARK, UNFINISHED_MARK, UNFINISHED_MARK)

@@ -6,7 +6,7 @@ from scipy import stats
 
 from emo_lightning.analysis.references import References
 from emo_lightning.analysis.table5 import Table5, in_modes, table5
-from emo_lightning.analysis.table5_rows import MODES
+from emo_lightning.analysis.table5_rows import SCORING_MODES
 from emo_lightning.core.records import EMOTIONS, Prediction, Record, SchemaError
 from emo_lightning.metrics import bootstrap
 from tests.made import as_json, make_prediction, make_record
@@ -127,4 +127,4 @@ def test_one_mode_alone() -> None:
     assert "paper" not in result["arms"]["b"]
     assert "paper" not in result["arms"]["b"]["intervals"]
     assert set(result["paired"]["arms"]["paper"]) == {"strict"}
-    assert MODES == ("paper", "strict")
+    assert SCORING_MODES == ("paper", "strict")

@@ -29,7 +29,16 @@ from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes
-from emo_lightning.models.backbone import PARTS, Backbone, BackboneConfig, BackboneError, LoRA, Part, attach, load_backbone
+from emo_lightning.models.backbone import (
+    BACKBONE_PARTS,
+    Backbone,
+    BackboneConfig,
+    BackboneError,
+    BackbonePart,
+    LoRA,
+    attach,
+    load_backbone,
+)
 from emo_lightning.models.backbone_config import Tuning
 from emo_lightning.models.families.base import Processor
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
@@ -57,9 +66,9 @@ def answered(backbone: Backbone, tars: Path, name: str = "attributes") -> ChatBa
     return cast(ChatBatch, moved)
 
 
-def only(part: Part) -> dict[str, Any]:
+def only(part: BackbonePart) -> dict[str, Any]:
     """Arguments that let one part train."""
-    return {f"train_{p}": p == part for p in PARTS}
+    return {f"train_{p}": p == part for p in BACKBONE_PARTS}
 
 
 # Reading hidden states
@@ -118,7 +127,7 @@ def test_batch_and_padding_do_not_change_features(tiny_qwen: Path) -> None:
 
 
 @pytest.mark.parametrize(("part", "modules"), [("vision", 2 * 5), ("merger", 2), ("language", 4 * 7)])
-def test_lora_reaches_one_part_alone(tiny_qwen: Path, part: Part, modules: int) -> None:
+def test_lora_reaches_one_part_alone(tiny_qwen: Path, part: BackbonePart, modules: int) -> None:
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4), **only(part)))
     names = [name for _, name, _ in backbone.parameter_groups()]
     assert {p for p, _, _ in backbone.parameter_groups()} == {part}
@@ -126,11 +135,11 @@ def test_lora_reaches_one_part_alone(tiny_qwen: Path, part: Part, modules: int) 
     assert len(names) == 2 * modules
     counts = backbone.counts()
     assert counts["trainable"] == counts[f"trainable/{part}"] > 0
-    assert counts["total"] == sum(counts[p] for p in PARTS) == sum(p.numel() for p in backbone.parameters())
+    assert counts["total"] == sum(counts[p] for p in BACKBONE_PARTS) == sum(p.numel() for p in backbone.parameters())
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_full_tuning_trains_one_part_alone(tiny_qwen: Path, part: Part) -> None:
+@pytest.mark.parametrize("part", BACKBONE_PARTS)
+def test_full_tuning_trains_one_part_alone(tiny_qwen: Path, part: BackbonePart) -> None:
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="full", **only(part)))
     counts = backbone.counts()
     assert counts["trainable"] == counts[f"trainable/{part}"] == counts[part] > 0
@@ -142,7 +151,7 @@ def test_frozen_trains_nothing(tiny_qwen: Path) -> None:
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_nothing_to_train_is_an_error(tiny_qwen: Path, tuning: Tuning) -> None:
-    nothing: dict[str, Any] = {f"train_{p}": False for p in PARTS}
+    nothing: dict[str, Any] = {f"train_{p}": False for p in BACKBONE_PARTS}
     with pytest.raises(BackboneError, match=f"tuning={tuning} but .*train_vision"):
         load_backbone(BackboneConfig(str(tiny_qwen), tuning=tuning, **nothing))
 
@@ -188,8 +197,8 @@ def meta_3b() -> PreTrainedModel:
         (("merger", "language"), 64, 254, 120_848_384),
     ],
 )
-def test_lora_on_the_real_3b(parts: tuple[Part, ...], rank: int, modules: int, trainable: int) -> None:
-    trained: dict[str, Any] = {f"train_{p}": p in parts for p in PARTS}
+def test_lora_on_the_real_3b(parts: tuple[BackbonePart, ...], rank: int, modules: int, trainable: int) -> None:
+    trained: dict[str, Any] = {f"train_{p}": p in parts for p in BACKBONE_PARTS}
     config = BackboneConfig("meta", tuning="lora", lora=LoRA(rank=rank, alpha=2 * rank), **trained)
     with torch.device("meta"):
         model = attach(meta_3b(), QWEN2_5_VL, config, None, "Qwen/Qwen2.5-VL-3B-Instruct")
@@ -198,7 +207,7 @@ def test_lora_on_the_real_3b(parts: tuple[Part, ...], rank: int, modules: int, t
     counts = Backbone(model, QWEN2_5_VL, cast(Processor, None), config).counts()
     assert counts["trainable"] == trainable
     assert counts["total"] == 3_754_622_976 + trainable
-    assert {p for p in PARTS if counts[f"trainable/{p}"]} == set(parts)
+    assert {p for p in BACKBONE_PARTS if counts[f"trainable/{p}"]} == set(parts)
 
 
 def test_full_tuning_of_the_real_3b() -> None:
@@ -228,7 +237,7 @@ def test_config_file_is_the_setting_that_was_counted() -> None:
     backbone = yaml.safe_load((ROOT / "configs/model/qwen2_5_vl_3b.yaml").read_text())["model"]["backbone"]
     assert backbone["path"] == "Qwen/Qwen2.5-VL-3B-Instruct"
     assert (backbone["tuning"], backbone["lora"]["rank"]) == ("lora", 64)
-    assert [p for p in PARTS if backbone[f"train_{p}"]] == ["merger", "language"]
+    assert [p for p in BACKBONE_PARTS if backbone[f"train_{p}"]] == ["merger", "language"]
 
 
 # Adapters that do not fit
@@ -279,9 +288,9 @@ def test_adapter_finds_a_relative_base_from_anywhere(
 
 
 def test_parts_of_an_adapter_train_as_configured(tiny_qwen: Path, tmp_path: Path) -> None:
-    every: dict[str, Any] = {f"train_{part}": True for part in PARTS}
+    every: dict[str, Any] = {f"train_{part}": True for part in BACKBONE_PARTS}
     whole = load_backbone(BackboneConfig(str(tiny_qwen), lora=LoRA(rank=2), **every)).save(tmp_path)
-    for part in PARTS:
+    for part in BACKBONE_PARTS:
         counts = load_backbone(BackboneConfig(str(whole), tuning="lora", **only(part))).counts()
         assert counts["trainable"] == counts[f"trainable/{part}"] > 0
 

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emo_lightning.models.policy_loss import RULES, Loss, ReplyTokens, Rule, advantages, kl_to, policy_loss, token_log_probs
+from emo_lightning.models.policy_loss import (
+    ALGORITHM_RULES,
+    Loss,
+    ReplyTokens,
+    Rule,
+    advantages,
+    kl_to,
+    policy_loss,
+    token_log_probs,
+)
 
 MOST = 10
 
@@ -60,14 +69,14 @@ def test_what_a_judge_could_not_judge_is_out_of_the_mean() -> None:
     assert found.alike.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("algorithm", RULES)
+@pytest.mark.parametrize("algorithm", ALGORITHM_RULES)
 def test_chance_is_not_divided_by_its_own_deviation(algorithm: str) -> None:
     """Eight wrong replies whose counterfactual parts differ by less than a hundredth of what the right emotion is worth."""
     torch.manual_seed(0)
     chance = 0.1 + 0.1 * 0.05 * torch.randn(4, 8, dtype=torch.float64).clamp(-1, 1)
     tiny = 0.1 + 1e-5 * torch.rand(4, 8, dtype=torch.float64)
     for rewards in (chance, tiny):
-        found = advantages(rewards, divide=RULES[algorithm].divide)
+        found = advantages(rewards, divide=ALGORITHM_RULES[algorithm].divide)
         assert found.alike.all()
         assert found.advantages.abs().max() == 0
     # What is more than chance counts; and one right reply among them does, whatever the others differ by.
@@ -109,11 +118,11 @@ def by_hand(rule: Rule, log_p: Tensor, before: Tensor, lengths: Sequence[int], a
     return found / (tokens if rule.mean == "token" else len(lengths))
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", ALGORITHM_RULES)
 def test_each_is_what_its_paper_writes(name: str) -> None:
     torch.manual_seed(0)
     lengths, advantage = [3, 1, 5], [1.5, -0.7, -0.2]
-    rule = RULES[name]
+    rule = ALGORITHM_RULES[name]
     log_p = (-torch.rand(9) * 3).requires_grad_()
     before = log_p.detach() + 0.4 * torch.randn(9) * (4e-3 if rule.ratio == "reply" else 1)
     own, replies = said(log_p, lengths, before)
@@ -125,7 +134,7 @@ def test_each_is_what_its_paper_writes(name: str) -> None:
 
 
 def test_the_weight_of_a_token_depends_on_the_length_of_its_reply_in_grpo_and_gspo_alone() -> None:
-    for name, rule in RULES.items():
+    for name, rule in ALGORITHM_RULES.items():
         log_p = leaf(*[-1.0] * 8)
         own, replies = said(log_p, [2, 6])
         loss = policy_loss(own, torch.ones(replies), torch.ones(replies, dtype=torch.bool), rule, MOST)
@@ -139,7 +148,7 @@ def test_in_micro_batches_it_is_the_same() -> None:
     lengths, advantage = [2, 4, 1, 3], torch.randn(4)
     log_p = -torch.rand(10)
     everyone = torch.ones(4, dtype=torch.bool)
-    for rule in RULES.values():
+    for rule in ALGORITHM_RULES.values():
         whole = policy_loss(said(log_p, lengths)[0], advantage, everyone, rule, MOST)
         one = policy_loss(said(log_p[:6], lengths[:2])[0], advantage[:2], everyone[:2], rule, MOST)
         other = policy_loss(said(log_p[6:], lengths[2:])[0], advantage[2:], everyone[2:], rule, MOST)
@@ -148,12 +157,12 @@ def test_in_micro_batches_it_is_the_same() -> None:
         )
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", ALGORITHM_RULES)
 def test_what_does_not_count_is_in_no_sum_and_in_no_divisor(name: str) -> None:
     """Truncated replies, those of a failed judge, fillers."""
     log_p = leaf(-0.5, -1.0, -2.0, -0.1, -0.2)
     own, _ = said(log_p, [2, 1, 2], reference=log_p.detach() - 0.3)
-    rule = replace(RULES[name], kl_weight=0.1)
+    rule = replace(ALGORITHM_RULES[name], kl_weight=0.1)
     advantage = torch.tensor([1.0, torch.inf, -1.0])
     some = policy_loss(own, advantage, torch.tensor([True, False, True]), rule, MOST)
     left = leaf(-0.5, -1.0, -0.1, -0.2)
@@ -164,18 +173,18 @@ def test_what_does_not_count_is_in_no_sum_and_in_no_divisor(name: str) -> None:
     assert torch.allclose(gradient(log_p, some)[[0, 1, 3, 4]], gradient(left, without))
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", ALGORITHM_RULES)
 def test_where_nothing_counts_the_gradient_is_zero(name: str) -> None:
     log_p = leaf(-0.5, -1.0, -2.0)
     own, replies = said(log_p, [2, 1], reference=torch.tensor([-1.0, -1.0, -1.0]))
-    rule = replace(RULES[name], kl_weight=0.1)
+    rule = replace(ALGORITHM_RULES[name], kl_weight=0.1)
     loss = policy_loss(own, torch.ones(replies), torch.zeros(replies, dtype=torch.bool), rule, MOST)
     assert float(loss.divisor) == 0
     assert gradient(log_p, loss).tolist() == [0.0, 0.0, 0.0]
 
 
 def test_a_ratio_beyond_its_bound_teaches_nothing_more() -> None:
-    rule = RULES["grpo"]
+    rule = ALGORITHM_RULES["grpo"]
     log_p = leaf(0.5, 0.5, -0.5, -0.5)
     own, _ = said(log_p, [1, 1, 1, 1], torch.zeros(4))
     loss = policy_loss(own, torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.ones(4, dtype=torch.bool), rule, MOST)
@@ -204,7 +213,9 @@ def test_the_kl_is_what_sampling_gives_on_average() -> None:
 def test_the_kl_pulls_back_and_equal_rewards_leave_only_it() -> None:
     log_p = leaf(-0.5, -0.5)
     own, _ = said(log_p, [1, 1], reference=torch.tensor([-1.5, -0.2]))
-    loss = policy_loss(own, torch.zeros(2), torch.ones(2, dtype=torch.bool), replace(RULES["grpo"], kl_weight=0.5), MOST)
+    loss = policy_loss(
+        own, torch.zeros(2), torch.ones(2, dtype=torch.bool), replace(ALGORITHM_RULES["grpo"], kl_weight=0.5), MOST
+    )
     likelier, rarer = gradient(log_p, loss).tolist()
     assert likelier > 0 > rarer
 
@@ -249,7 +260,7 @@ def test_a_policy_learns_more_than_the_best_constant_answer() -> None:
     """Six kinds of images, eight words, of which one is right; the format is known from the beginning, and worth the same to all."""
     torch.manual_seed(0)
     truth = torch.tensor([0, 3, 3, 5, 7, 1])
-    for name, rule in RULES.items():
+    for name, rule in ALGORITHM_RULES.items():
         policy = nn.Parameter(torch.zeros(6, 8))
         optimiser = torch.optim.Adam([policy], lr=0.1)
         for _ in range(80):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.report.build import build_report
-from emo_lightning.report.kinds import KINDS, Kind
+from emo_lightning.report.kinds import SHOWN_KINDS, Kind
 from emo_lightning.report.table import Result, Table, columns
 from tests.made import book
 from tests.report.pages import read
@@ -29,7 +29,7 @@ def test_a_new_table_is_one_builder_and_one_line(run: Path, monkeypatch: pytest.
     def table9_tables(found: Result) -> list[Table]:
         return [Table("table9", "Table 9", columns("arm", "value"), [[arm, value] for arm, value in found.items()])]
 
-    monkeypatch.setitem(KINDS, "table9", Kind("table9.json", "Table 9", "table9", "Table 9: why not", table9_tables))
+    monkeypatch.setitem(SHOWN_KINDS, "table9", Kind("table9.json", "Table 9", "table9", "Table 9: why not", table9_tables))
     (run / "nine").mkdir()
     (run / "nine" / "table9.json").write_text('{"base": 1.5, "ours": 2.5}')
     report = build_report(run, run / "report.html")

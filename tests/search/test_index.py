@@ -39,7 +39,7 @@ def test_a_hit_says_what_its_record_says(index: SearchIndex) -> None:
         "intensity_level": "low",
         "emotion_by": "record",
     }
-    assert list(hit.record) == [*schema.FIELDS, *schema.RECORDED]
+    assert list(hit.record) == [*schema.FILTER_FIELDS, *schema.HIT_FIELDS]
     said = json.loads(json.dumps(hit.as_json(), allow_nan=False))
     assert (said["id"], said["cosine"], said["background"]) == ("i1", 1.0, SCENES[0])
     assert index.thumbnail("i1") == b"jpeg"
@@ -118,7 +118,7 @@ def test_what_is_no_index(index_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "FORMAT", 2)
+    monkeypatch.setattr(schema, "INDEX_FORMAT", 2)
     write(tmp_path, planted(8))
     monkeypatch.undo()
     with pytest.raises(InputError, match="index of format 2; this version reads 1: build it again"):
@@ -148,7 +148,7 @@ def test_the_approximate_index_finds_nearly_all(tmp_path: Path, monkeypatch: pyt
     writer = write(tmp_path, rows)
     assert writer.finish().recall is not None
     index = SearchIndex.open(tmp_path)
-    assert index.info()["recall"] >= tuning.WANTED  # type: ignore[operator]
+    assert index.info()["recall"] >= tuning.TARGET_RECALL  # type: ignore[operator]
     asked = questions(made, vectors, 40)
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for kind, some in asked.items():

@@ -8,13 +8,13 @@ import pytest
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.search import Filters, SearchIndex
-from emo_lightning.search.words import EXAMPLES, of_words, parts_of
+from emo_lightning.search.words import MAX_WORD_EXAMPLES, of_words, parts_of
 from tests.search.planted import planted, write
 
 
 def test_the_images_whose_words_match_stand_for_a_triplet(index: SearchIndex) -> None:
     found = of_words(index, "beaches - runs - cats", Filters(emotion="awe"))
-    assert len(found.examples) == EXAMPLES
+    assert len(found.examples) == MAX_WORD_EXAMPLES
     for name in found.examples:
         hit = index.get(name)
         assert hit.emotion == "awe"

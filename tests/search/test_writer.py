@@ -11,7 +11,7 @@ import pytest
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.search import SearchIndex
-from emo_lightning.search.schema import CENTROIDS, TUNING
+from emo_lightning.search.schema import CENTROIDS_TABLE, TUNING_TABLE
 from emo_lightning.search.table import Tables
 from emo_lightning.search.writer import IndexWriter
 from tests.search.planted import DIM, WEIGHTS, planted
@@ -49,7 +49,7 @@ def test_finishing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     index = SearchIndex.open(tmp_path)
     assert index.search(planted(40)[3].des, 1)[0].id == "i3"
     assert index.centroids.emotions == []
-    assert not {CENTROIDS, TUNING} & Tables(tmp_path).names()
+    assert not {CENTROIDS_TABLE, TUNING_TABLE} & Tables(tmp_path).names()
     assert IndexWriter(tmp_path, WEIGHTS, "m").finish().new == 0
     assert len(SearchIndex.open(tmp_path).centroids.emotions) == 8
 

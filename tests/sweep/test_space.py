@@ -15,7 +15,7 @@ from emo_lightning.sweep.bayes import Bayes
 from emo_lightning.sweep.parameters import DISTRIBUTIONS, Parameter, SweepError, read_parameter
 from emo_lightning.sweep.records import labels, run_name
 from emo_lightning.sweep.space import Grid, Random, Search, draw
-from emo_lightning.sweep.values import Values, as_text, fingerprint
+from emo_lightning.sweep.values import TrialValues, as_text, fingerprint
 
 
 def parameter(name: str = "x", **body: object) -> Parameter:
@@ -26,7 +26,7 @@ def parameter(name: str = "x", **body: object) -> Parameter:
     return read
 
 
-def asked(search: Search) -> list[Values]:
+def asked(search: Search) -> list[TrialValues]:
     """Everything that a search asks for, if all ends well."""
     found = []
     while (values := search.ask()) is not None:
@@ -116,7 +116,7 @@ def test_names() -> None:
         "vars.seed": "seed",
     }
     varied = [parameter("des.model.head.fusion", values=["both", "none"])]
-    one, two = (Values({"des.model.head.fusion": "both", "vars.seed": seed}) for seed in (0, 1))
+    one, two = (TrialValues({"des.model.head.fusion": "both", "vars.seed": seed}) for seed in (0, 1))
     assert run_name(varied, one) == f"fusion=both-{fingerprint(one)}"
     assert run_name(varied, one) != run_name(varied, two)
     assert len(run_name([parameter(values=["a/b c" * 99, "x"])], {"x": "a/b c" * 99})) < 120
@@ -141,7 +141,9 @@ SPACE = [
 ]
 
 
-def searched(count: int, earlier: list[tuple[Values, float | None]] | None = None, seed: int = 0) -> list[tuple[Values, float]]:
+def searched(
+    count: int, earlier: list[tuple[TrialValues, float | None]] | None = None, seed: int = 0
+) -> list[tuple[TrialValues, float]]:
     """Runs and results of a search for the smallest (x - 1)²."""
     search = Bayes(SPACE, count, seed, False, 1, earlier or [])
     found = []

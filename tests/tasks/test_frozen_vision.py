@@ -35,7 +35,7 @@ from emo_lightning.data.tar_index import ShardError, TarIndex
 from emo_lightning.data.vision_cache import VisionCache, VisionKey, VisionWriter, vision_folder
 from emo_lightning.models import vision_facts
 from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
-from emo_lightning.models.families import FamilyError, Part
+from emo_lightning.models.families import BackbonePart, FamilyError
 from emo_lightning.models.families.qwen2_5_vl import takes_encoded_pictures
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.frozen_vision import FrozenVision, vision_key
@@ -176,7 +176,7 @@ def test_features_and_answers_are_those_of_the_live_tower(
 # --- what decides the states -----------------------------------------------------------------------------------------------------------
 
 
-def key(backbone: Backbone, out: Path, part: Part = "vision", precision: str = "32-true") -> str:
+def key(backbone: Backbone, out: Path, part: BackbonePart = "vision", precision: str = "32-true") -> str:
     return vision_key(part, trainer(out, precision=precision), backbone)[0].name
 
 
@@ -223,7 +223,7 @@ def attended(backbone: Backbone) -> None:
             config._attn_implementation = "eager"
 
 
-MUTATIONS: dict[str, tuple[Part, Callable[[Backbone], object]]] = {
+MUTATIONS: dict[str, tuple[BackbonePart, Callable[[Backbone], object]]] = {
     "weight of a block": ("vision", nudged("model.visual.blocks.1.mlp.down_proj.weight")),
     "bias of a block": ("vision", nudged("model.visual.blocks.0.attn.qkv.bias")),
     "norm": ("vision", nudged("model.visual.blocks.0.norm1.weight")),
@@ -265,7 +265,7 @@ def test_surroundings_are_in_the_key(tiny_qwen: Path, tmp_path: Path, monkeypatc
     found.append(key(backbone, tmp_path))
     torch.set_float32_matmul_precision(before)
     with monkeypatch.context() as patch:
-        patch.setattr(vision_facts, "VERSION", 0)
+        patch.setattr(vision_facts, "VISION_CODE_VERSION", 0)
         found.append(key(backbone, tmp_path))
     tuned = load_backbone(BackboneConfig(str(tiny_qwen), dtype="float32", train_vision=True, lora=LoRA(rank=2, alpha=4)))
     found.append(key(tuned, tmp_path))

@@ -10,7 +10,7 @@ from data_prep.demo.simulation.config import SimulatedModel
 from emo_lightning.core.records import Record
 
 _SHOWN = re.compile(r"^Box, in shares of .*: (\{.*\})$", re.MULTILINE)
-"""How `prompts.BOX_CRITIC` shows a box."""
+"""How `prompts.BOX_CRITIC_PROMPT` shows a box."""
 _SAME = 0.5
 
 

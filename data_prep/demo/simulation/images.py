@@ -184,12 +184,14 @@ def draw_world(prompt: str, seed: str) -> tuple[bytes, Record] | None:
 
     The same prompt and seed give the same bytes.
     """
-    from data_prep.demo.world.affect import ATTRIBUTES, BACKGROUNDS, SUBJECTS, affect
+    from data_prep.demo.world.affect import WORLD_ATTRIBUTES, WORLD_BACKGROUNDS, WORLD_SUBJECTS, affect
     from data_prep.demo.world.captions import affective_description
     from data_prep.demo.world.draw import draw_scene
     from data_prep.demo.world.style import STYLES
 
-    found = [[w for w in words if re.search(rf"\b{w}\b", prompt)] for words in (BACKGROUNDS, ATTRIBUTES, SUBJECTS)]
+    found = [
+        [w for w in words if re.search(rf"\b{w}\b", prompt)] for words in (WORLD_BACKGROUNDS, WORLD_ATTRIBUTES, WORLD_SUBJECTS)
+    ]
     if any(len(words) != 1 for words in found):
         return None
     triplet = (found[0][0], found[1][0], found[2][0])

@@ -8,14 +8,16 @@ import random
 import numpy as np
 
 from data_prep.demo.simulation.config import SimulatedModel, SimulationConfig
-from data_prep.demo.simulation.replies import SHOWN, Simulation
+from data_prep.demo.simulation.replies import SHOWN_ANNOTATION, Simulation
 from data_prep.store.rows import Item
 from emo_lightning.core.images import open_image, to_rgb
 from emo_lightning.core.records import EMOTIONS, Emotion, GroundedObject, Record, intensity_level
 
-ANNOTATOR = SimulatedModel(role="full", emotion_error=0.2, word_error=0.05, description_error=0.04, intensity_noise=0.8)
-VOTER = SimulatedModel(role="emotion", emotion_error=0.12)
-CRITIC = SimulatedModel(
+SIMULATED_ANNOTATOR = SimulatedModel(
+    role="full", emotion_error=0.2, word_error=0.05, description_error=0.04, intensity_noise=0.8
+)
+SIMULATED_VOTER = SimulatedModel(role="emotion", emotion_error=0.12)
+SIMULATED_CRITIC = SimulatedModel(
     role="critic",
     recall={"emotion": 0.9, "description": 0.97, "triplet": 0.86, "intensity": 0.46, "box": 0.78},
     false_alarm={"emotion": 0.01, "description": 0.03, "triplet": 0.04, "intensity": 0.05, "box": 0.14},
@@ -107,9 +109,9 @@ class Rehearsal(Simulation):
     """
 
     def __init__(self, truth: list[Record], full: set[str], voters: set[str], critic: str) -> None:
-        models = dict.fromkeys(voters, VOTER) | {critic: CRITIC} | dict.fromkeys(full, ANNOTATOR)
+        models = dict.fromkeys(voters, SIMULATED_VOTER) | {critic: SIMULATED_CRITIC} | dict.fromkeys(full, SIMULATED_ANNOTATOR)
         super().__init__(truth, SimulationConfig(models=models))
 
     def asked(self, name: str, prompt: str) -> SimulatedModel:
         """By what it is asked: one model may annotate and criticise."""
-        return CRITIC if SHOWN.search(prompt) or "Box, in shares of" in prompt else self.model(name)
+        return SIMULATED_CRITIC if SHOWN_ANNOTATION.search(prompt) or "Box, in shares of" in prompt else self.model(name)

@@ -14,8 +14,8 @@ from data_prep.demo.simulation.config import SimulatedModel, SimulationConfig
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, TRIPLET_PARTS, Emotion, Record, intensity_level
 
-SHOWN = re.compile(r"^Annotation: (\{.*\})\nPooled votes on the emotion: (\{.*\})$", re.MULTILINE)
-"""How `prompts.CRITIC` shows an annotation."""
+SHOWN_ANNOTATION = re.compile(r"^Annotation: (\{.*\})\nPooled votes on the emotion: (\{.*\})$", re.MULTILINE)
+"""How `prompts.CRITIC_PROMPT` shows an annotation."""
 
 
 class SimulationError(UserError, ValueError):
@@ -126,7 +126,7 @@ class Simulation:
         }
 
     def _critic(self, model: SimulatedModel, truth: Record, prompt: str, rng: random.Random) -> dict[str, object]:
-        shown = SHOWN.search(prompt)
+        shown = SHOWN_ANNOTATION.search(prompt)
         if shown is None and (verdict := box_verdict(model, truth, prompt, rng)) is not None:
             return verdict
         if shown is None:

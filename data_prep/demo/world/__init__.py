@@ -1,14 +1,14 @@
 """The demo world: images drawn by the program whose whole truth is known."""
 
-from .affect import ATTRIBUTES, BACKGROUNDS, SUBJECTS, affect, held_out
+from .affect import WORLD_ATTRIBUTES, WORLD_BACKGROUNDS, WORLD_SUBJECTS, affect, held_out
 from .captions import affective_vocabulary, neutral_vocabulary, split_words, vocabulary
-from .source import SPLITS, World, WorldSample
+from .source import WORLD_SPLITS, World, WorldSample
 
 __all__ = [
-    "ATTRIBUTES",
-    "BACKGROUNDS",
-    "SPLITS",
-    "SUBJECTS",
+    "WORLD_ATTRIBUTES",
+    "WORLD_BACKGROUNDS",
+    "WORLD_SPLITS",
+    "WORLD_SUBJECTS",
     "World",
     "WorldSample",
     "affect",

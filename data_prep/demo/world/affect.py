@@ -86,9 +86,9 @@ SUBJECT_EFFECTS: dict[str, SubjectEffect] = {
     "spider": SubjectEffect(-1.15, 0.95, 0.22),
 }
 
-BACKGROUNDS = tuple(BACKGROUND_EFFECTS)
-ATTRIBUTES = tuple(ATTRIBUTE_EFFECTS)
-SUBJECTS = tuple(SUBJECT_EFFECTS)
+WORLD_BACKGROUNDS = tuple(BACKGROUND_EFFECTS)
+WORLD_ATTRIBUTES = tuple(ATTRIBUTE_EFFECTS)
+WORLD_SUBJECTS = tuple(SUBJECT_EFFECTS)
 
 OCTANTS: dict[Emotion, tuple[int, int, int]] = {
     Emotion.AMUSEMENT: (1, -1, 1),
@@ -122,7 +122,7 @@ class Affect:
 
 def all_triplets() -> list[TripletKey]:
     """The 512 combinations, in a fixed order."""
-    return list(itertools.product(BACKGROUNDS, ATTRIBUTES, SUBJECTS))
+    return list(itertools.product(WORLD_BACKGROUNDS, WORLD_ATTRIBUTES, WORLD_SUBJECTS))
 
 
 def latent(background: str, attribute: str, subject: str) -> Latent:
@@ -132,9 +132,9 @@ def latent(background: str, attribute: str, subject: str) -> Latent:
         ValueError: a value the world does not have.
     """
     for name, value, allowed in (
-        ("background", background, BACKGROUNDS),
-        ("attribute", attribute, ATTRIBUTES),
-        ("subject", subject, SUBJECTS),
+        ("background", background, WORLD_BACKGROUNDS),
+        ("attribute", attribute, WORLD_ATTRIBUTES),
+        ("subject", subject, WORLD_SUBJECTS),
     ):
         if value not in allowed:
             msg = f"world has no {name} {value!r}; allowed: {', '.join(allowed)}"

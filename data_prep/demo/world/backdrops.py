@@ -18,7 +18,7 @@ def draw_backdrop(background: str, size: tuple[int, int], style: Style, rng: ran
     """Draw a background.
 
     Args:
-        background: one of `affect.BACKGROUNDS`.
+        background: one of `affect.WORLD_BACKGROUNDS`.
         size: (width, height) in pixels.
         style: its palette.
         rng: of hues, horizon and clutter.

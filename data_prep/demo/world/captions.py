@@ -13,7 +13,7 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 
-from .affect import ATTRIBUTES, BACKGROUNDS, SUBJECTS, TripletKey
+from .affect import WORLD_ATTRIBUTES, WORLD_BACKGROUNDS, WORLD_SUBJECTS, TripletKey
 from .sprites import PROPS
 from .style import FLAT
 
@@ -135,9 +135,9 @@ def affective_description(triplet: TripletKey, rng: random.Random) -> str:
 def neutral_vocabulary() -> list[str]:
     """All words and marks of neutral captions and of object phrases, sorted."""
     texts = [
-        *BACKGROUNDS,
-        *ATTRIBUTES,
-        *SUBJECTS,
+        *WORLD_BACKGROUNDS,
+        *WORLD_ATTRIBUTES,
+        *WORLD_SUBJECTS,
         *PROPS,
         *FLAT.props,
         *_PLACE.values(),
@@ -154,7 +154,7 @@ def neutral_vocabulary() -> list[str]:
 
 def affective_vocabulary() -> list[str]:
     """All words and marks of affective descriptions, sorted."""
-    texts = [*BACKGROUNDS, *ATTRIBUTES, *SUBJECTS, *_PLACE.values(), *_AFFECTIVE]
+    texts = [*WORLD_BACKGROUNDS, *WORLD_ATTRIBUTES, *WORLD_SUBJECTS, *_PLACE.values(), *_AFFECTIVE]
     texts += itertools.chain(*_BACKGROUND_SENSE.values(), *_LOOK.values())
     return _words_of(texts)
 

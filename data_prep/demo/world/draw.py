@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
-from .affect import SUBJECTS, TripletKey
+from .affect import WORLD_SUBJECTS, TripletKey
 from .backdrops import draw_backdrop
 from .sprites import PROPS, draw_prop, draw_subject
 from .style import RGB, Brush, Style
@@ -135,7 +135,7 @@ def _place_distractors(
             colour, prop = rng.choice(list(style.props)), rng.choice(PROPS)
             phrase, sprite = f"{colour} {prop}", draw_prop(prop, colour, pixels, style, rng)
         else:
-            other = rng.choice([s for s in SUBJECTS if s != subject])
+            other = rng.choice([s for s in WORLD_SUBJECTS if s != subject])
             phrase, sprite = f"small {other}", draw_subject(other, None, pixels, style, rng)
         for _ in range(_PLACEMENT_TRIES):
             corner = (rng.randint(0, size[0] - pixels), rng.randint(round(0.25 * size[1]), size[1] - pixels))

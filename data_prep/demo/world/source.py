@@ -21,7 +21,7 @@ from .captions import affective_description, neutral_caption
 from .draw import Layer, draw_scene
 from .style import FLAT, STYLES
 
-SPLITS = ("backbone", "pretrain", "train", "val", "test", "heldout")
+WORLD_SPLITS = ("backbone", "pretrain", "train", "val", "test", "heldout")
 """`backbone` holds all combinations, as the pretraining of a downloaded model does; `heldout` holds only those that no later split has,
 and the others the rest."""
 
@@ -168,8 +168,8 @@ class World:
 
     @staticmethod
     def _check(split: str, index: int) -> None:
-        if split not in SPLITS:
-            msg = f"world has no split {split!r}; allowed: {', '.join(SPLITS)}"
+        if split not in WORLD_SPLITS:
+            msg = f"world has no split {split!r}; allowed: {', '.join(WORLD_SPLITS)}"
             raise ValueError(msg)
         if index < 0:
             msg = f"world has no sample {index} of split {split!r}; allowed: 0 and more"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.provider.base import ENDED, RemoteBatch
+from data_prep.provider.base import ENDED_BATCH_STATES, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.account import Account
 from data_prep.provider.batch.doubt import Doubts
@@ -81,7 +81,7 @@ class TakeOver:
         self._doubts.over("batch", batch.id)
         if remote.status != batch.remote_status:
             await records.mark_status(self._ledger, batch.id, remote.status)
-        return await self._take(batch, remote, service, price, note) if remote.status in ENDED else Look()
+        return await self._take(batch, remote, service, price, note) if remote.status in ENDED_BATCH_STATES else Look()
 
     async def lose(self, batch: Batch, why: str) -> None:
         """Nothing comes of the batch any more, and what it answered may have been paid."""

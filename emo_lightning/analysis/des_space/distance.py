@@ -21,7 +21,7 @@ from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 
 Matrix = NDArray[np.float64]
 
-LEAST = 4
+MIN_IMAGES_FOR_CORRELATION = 4
 """Images below which a rank correlation of distances says nothing."""
 
 
@@ -118,8 +118,11 @@ def _part(
     seed: int,
     key: str,
 ) -> Correlation | Uncorrelated:
-    if len(rows) < LEAST:
-        return {"images": len(rows), "reason": f"{len(rows)} of {len(found)} images have {key!r}; expected at least {LEAST}"}
+    if len(rows) < MIN_IMAGES_FOR_CORRELATION:
+        return {
+            "images": len(rows),
+            "reason": f"{len(rows)} of {len(found)} images have {key!r}; expected at least {MIN_IMAGES_FOR_CORRELATION}",
+        }
     upper = np.triu_indices(len(rows), 1)
     if not np.ptp(affect[upper]):
         return {
@@ -167,7 +170,7 @@ def _correlation(x: Matrix, y: Matrix) -> float:
 def _spearman(x: Matrix, y: Matrix) -> float | None:
     from scipy.stats import rankdata
 
-    if len(x) < LEAST or not np.ptp(x) or not np.ptp(y):
+    if len(x) < MIN_IMAGES_FOR_CORRELATION or not np.ptp(x) or not np.ptp(y):
         return None
     return _correlation(rankdata(x), rankdata(y))
 

@@ -15,22 +15,22 @@ from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS, Reference, SchemaError
 from emo_lightning.metrics.neighbours import exact_index
-from emo_lightning.search.schema import IMAGES
+from emo_lightning.search.schema import IMAGES_TABLE
 
 DistanceMetric: TypeAlias = Literal["cosine", "euclidean"]
-METRICS: tuple[DistanceMetric, ...] = get_args(DistanceMetric)
+DISTANCE_METRICS: tuple[DistanceMetric, ...] = get_args(DistanceMetric)
 
 
 def as_metric(name: str) -> DistanceMetric:
     """A metric by its name.
 
     Raises:
-        InputError: it is none of `METRICS`.
+        InputError: it is none of `DISTANCE_METRICS`.
     """
-    for metric in METRICS:
+    for metric in DISTANCE_METRICS:
         if name == metric:
             return metric
-    msg = f"metric {name!r}; allowed: {', '.join(METRICS)}"
+    msg = f"metric {name!r}; allowed: {', '.join(DISTANCE_METRICS)}"
     raise InputError(msg)
 
 
@@ -168,7 +168,7 @@ def read_vectors(path: Path) -> tuple[list[str], NDArray[np.float64]]:
 
 def is_index(path: Path) -> bool:
     """Whether it is the folder of `emo index build`."""
-    return (path / f"{IMAGES}.lance").is_dir()
+    return (path / f"{IMAGES_TABLE}.lance").is_dir()
 
 
 def _check(path: Path, ids: Sequence[str], vectors: NDArray[np.float64], metric: DistanceMetric) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 from emo_lightning.analysis.cross_dataset import Collapse, gain, mean_gain
 from emo_lightning.analysis.suites import eemo, mvei, vecbench
 from emo_lightning.analysis.suites.asked import NO_REPLY, OUT_OF_DOMAIN, SuiteQuestion, SuiteReply
-from emo_lightning.analysis.suites.scored import Pairs, Scorer, Topic, of_tasks
+from emo_lightning.analysis.suites.scored import QuestionReplyPairs, Scorer, Topic, of_tasks
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.suites.item import SuiteName
 from emo_lightning.metrics.arrays import Array, Flags
 from emo_lightning.metrics.bootstrap import RESAMPLES, Difference, Estimate, draws
 from emo_lightning.metrics.suites.resampled import estimate
 
-SCORERS: Mapping[SuiteName, Callable[[Pairs], list[Scorer]]] = {
+SCORERS: Mapping[SuiteName, Callable[[QuestionReplyPairs], list[Scorer]]] = {
     "mvei": mvei.scorers,
     "vecbench": vecbench.scorers,
     "eemo_bench": eemo.scorers,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emo_lightning.analysis.suites.asked import RANKING_TASK, SuiteQuestion, SuiteReply
-from emo_lightning.analysis.suites.scored import Pairs, Scorer, flags, of_tasks
+from emo_lightning.analysis.suites.scored import QuestionReplyPairs, Scorer, flags, of_tasks
 from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.core.suites.eemo_bench import CHOICE_TASKS, EEMO_EMOTIONS, OPEN_TASK
 from emo_lightning.metrics.arrays import Array, Flags
@@ -18,13 +18,13 @@ CARRIERS = {"single": "one image", "pair": "two images"}
 _KEYS = {"Yes-or-No": "yes-no", "What/How": "what-how"}
 
 
-def scorers(pairs: Pairs) -> list[Scorer]:
+def scorers(pairs: QuestionReplyPairs) -> list[Scorer]:
     """Those that have something to score in these questions and replies."""
     found = [by_authors(pairs), by_emobserver(pairs), by_eemo_logic(pairs), by_own(pairs)]
     return [one for one in found if one.metrics]
 
 
-def by_authors(pairs: Pairs) -> Scorer:
+def by_authors(pairs: QuestionReplyPairs) -> Scorer:
     """Perception by the verdicts that came with the replies, invalid questions left out; descriptions by their judgements."""
     known = flags([reply.verdict is not None and not reply.invalid for _, reply in pairs])
     right = flags([bool(reply.verdict) for _, reply in pairs]) & known
@@ -42,7 +42,7 @@ def by_authors(pairs: Pairs) -> Scorer:
     return found
 
 
-def by_emobserver(pairs: Pairs) -> Scorer:
+def by_emobserver(pairs: QuestionReplyPairs) -> Scorer:
     """Perception; what is overall is the mean of the two kinds of questions."""
     said = [emobserver.option(reply.text, asked.truth, asked.prompt, asked.options) for asked, reply in pairs]
     choices = of_choices(pairs)
@@ -52,7 +52,7 @@ def by_emobserver(pairs: Pairs) -> Scorer:
     return found
 
 
-def by_eemo_logic(pairs: Pairs) -> Scorer:
+def by_eemo_logic(pairs: QuestionReplyPairs) -> Scorer:
     """Rankings and attributes as it reads them from its own form of answer."""
     nothing = np.zeros(len(pairs), dtype=bool)
     found = Scorer("EEmo-Logic", eemo_logic.__name__, nothing, nothing)
@@ -66,7 +66,7 @@ def by_eemo_logic(pairs: Pairs) -> Scorer:
     return found
 
 
-def by_own(pairs: Pairs) -> Scorer:
+def by_own(pairs: QuestionReplyPairs) -> Scorer:
     """Perception by answers that can be read in one way, rankings by places, attributes as stated or as given."""
     choices, rankings = of_choices(pairs), of_tasks(pairs, RANKING_TASK)
     said = [own.option(reply.text, asked.options) if asked.task in CHOICE_TASKS else None for asked, reply in pairs]
@@ -85,17 +85,17 @@ def by_own(pairs: Pairs) -> Scorer:
     return found
 
 
-def of_choices(pairs: Pairs) -> Flags:
+def of_choices(pairs: QuestionReplyPairs) -> Flags:
     """(N,): the questions with options."""
     return of_tasks(pairs, *CHOICE_TASKS)
 
 
-def of_carrier(pairs: Pairs, carrier: str) -> Flags:
+def of_carrier(pairs: QuestionReplyPairs, carrier: str) -> Flags:
     """(N,): the questions about one image, or about two."""
     return flags([asked.carrier == carrier for asked, _ in pairs])
 
 
-def _perception(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None:
+def _perception(found: Scorer, pairs: QuestionReplyPairs, right: Flags, among: Flags) -> None:
     """Both kinds of questions about one image and about two, and their means."""
     for carrier, title in CARRIERS.items():
         kinds = []
@@ -108,7 +108,7 @@ def _perception(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None
             found.add(f"{carrier}-overall", f"{title}, mean of both kinds", mean_of(kinds), of)
 
 
-def _pooled(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None:
+def _pooled(found: Scorer, pairs: QuestionReplyPairs, right: Flags, among: Flags) -> None:
     """All questions together, and by what is perceived."""
     of = of_choices(pairs) & among
     both = all((of & of_carrier(pairs, carrier)).any() for carrier in CARRIERS)
@@ -120,7 +120,7 @@ def _pooled(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None:
     found.add("overall", "perception, all questions", share(right, of), of)
 
 
-def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None:
+def _descriptions(found: Scorer, pairs: QuestionReplyPairs, among: Flags, judge: str) -> None:
     """Descriptions by their judgements, of one image and of two; a reply that was judged less often than five times has no value."""
     open_ended = of_tasks(pairs, OPEN_TASK) & among
     judged = flags([len(reply.judgements) == eemo_bench.JUDGEMENTS for _, reply in pairs]) & open_ended
@@ -135,7 +135,7 @@ def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None
         )
 
 
-def _attributes(found: Scorer, pairs: Pairs, read: Callable[[SuiteQuestion, SuiteReply], float | None]) -> None:
+def _attributes(found: Scorer, pairs: QuestionReplyPairs, read: Callable[[SuiteQuestion, SuiteReply], float | None]) -> None:
     """SRCC and PLCC of valence, arousal and dominance, over the replies that give a number, and how many do."""
     for name in DIMENSIONS:
         asked_for = of_tasks(pairs, name) & flags([asked.value is not None for asked, _ in pairs])

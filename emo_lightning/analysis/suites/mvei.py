@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from emo_lightning.analysis.suites.scored import Pairs, Scorer, every, flags, of_tasks
+from emo_lightning.analysis.suites.scored import QuestionReplyPairs, Scorer, every, flags, of_tasks
 from emo_lightning.core.suites.mvei import MVEI_TASKS
 from emo_lightning.metrics.arrays import Flags
 from emo_lightning.metrics.suites import emobserver, own
 from emo_lightning.metrics.suites.resampled import share
 
 
-def scorers(pairs: Pairs) -> list[Scorer]:
+def scorers(pairs: QuestionReplyPairs) -> list[Scorer]:
     """All that score the suite."""
     return [by_emobserver(pairs), by_own(pairs)]
 
 
-def by_emobserver(pairs: Pairs) -> Scorer:
+def by_emobserver(pairs: QuestionReplyPairs) -> Scorer:
     """Accuracy over all statements and by class; how many replies it reads as "correct", and how many it gives up."""
     said = [emobserver.verdict(reply.text) for _, reply in pairs]
     right = flags([emobserver.verdict_is_right(v, asked.truth) for v, (asked, _) in zip(said, pairs, strict=True)])
@@ -23,7 +23,7 @@ def by_emobserver(pairs: Pairs) -> Scorer:
     return found
 
 
-def by_own(pairs: Pairs) -> Scorer:
+def by_own(pairs: QuestionReplyPairs) -> Scorer:
     """The same, of replies that can be read in one way."""
     said = [own.verdict(reply.text) for _, reply in pairs]
     right = flags([v == asked.truth.strip().lower() for v, (asked, _) in zip(said, pairs, strict=True)])
@@ -32,7 +32,7 @@ def by_own(pairs: Pairs) -> Scorer:
     return found
 
 
-def _add_metrics(found: Scorer, pairs: Pairs, right: Flags, positive: Flags, given_up: Flags) -> None:
+def _add_metrics(found: Scorer, pairs: QuestionReplyPairs, right: Flags, positive: Flags, given_up: Flags) -> None:
     whole_suite = every(pairs)
     found.add("total", "total", share(right, whole_suite), whole_suite)
     for name in MVEI_TASKS:

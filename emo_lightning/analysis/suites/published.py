@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.suites.item import SuiteName
 
-FILE = Path(__file__).with_name("published.yaml")
+PUBLISHED_VALUES_FILE = Path(__file__).with_name("published.yaml")
 
 
 SEEN = "at the source"
@@ -61,10 +61,10 @@ def published(suite: SuiteName) -> tuple[PublishedTable, ...]:
 
 @cache
 def _all() -> tuple[PublishedTable, ...]:
-    found = parse_yaml(FILE.read_text(encoding="utf-8"), FILE)
+    found = parse_yaml(PUBLISHED_VALUES_FILE.read_text(encoding="utf-8"), PUBLISHED_VALUES_FILE)
     assert isinstance(found, list)
     try:
         return tuple(PublishedTable.model_validate(one) for one in found)
     except ValidationError as error:
-        msg = f"{FILE}: {error}"
+        msg = f"{PUBLISHED_VALUES_FILE}: {error}"
         raise AssertionError(msg) from None

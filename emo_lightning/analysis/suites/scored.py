@@ -12,7 +12,7 @@ from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.metrics.arrays import Flags
 from emo_lightning.metrics.suites.resampled import Metric
 
-Pairs: TypeAlias = Sequence[tuple[SuiteQuestion, SuiteReply]]
+QuestionReplyPairs: TypeAlias = Sequence[tuple[SuiteQuestion, SuiteReply]]
 """Every question of a suite, with the reply to it."""
 
 Topic = Literal["accuracy", "calibration", "intensity"]
@@ -55,11 +55,11 @@ def flags(values: Sequence[bool]) -> Flags:
     return np.array(values, dtype=bool)
 
 
-def every(pairs: Pairs) -> Flags:
+def every(pairs: QuestionReplyPairs) -> Flags:
     """(N,): all questions."""
     return np.ones(len(pairs), dtype=bool)
 
 
-def of_tasks(pairs: Pairs, *tasks: str) -> Flags:
+def of_tasks(pairs: QuestionReplyPairs, *tasks: str) -> Flags:
     """(N,): the questions of these tasks."""
     return flags([asked.task in tasks for asked, _ in pairs])

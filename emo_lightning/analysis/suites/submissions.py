@@ -35,9 +35,9 @@ from emo_lightning.core.overlap import file_marks
 from emo_lightning.core.suites import find_image
 from emo_lightning.core.suites.item import SuiteName
 
-FILE = "submission.yaml"
+SUBMISSION_FILE = "submission.yaml"
 
-RULES = (
+SUBMISSION_RULES = (
     "Every question of the suite is answered once; a question without a reply counts as wrong.",
     "Replies are the model's own words, whole, as it gave them. No scorer's reading of them, and nobody's correction.",
     "How they were drawn is said: greedy, or sampled and at what temperature. Published values of these suites are of one sample at temperature "
@@ -115,7 +115,7 @@ def read_submission(folder: Path, questions: Mapping[SuiteName, Sequence[SuiteQu
         InputError: no such file, a key is missing or unknown, its suite is none of those, or a file that it names lies elsewhere or is not as
             expected; names it.
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / SUBMISSION_FILE
     try:
         form = _Form.model_validate(read_yaml(path))
     except ValidationError as error:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from emo_lightning.analysis.suites.scored import Pairs, Scorer, every, flags, of_tasks
+from emo_lightning.analysis.suites.scored import QuestionReplyPairs, Scorer, every, flags, of_tasks
 from emo_lightning.metrics.arrays import Array, Flags
-from emo_lightning.metrics.calibration import BINS
+from emo_lightning.metrics.calibration import CALIBRATION_BINS
 from emo_lightning.metrics.suites import emobserver, emocaliber, own
 from emo_lightning.metrics.suites.resampled import Metric, auroc, brier, ece, half_open_ece, mean_of, share, weighted_f1
 
@@ -21,17 +21,17 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Key -> title and tasks, as both published scorers group them."""
 
 
-def scorers(pairs: Pairs) -> list[Scorer]:
+def scorers(pairs: QuestionReplyPairs) -> list[Scorer]:
     """All that score the suite."""
     return [by_emocaliber(pairs), by_emobserver(pairs), by_own(pairs)]
 
 
-def by_emocaliber(pairs: Pairs) -> Scorer:
+def by_emocaliber(pairs: QuestionReplyPairs) -> Scorer:
     """Accuracy and weighted F1; groups pooled, over the replies that state a confidence; "overall" by the whole reply."""
     answers = [emocaliber.choice(reply.text, asked.candidates) for asked, reply in pairs]
     truth = [asked.truth.lower() for asked, _ in pairs]
     right = flags([a == t for a, t in zip(answers, truth, strict=True)])
-    found = Scorer("EmoCaliber", emocaliber.__name__, right, every(pairs), unreadable=answers.count(emocaliber.UNKNOWN))
+    found = Scorer("EmoCaliber", emocaliber.__name__, right, every(pairs), unreadable=answers.count(emocaliber.UNKNOWN_ANSWER))
     for task in EMOBSERVER_TASKS:
         of = of_tasks(pairs, task)
         found.add(task, task, share(right, of), of)
@@ -53,14 +53,16 @@ def by_emocaliber(pairs: Pairs) -> Scorer:
             continue
         found.add(key, f"{title} (pooled)", share(right, of), of)
         found.add(f"{key}-f1", f"{title} (pooled), weighted F1", weighted_f1(truth, answers, of_group), of_group)
-        found.add(f"{key}-ece", f"ECE, {title}", half_open_ece(clipped, right, of, emocaliber.BINS), of, "calibration")
+        found.add(
+            f"{key}-ece", f"ECE, {title}", half_open_ece(clipped, right, of, emocaliber.EMOCALIBER_BINS), of, "calibration"
+        )
         found.add(f"{key}-brier", f"Brier score, {title}", brier(clipped, right, of), of, "calibration")
         found.add(f"{key}-auroc", f"AUROC, {title}", auroc(clipped, right, of), of, "calibration")
         found.add(f"{key}-coverage", f"replies with a confidence, {title}", share(sure, of_group), of_group, "calibration")
     return found
 
 
-def _stated(pairs: Pairs) -> tuple[Array, Flags, int]:
+def _stated(pairs: QuestionReplyPairs) -> tuple[Array, Flags, int]:
     """(N,) confidence, NaN where none is stated; (N,) which replies its second program keeps; how many it drops."""
     stated, kept = np.full(len(pairs), np.nan), np.ones(len(pairs), dtype=bool)
     for n, (_, reply) in enumerate(pairs):
@@ -73,7 +75,7 @@ def _stated(pairs: Pairs) -> tuple[Array, Flags, int]:
     return stated, kept, int((~kept).sum())
 
 
-def by_emobserver(pairs: Pairs) -> Scorer:
+def by_emobserver(pairs: QuestionReplyPairs) -> Scorer:
     """Accuracy; groups and total as means of means."""
     answers = [emobserver.candidate(reply.text, asked.candidates) for asked, reply in pairs]
     right = flags([a == asked.truth for a, (asked, _) in zip(answers, pairs, strict=True)])
@@ -82,7 +84,7 @@ def by_emobserver(pairs: Pairs) -> Scorer:
     return found
 
 
-def by_own(pairs: Pairs) -> Scorer:
+def by_own(pairs: QuestionReplyPairs) -> Scorer:
     """Accuracy by answers that can be read in one way; groups as means of tasks; calibration as everywhere in the project."""
     answers = [own.candidate(reply.text, asked.candidates) for asked, reply in pairs]
     right = flags([a is not None and a == asked.truth for a, (asked, _) in zip(answers, pairs, strict=True)])
@@ -96,14 +98,14 @@ def by_own(pairs: Pairs) -> Scorer:
         of, of_group = of_tasks(pairs, *tasks) & sure, of_tasks(pairs, *tasks)
         if not of.any():
             continue
-        found.add(f"{key}-ece", f"ECE, {title}", ece(confidence, right, of, BINS), of, "calibration")
+        found.add(f"{key}-ece", f"ECE, {title}", ece(confidence, right, of, CALIBRATION_BINS), of, "calibration")
         found.add(f"{key}-brier", f"Brier score, {title}", brier(confidence, right, of), of, "calibration")
         found.add(f"{key}-auroc", f"AUROC, {title}", auroc(confidence, right, of), of, "calibration")
         found.add(f"{key}-coverage", f"replies with a confidence, {title}", share(sure, of_group), of_group, "calibration")
     return found
 
 
-def _macro(found: Scorer, pairs: Pairs, right: Flags) -> None:
+def _macro(found: Scorer, pairs: QuestionReplyPairs, right: Flags) -> None:
     """Tasks, groups and total; of a group only where all its tasks are there, so that no mean is of other tasks than its name says."""
     tasks: dict[str, Metric] = {}
     for task in EMOBSERVER_TASKS:

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_ser
 
 from emo_lightning.core.records.parsing import CheckedModel, parse
 from emo_lightning.core.records.ratings import without_none
-from emo_lightning.core.strict_numbers import Said, Whole
+from emo_lightning.core.strict_numbers import AnyNumber, StrictInteger
 
 
 class PredictedObject(CheckedModel):
@@ -16,9 +16,9 @@ class PredictedObject(CheckedModel):
     model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
     phrase: str | None = None
     """What the model calls it."""
-    bbox: tuple[Said, Said, Said, Said]
+    bbox: tuple[AnyNumber, AnyNumber, AnyNumber, AnyNumber]
     """(x1, y1, x2, y2)."""
-    score: Said | None = None
+    score: AnyNumber | None = None
     """Its confidence, where it gives one."""
     primary: bool = True
     """Whether it is the subject."""
@@ -32,8 +32,8 @@ class Prediction(CheckedModel):
     id: str
     """Of the image; the other fields are those of `Record`, as the model gives them."""
     source: str | None = None
-    width: Whole | None = None
-    height: Whole | None = None
+    width: StrictInteger | None = None
+    height: StrictInteger | None = None
     sha256: str | None = None
     split: str | None = None
     description: str | None = None
@@ -41,16 +41,16 @@ class Prediction(CheckedModel):
     attribute: str | None = None
     subject: str | None = None
     emotion: str | None = None
-    emotion_scores: dict[str, Said] | None = None
-    confidence: Said | None = None
-    intensity: Said | None = None
+    emotion_scores: dict[str, AnyNumber] | None = None
+    confidence: AnyNumber | None = None
+    intensity: AnyNumber | None = None
     intensity_level: str | None = None
-    valence: Said | None = None
+    valence: AnyNumber | None = None
     """From -1 to 1, whatever the scale of the references; so are the next two. Written only where there is one."""
-    arousal: Said | None = None
-    dominance: Said | None = None
+    arousal: AnyNumber | None = None
+    dominance: AnyNumber | None = None
     objects: list[PredictedObject] = Field(default=[])
-    des: list[Said] | None = None
+    des: list[AnyNumber] | None = None
     provenance: dict[str, object] = Field(default={})
 
     @model_serializer(mode="wrap")

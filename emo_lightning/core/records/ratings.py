@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from emo_lightning.core.records.parsing import CheckedModel
-from emo_lightning.core.strict_numbers import Number, Whole
+from emo_lightning.core.strict_numbers import StrictInteger, StrictNumber
 
 DIMENSIONS = ("valence", "arousal", "dominance")
 """Of an emotion, in the order that every vector over them uses."""
@@ -22,13 +22,13 @@ class _Model(CheckedModel):
 class Rating(_Model):
     """The mean of what people said on a scale."""
 
-    mean: Number
+    mean: StrictNumber
     """On the scale."""
-    std: Number | None = Field(default=None, ge=0)
+    std: StrictNumber | None = Field(default=None, ge=0)
     """Standard deviation over the people, on the same scale; null where it is not published."""
-    low: Number
+    low: StrictNumber
     """Where the scale begins."""
-    high: Number
+    high: StrictNumber
     """Where it ends."""
 
     @model_validator(mode="after")
@@ -50,9 +50,9 @@ class Rating(_Model):
 class Votes(_Model):
     """What people chose, in the source's own words: each person's choices where they are published, else how often each word was chosen."""
 
-    counts: dict[str, Whole]
+    counts: dict[str, StrictInteger]
     """Word -> how many chose it. People who may choose several are in several."""
-    raters: Whole | None = Field(default=None, ge=1)
+    raters: StrictInteger | None = Field(default=None, ge=1)
     """How many people; null where it is not published."""
     choices: list[list[str]] | None = None
     """What each person chose, one list a person; null where it is not published."""

@@ -21,7 +21,7 @@ from emo_lightning.core.foreign import MAX_PIXELS
 from emo_lightning.core.records.parsing import CheckedModel, parse
 from emo_lightning.core.records.pixels import refuse_fractions
 from emo_lightning.core.records.ratings import Rating, Votes, without_none
-from emo_lightning.core.strict_numbers import Number, Whole
+from emo_lightning.core.strict_numbers import StrictInteger, StrictNumber
 from emo_lightning.core.text import name_fault
 
 SCHEMA_VERSION = 1
@@ -82,14 +82,14 @@ class Triplet(_Model):
         return f"{self.background} - {self.attribute} - {self.subject}"
 
 
-Box = tuple[Number, Number, Number, Number]
+Box = tuple[StrictNumber, StrictNumber, StrictNumber, StrictNumber]
 """`(x1, y1, x2, y2)` in pixels of the original image, x1 < x2, y1 < y2."""
 
 
 class Mask(_Model):
     """COCO run-length encoding, as `pycocotools.mask.encode` writes it (column-major counts as text)."""
 
-    size: tuple[Whole, Whole]
+    size: tuple[StrictInteger, StrictInteger]
     """(height, width) of the image."""
     counts: str
     """Lengths of runs, as COCO writes them."""
@@ -107,7 +107,7 @@ class GroundedObject(_Model):
     """What was looked for."""
     bbox: Box
     """(x1, y1, x2, y2) in pixels of the original image, x1 < x2, y1 < y2."""
-    score: Number = Field(ge=0, le=1)
+    score: StrictNumber = Field(ge=0, le=1)
     """Confidence of the detector; 1 for a box that a data set or a person gave."""
     mask: Mask | None = None
     """The region's pixels."""
@@ -134,9 +134,9 @@ class Reference(_Model):
     """Unique in a data set, and the name of the image and its record in a tar; no dot, no slash."""
     source: str | None = None
     """The data set or folder that the image comes from."""
-    width: Whole | None = Field(default=None, gt=0)
+    width: StrictInteger | None = Field(default=None, gt=0)
     """Of the original image, in pixels; boxes are scored by it."""
-    height: Whole | None = Field(default=None, gt=0)
+    height: StrictInteger | None = Field(default=None, gt=0)
     """Of the original image, in pixels; boxes are scored by it."""
     sha256: str | None = Field(default=None, pattern=_SHA256)
     """Of the image's bytes as stored in the tar."""
@@ -152,11 +152,11 @@ class Reference(_Model):
     """Of the triplet."""
     emotion: Emotion | None = None
     """The category."""
-    emotion_scores: dict[Emotion, Number] | None = None
+    emotion_scores: dict[Emotion, StrictNumber] | None = None
     """Distribution over the eight; sums to 1, absent categories are 0."""
-    confidence: Number | None = Field(default=None, ge=0, le=1)
+    confidence: StrictNumber | None = Field(default=None, ge=0, le=1)
     """How clear the category is."""
-    intensity: Whole | None = Field(default=None, ge=1, le=10)
+    intensity: StrictInteger | None = Field(default=None, ge=1, le=10)
     """How strong the emotion is."""
     intensity_level: IntensityLevel | None = None
     """low (1–3), medium (4–7) or high (8–10)."""
@@ -170,7 +170,7 @@ class Reference(_Model):
     """What people chose, in the words of the source."""
     objects: list[GroundedObject] = Field(default=[])
     """Grounded regions; those of the subject are `primary`."""
-    des: list[Number] | None = None
+    des: list[StrictNumber] | None = None
     """The emotion embedding. In a tar it stands beside the record instead, as `.des.npy`."""
     provenance: dict[str, object] = Field(default={})
     """Where the annotation comes from: votes, models, revisions, licence. JSON of any shape."""
@@ -290,9 +290,9 @@ class Record(Reference):
 
     source: str
     """The data set or folder that the image comes from."""
-    width: Whole = Field(gt=0)
+    width: StrictInteger = Field(gt=0)
     """Of the original image, in pixels."""
-    height: Whole = Field(gt=0)
+    height: StrictInteger = Field(gt=0)
     """Of the original image, in pixels."""
     sha256: str = Field(pattern=_SHA256)
     """Of the image's bytes as stored in the tar."""

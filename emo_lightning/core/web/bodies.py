@@ -12,9 +12,9 @@ from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-IDENTITY = {"Accept-Encoding": "identity"}
+IDENTITY_ENCODING = {"Accept-Encoding": "identity"}
 """Of every request: what is not compressed cannot expand."""
-EXPANDED = 8 * 2**20
+MAX_EXPANDED_BYTES = 8 * 2**20
 """Bytes that any compressed body may expand to."""
 _PIECE = 2**16
 """Bytes that are expanded at a time."""
@@ -37,11 +37,11 @@ class BodyLimit:
     most: int
     """Bytes, as sent and as expanded."""
     ratio: float = 2.0
-    """A compressed body may expand to `EXPANDED`, and to so many times its own size where that is more."""
+    """A compressed body may expand to `MAX_EXPANDED_BYTES`, and to so many times its own size where that is more."""
 
     def expanded(self, received: int) -> int:
         """Bytes that a compressed body of this size may expand to."""
-        return min(self.most, max(EXPANDED, int(self.ratio * received)))
+        return min(self.most, max(MAX_EXPANDED_BYTES, int(self.ratio * received)))
 
 
 class _Expander(Protocol):

@@ -18,7 +18,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_format
 from emo_lightning.core.text import shown
 from emo_lightning.core.web.addresses import IPAddress, RefusedError, is_public, normal_url
-from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, BodyReader, BodyTooLargeError
+from emo_lightning.core.web.bodies import IDENTITY_ENCODING, BodyError, BodyLimit, BodyReader, BodyTooLargeError
 from emo_lightning.core.web.hosts import AGENT, LONGEST_WAIT, Host
 from emo_lightning.core.web.waiting import retry_after
 
@@ -36,8 +36,8 @@ _CHUNK = 2**16
 _HEAD = 16
 """Bytes by which a body is accepted."""
 
-Accept = Callable[[bytes], str | None]
-Deliver = Callable[[bytes, str], Awaitable[None]]
+AcceptBody = Callable[[bytes], str | None]
+DeliverBody = Callable[[bytes, str], Awaitable[None]]
 
 
 class NotPublicError(OSError):
@@ -121,7 +121,7 @@ class _Limit:
     """How much of a body is read."""
 
     most: int
-    accept: Accept | None
+    accept: AcceptBody | None
     """Says by the first bytes why not to read on. None: everything is welcome, and what is over `most` is cut off, not refused."""
 
     def look(self, body: bytearray) -> None:
@@ -150,7 +150,7 @@ class Downloader:
         self._session: aiohttp.ClientSession = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self.limits.timeout),
-            headers={"User-Agent": f"{AGENT} (obeys robots.txt)", **IDENTITY},
+            headers={"User-Agent": f"{AGENT} (obeys robots.txt)", **IDENTITY_ENCODING},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -161,7 +161,7 @@ class Downloader:
     ) -> None:
         await self._session.close()
 
-    async def fetch(self, url: str, accept: Accept, deliver: Deliver) -> None:
+    async def fetch(self, url: str, accept: AcceptBody, deliver: DeliverBody) -> None:
         """Download one address.
 
         Args:
@@ -183,7 +183,7 @@ class Downloader:
         msg = f"too many redirects, more than {_REDIRECTS}"
         raise RefusedError(msg)
 
-    async def _attempts(self, url: str, limit: _Limit, deliver: Deliver) -> str | None:
+    async def _attempts(self, url: str, limit: _Limit, deliver: DeliverBody) -> str | None:
         """Deliver the body, or return where it is redirected to."""
         host = self._host(url)
         for attempt in range(1, _ATTEMPTS + 1):

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-SHARED = Path(__file__).with_name("page")
+SHARED_PAGE_FOLDER = Path(__file__).with_name("page")
 """Scripts that pages share."""
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+PAGE_MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 """Media types of the files of a page."""
 
 
@@ -48,7 +48,12 @@ def closed_headers(images: str = "'self' data:") -> dict[str, str]:
 
 def page_files(*folders: Path) -> dict[str, Path]:
     """The files of a page and those that pages share, by name: a request names one, and joins no paths."""
-    return {file.name: file for folder in (SHARED, *folders) for file in folder.iterdir() if file.suffix in TYPES}
+    return {
+        file.name: file
+        for folder in (SHARED_PAGE_FOLDER, *folders)
+        for file in folder.iterdir()
+        if file.suffix in PAGE_MEDIA_TYPES
+    }
 
 
 def check_from_here(

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from emo_lightning.metrics.suites.tags import first_in_a_line
 
-UNKNOWN = "unknown"
+UNKNOWN_ANSWER = "unknown"
 """What a reply that names no candidate has answered."""
 
-BINS = 10
+EMOCALIBER_BINS = 10
 """Of its ECE, each without its upper end (`resampled.half_open_ece`)."""
 
 
@@ -26,7 +26,7 @@ def choice(reply: str, candidates: Sequence[str]) -> str:
     """
     small = reply.lower()
     text = first_in_a_line(small, "answer") or small
-    return next((one.lower() for one in candidates if one.lower() in text), UNKNOWN)
+    return next((one.lower() for one in candidates if one.lower() in text), UNKNOWN_ANSWER)
 
 
 def overall_choice(reply: str, candidates: Sequence[str]) -> str:
@@ -35,7 +35,7 @@ def overall_choice(reply: str, candidates: Sequence[str]) -> str:
     The reply is in small letters and the candidates as they are, so one with a capital letter is never found.
     """
     small = reply.lower()
-    return next((one for one in candidates if one in small), UNKNOWN)
+    return next((one for one in candidates if one in small), UNKNOWN_ANSWER)
 
 
 def is_right(answer: str, truth: str) -> bool:

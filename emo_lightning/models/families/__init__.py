@@ -5,20 +5,20 @@ A newcomer adds one: a file beside this one that makes a `Family`, and its name 
 
 from __future__ import annotations
 
-from emo_lightning.models.families.base import PARTS, Family, FamilyError, Part, Processor, VisionInputs
+from emo_lightning.models.families.base import BACKBONE_PARTS, BackbonePart, Family, FamilyError, Processor, VisionInputs
 from emo_lightning.models.families.boxes import AbsolutePixels, BoxCodec, Relative1000, Size
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.families.qwen3_5 import QWEN3_5
 from emo_lightning.models.families.qwen3_vl import QWEN3_VL
 
 __all__ = [
+    "BACKBONE_PARTS",
     "FAMILIES",
-    "PARTS",
     "AbsolutePixels",
+    "BackbonePart",
     "BoxCodec",
     "Family",
     "FamilyError",
-    "Part",
     "Processor",
     "Relative1000",
     "Size",

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 
 from emo_lightning.models.families.boxes import BoxCodec, Size
 from emo_lightning.models.families.inputs import (
+    BACKBONE_PARTS,
     CACHED,
-    PARTS,
+    BackbonePart,
     CachedPicture,
     FamilyError,
     ImageProcessor,
-    Part,
     PixelLimits,
     Processor,
     VisionInputs,
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from transformers.cache_utils import DynamicLayer
 
 __all__ = [
+    "BACKBONE_PARTS",
     "CACHED",
-    "PARTS",
+    "BackbonePart",
     "CachedPicture",
     "Family",
     "FamilyError",
     "ImageProcessor",
-    "Part",
     "PixelLimits",
     "Processor",
     "VisionInputs",
@@ -78,7 +78,7 @@ class Family(ABC):
     """Path of the language model's list of layers, of which the DES head reads the last ones: by their order, whatever their kind."""
     mergers: tuple[str, ...]
     """Paths of what joins the vision tower to the language model."""
-    lora_targets: Mapping[Part, str]
+    lora_targets: Mapping[BackbonePart, str]
     """Regular expressions on module names: the linear layers of each part that get an adapter."""
     unquantised: tuple[str, ...]
     """Paths that stay as they are where the language model is loaded in 4 bits."""
@@ -157,7 +157,7 @@ class Family(ABC):
         """As `vision_inputs`, of pictures that the same part has seen already: their states stand where pixels would."""
         raise NotImplementedError
 
-    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:  # noqa: ARG002
+    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: BackbonePart) -> Tensor:  # noqa: ARG002
         """What leaves a part of the model, (image tokens, width), in the order of the image tokens: what a cache keeps of pictures.
 
         Args:
@@ -186,8 +186,8 @@ class Family(ABC):
 
     @abstractmethod
     def work(
-        self, model: PreTrainedModel, products: Mapping[Part, int], batch: Mapping[str, object], lengths: Sequence[int]
-    ) -> dict[Part, Work]:
+        self, model: PreTrainedModel, products: Mapping[BackbonePart, int], batch: Mapping[str, object], lengths: Sequence[int]
+    ) -> dict[BackbonePart, Work]:
         """What a forward pass over a batch needs, by part; the language-model head is left out.
 
         Args:
@@ -297,7 +297,7 @@ class Family(ABC):
             ValueError: names the key.
         """
 
-    def products(self, model: PreTrainedModel) -> dict[Part, int]:
+    def products(self, model: PreTrainedModel) -> dict[BackbonePart, int]:
         """Products of one patch, or token, with the weights of each part; it walks all modules."""
         return {
             "vision": products_of(self.module(model, self.vision_blocks)),
@@ -367,7 +367,7 @@ class Family(ABC):
         found = {name: batch[name] for name in wanted}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
-    def part_of(self, name: str) -> Part:
+    def part_of(self, name: str) -> BackbonePart:
         """The part that a parameter or module belongs to, by its name, whatever it is wrapped in."""
         if any(self._within(name, path) for path in self.mergers):
             return "merger"

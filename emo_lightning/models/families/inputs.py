@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-Part = Literal["vision", "merger", "language"]
-PARTS: tuple[Part, ...] = ("vision", "merger", "language")
+BackbonePart = Literal["vision", "merger", "language"]
+BACKBONE_PARTS: tuple[BackbonePart, ...] = ("vision", "merger", "language")
 """What may learn or stay frozen: the vision tower, what joins it to the language model, and the language model."""
 
 
@@ -74,7 +74,7 @@ class PixelLimits(NamedTuple):
     highest: int
 
 
-CACHED: Mapping[Part, str] = {"vision": "tower_states", "merger": "picture_states"}
+CACHED: Mapping[BackbonePart, str] = {"vision": "tower_states", "merger": "picture_states"}
 """Keys of a batch whose pictures come out of a cache, by the last part that they have passed: (image tokens, width)."""
 
 
@@ -89,7 +89,7 @@ class CachedPicture(NamedTuple):
 
     size: Size
     states: Tensor
-    part: Part
+    part: BackbonePart
 
 
 class VisionInputs(NamedTuple):

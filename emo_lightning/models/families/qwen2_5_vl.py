@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from emo_lightning.models.families.base import (
     CACHED,
+    BackbonePart,
     FamilyError,
-    Part,
     Processor,
     Work,
 )
@@ -80,7 +80,7 @@ class Qwen25VL(Grids):
             cast("nn.Conv3d", visual.get_submodule("patch_embed.proj")), processor.image_processor
         )
 
-    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:
+    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: BackbonePart) -> Tensor:
         """What leaves the tower are the patches of each token side by side, as the merger takes them."""
 
         def unmerged(_merger: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
@@ -129,8 +129,8 @@ class Qwen25VL(Grids):
         return BaseModelOutputWithPooling(pooler_output=(pictures,))  # type: ignore[arg-type]  # as it gives itself
 
     def work(
-        self, model: PreTrainedModel, products: Mapping[Part, int], batch: Mapping[str, object], lengths: Sequence[int]
-    ) -> dict[Part, Work]:
+        self, model: PreTrainedModel, products: Mapping[BackbonePart, int], batch: Mapping[str, object], lengths: Sequence[int]
+    ) -> dict[BackbonePart, Work]:
         """See `Family.work`."""
         merged = model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]

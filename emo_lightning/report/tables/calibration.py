@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.metrics.bootstrap import FEW
+from emo_lightning.metrics.bootstrap import MIN_IMAGES_FOR_SOUND_INTERVAL
 from emo_lightning.metrics.calibration import TEMPERATURES
-from emo_lightning.metrics.distributions import MEASURES
+from emo_lightning.metrics.distributions import DISTRIBUTION_MEASURES
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
@@ -51,12 +51,12 @@ def calibration_page(result: Result) -> Page:
     if result["fit"]:
         page.tables += _conformal_tables(result)
     rows = [
-        [arm, name, found["distribution"]["images"], *(Spread(**found["distribution"][m.key]) for m in MEASURES)]
+        [arm, name, found["distribution"]["images"], *(Spread(**found["distribution"][m.key]) for m in DISTRIBUTION_MEASURES)]
         for arm, name, found in _each(arms)
         if found["distribution"]
     ]
     if rows:
-        measures = [(m.key, f"{m.title} {'↓' if m.lower_is_better else '↑'}") for m in MEASURES]
+        measures = [(m.key, f"{m.title} {'↓' if m.lower_is_better else '↑'}") for m in DISTRIBUTION_MEASURES]
         page.tables.append(
             Table(
                 "calibration-distances",
@@ -128,7 +128,7 @@ def _remarks(found: Result) -> Iterator[str]:
         yield f"{count} references {reason} are left out"
     if found["images"] == 1:
         yield "one image, so there are no intervals"
-    elif found["images"] < FEW:
+    elif found["images"] < MIN_IMAGES_FOR_SOUND_INTERVAL:
         yield f"{found['images']} images are too few for the intervals of the bootstrap, which are too narrow here"
     if found["single_class"] and found["images"] > 1:
         yield f"all {found['images']} images are of one emotion"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emo_lightning.metrics.bootstrap import FEW
+from emo_lightning.metrics.bootstrap import MIN_IMAGES_FOR_SOUND_INTERVAL
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
@@ -108,7 +108,7 @@ def _of_sets(result: Result) -> Iterator[str]:
             yield f"{name}: {about['without_class']} images have no class in the label space {about['space']!r} and are left out"
         if about["images"] == 1:
             yield f"{name}: one image, so there are no intervals"
-        elif about["images"] < FEW:
+        elif about["images"] < MIN_IMAGES_FOR_SOUND_INTERVAL:
             yield f"{name}: {about['images']} images are too few for the intervals of differences, which are too narrow here"
         if about["images"] > 1 and sum(n > 0 for n in about["classes"].values()) == 1:
             yield f"{name}: all {about['images']} images are of one class"

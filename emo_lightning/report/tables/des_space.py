@@ -6,13 +6,10 @@ from collections.abc import Mapping
 
 from emo_lightning.analysis.des_space.inputs import DesSet, notes_of
 from emo_lightning.report.page import Page, PageFigure
-from emo_lightning.report.table import Cell, Result, Spread, Table, columns
-
-Arms = Mapping[str, Result]
-"""Arm -> what the measurement returned."""
+from emo_lightning.report.table import Cell, ResultsByArm, Spread, Table, columns
 
 
-def retrieval_page(result: Arms, arms: Mapping[str, DesSet]) -> Page:
+def retrieval_page(result: ResultsByArm, arms: Mapping[str, DesSet]) -> Page:
     """One table per measure; what no query could be made of is noted."""
     first = next(iter(result.values()))
     page = Page(
@@ -48,7 +45,7 @@ def retrieval_page(result: Arms, arms: Mapping[str, DesSet]) -> Page:
     return page
 
 
-def _by_emotion(result: Arms) -> list[Table]:
+def _by_emotion(result: ResultsByArm) -> list[Table]:
     first = next(iter(result.values()))
     split = first["targets"].get("emotion", {}).get("by_emotion")
     if not split:
@@ -61,7 +58,7 @@ def _by_emotion(result: Arms) -> list[Table]:
     return [Table(f"retrieval-recall-by-emotion/{k}", title, columns("emotion", *result), rows, digits=1)]
 
 
-def distance_page(result: Arms, arms: Mapping[str, DesSet], drawn: bool) -> Page:
+def distance_page(result: ResultsByArm, arms: Mapping[str, DesSet], drawn: bool) -> Page:
     """Rank correlations, and why there is none where there is none."""
     page = Page(
         "Affective distance in DES",
@@ -110,7 +107,7 @@ def distance_page(result: Arms, arms: Mapping[str, DesSet], drawn: bool) -> Page
     return page
 
 
-def interpolation_page(result: Arms, arms: Mapping[str, DesSet], drawn: bool, strips: list[str]) -> Page:
+def interpolation_page(result: ResultsByArm, arms: Mapping[str, DesSet], drawn: bool, strips: list[str]) -> Page:
     """The three measures beside chance."""
     page = Page(
         "Interpolation in DES",
@@ -151,7 +148,7 @@ def interpolation_page(result: Arms, arms: Mapping[str, DesSet], drawn: bool, st
     return page
 
 
-def stability_page(result: Arms) -> Page:
+def stability_page(result: ResultsByArm) -> Page:
     """One table per arm."""
     first = next(iter(result.values()))
     page = Page(

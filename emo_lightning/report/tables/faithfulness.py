@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emo_lightning.metrics.bootstrap import FEW
+from emo_lightning.metrics.bootstrap import MIN_IMAGES_FOR_SOUND_INTERVAL
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
@@ -33,9 +33,15 @@ def faithfulness_page(result: Result) -> Page:
     notes = [f"{count} images {reason} are left out" for reason, count in result["skipped"].items()]
     if result["summary"]["images"] == 1:
         notes.append("one image, so there is no interval and no p")
-    few = [name for name, s in {"all": result["summary"], **result["emotions"]}.items() if 1 < s["images"] < FEW]
+    few = [
+        name
+        for name, s in {"all": result["summary"], **result["emotions"]}.items()
+        if 1 < s["images"] < MIN_IMAGES_FOR_SOUND_INTERVAL
+    ]
     if few:
-        notes.append(f"{', '.join(few)}: fewer than {FEW} images, for which the intervals of the bootstrap are too narrow")
+        notes.append(
+            f"{', '.join(few)}: fewer than {MIN_IMAGES_FOR_SOUND_INTERVAL} images, for which the intervals of the bootstrap are too narrow"
+        )
     text = f"Does the emotion depend on the region that its words name? Boxes: {result['boxes']}."
     table = Table("faithfulness", "Masked regions", shown, rows, note)
     return Page("Word-to-region faithfulness", text, [table], notes=notes)

@@ -11,7 +11,7 @@ from emo_lightning.report.tables.table6 import SET_TITLES
 WIDTH = 80
 """Characters of a terminal that these tables are made for."""
 
-METRICS = {
+OVERVIEW_ROWS = {
     "emotion_acc": "Emotion",
     "intensity_kappa": "Intensity",
     "bbox_iou": "Box",
@@ -20,10 +20,10 @@ METRICS = {
 }
 """Row of Table 5, strict mode -> how the overview calls it."""
 
-BLIND, CEILING, AHEAD, NOBODY = "without looking", "from the true triplet", "ahead of all others", "no arm"
+BLIND_TITLE, CEILING_TITLE, AHEAD_TITLE, NO_ARM = "without looking", "from the true triplet", "ahead of all others", "no arm"
 """Titles of the last rows, and what stands where intervals leave no arm ahead."""
 
-SPLITS = "overview-table5-splits"
+SPLITS_TABLE_KEY = "overview-table5-splits"
 """Key of the table of emotions by set."""
 
 _NOTE = (
@@ -48,7 +48,7 @@ def arms_of(table: Table) -> list[str]:
 
 def overview_tables(found: Result) -> Iterator[Table]:
     """Of a `table5.json`: every arm, the best answer given without looking, what the true triplet tells, and the arm that is ahead."""
-    keys = [key for key in METRICS if any(column["strict"].get(key) is not None for column in found["arms"].values())]
+    keys = [key for key in OVERVIEW_ROWS if any(column["strict"].get(key) is not None for column in found["arms"].values())]
     if not keys:
         return
     rows: list[list[Cell]] = [[arm, *(scored(column, key) for key in keys)] for arm, column in found["arms"].items()]
@@ -57,11 +57,11 @@ def overview_tables(found: Result) -> Iterator[Table]:
     known = _add_readings(rows, names, [best_blind(found, key) for key in keys], [_ceiling(found, key) for key in keys])
     if len(found["arms"]) > 1:
         names.append("ahead")
-        rows.append([AHEAD, *(_leader(found, key) for key in keys)])
+        rows.append([AHEAD_TITLE, *(_leader(found, key) for key in keys)])
     yield Table(
         "overview-table5",
         "What each arm says of an image",
-        columns(("arm", "Arm"), *((key, METRICS[key]) for key in keys)),
+        columns(("arm", "Arm"), *((key, OVERVIEW_ROWS[key]) for key in keys)),
         rows,
         _NOTE.format(images=found["references"]) + (_CEILING_NOTE if known else ""),
         digits=0,
@@ -86,7 +86,7 @@ def _by_split(found: Result) -> Iterator[Table]:
     )
     known = [name for name in SET_TITLES if name in splits]
     yield Table(
-        SPLITS,
+        SPLITS_TABLE_KEY,
         "Emotions that are said rightly, by set",
         columns(("arm", "Arm"), *((split, f"{split} ({one['references']:,} images)") for split, one in splits.items())),
         rows,
@@ -100,7 +100,7 @@ def _by_split(found: Result) -> Iterator[Table]:
 
 def _add_readings(rows: list[list[Cell]], names: list[str], floors: list[Cell], ceiling: list[Cell]) -> bool:
     """Put below the arms what is reached without looking, and from the true triplet, where they are known; whether the latter is."""
-    for key, title, cells in (("blind", BLIND, floors), ("ceiling", CEILING, ceiling)):
+    for key, title, cells in (("blind", BLIND_TITLE, floors), ("ceiling", CEILING_TITLE, ceiling)):
         if any(cell is not None for cell in cells):
             rows.append([title, *cells])
             names.append(key)
@@ -127,7 +127,9 @@ def overview_table6(found: Result) -> Iterator[Table]:
     leaders = [probe_ahead(found, name) for name in sets]
     known = any(leader is not None for leader in leaders)
     if known:
-        rows.append([AHEAD, *(cell for leader in leaders for cell in (None if leader is None else leader or NOBODY, None))])
+        rows.append(
+            [AHEAD_TITLE, *(cell for leader in leaders for cell in (None if leader is None else leader or NO_ARM, None))]
+        )
     yield Table(
         "overview-table6",
         "What a linear probe reads off each arm's embedding",
@@ -147,14 +149,14 @@ def overview_table6(found: Result) -> Iterator[Table]:
 def _leader(found: Result, key: str) -> str | None:
     """The arm whose differences to all others do not touch 0; of a run that did not measure them, whose interval lies above all others."""
     if ahead := found.get("ahead"):
-        return str(ahead["strict"].get(key) or NOBODY)
+        return str(ahead["strict"].get(key) or NO_ARM)
     cells = {arm: scored(column, key) for arm, column in found["arms"].items()}
     known = {arm: cell for arm, cell in cells.items() if isinstance(cell, Spread) and cell.low is not None}
     if len(known) < 2:
         return None
     best = max(known, key=lambda arm: known[arm].value or 0)
     others = [cell.high or 0 for arm, cell in known.items() if arm != best]
-    return best if (known[best].low or 0) > max(others) else NOBODY
+    return best if (known[best].low or 0) > max(others) else NO_ARM
 
 
 def probe_ahead(found: Result, name: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from emo_lightning.analysis.baselines import TEXT_ONLY, TRIPLET_ONLY, UPPER_READINGS
-from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, Row, short_definition
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS, Row, ScoringMode, short_definition
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Column, Result, Spread, Table, best_of, columns, spread
@@ -22,7 +22,7 @@ WITHOUT_LOOKING = "answers given without looking, that is, without the image"
 _RETRIEVAL = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
 
-def table5_page(result: Result, modes: Sequence[Mode] = MODES, *, by_emotion: bool = False) -> Page:
+def table5_page(result: Result, modes: Sequence[ScoringMode] = SCORING_MODES, *, by_emotion: bool = False) -> Page:
     """What `table5.table5` returned, for the terminal.
 
     Args:
@@ -37,7 +37,7 @@ def table5_page(result: Result, modes: Sequence[Mode] = MODES, *, by_emotion: bo
     return Page("Table 5", tables=tables, notes=[*notes, *result.get("remarks", [])])
 
 
-def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
+def table5_tables(result: Result, modes: Sequence[ScoringMode] = SCORING_MODES) -> list[Table]:
     """One table per mode: metrics down, arms across, answers given without looking after them.
 
     An arm's `intervals` (mode -> row -> [low, high]) stand behind its numbers.
@@ -84,9 +84,9 @@ def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
     return tables
 
 
-def scored_rows(columns: Mapping[str, Result], mode: Mode) -> list[Row]:
+def scored_rows(columns: Mapping[str, Result], mode: ScoringMode) -> list[Row]:
     """The rows that any of the columns has: what an older version scored has fewer."""
-    return [row for row in ROWS[mode] if any(row.key in column[mode] for column in columns.values())]
+    return [row for row in TABLE5_ROWS[mode] if any(row.key in column[mode] for column in columns.values())]
 
 
 def unreadable_tables(result: Result) -> Iterator[Table]:
@@ -113,7 +113,7 @@ def unreadable_tables(result: Result) -> Iterator[Table]:
     )
 
 
-def paired_tables(result: Result, modes: Sequence[Mode] = MODES) -> Iterator[Table]:
+def paired_tables(result: Result, modes: Sequence[ScoringMode] = SCORING_MODES) -> Iterator[Table]:
     """Differences to one arm on the same images, where they were measured."""
     paired = result.get("paired")
     if not paired:
@@ -141,7 +141,7 @@ def paired_tables(result: Result, modes: Sequence[Mode] = MODES) -> Iterator[Tab
         )
 
 
-def detail_tables(result: Result, modes: Sequence[Mode] = ("strict",)) -> Iterator[Table]:
+def detail_tables(result: Result, modes: Sequence[ScoringMode] = ("strict",)) -> Iterator[Table]:
     """Per arm: how well each emotion is found, and what is taken for what; only where the arm was scored by emotion."""
     for arm, column in result["arms"].items():
         if emotions := column.get("by_emotion"):
@@ -150,7 +150,7 @@ def detail_tables(result: Result, modes: Sequence[Mode] = ("strict",)) -> Iterat
             yield _confusion(arm, confusion)
 
 
-def _by_emotion(arm: str, emotions: Result, mode: Mode) -> Table:
+def _by_emotion(arm: str, emotions: Result, mode: ScoringMode) -> Table:
     shown = scored_rows(emotions, mode)
     rows: list[list[Cell]] = [
         [name, one["images"], *(one[key] for key in _RETRIEVAL), *(one[mode].get(row.key) for row in shown)]
@@ -190,7 +190,7 @@ def _confusion(arm: str, confusion: Result) -> Table:
     )
 
 
-def _scored(column: Result, mode: Mode, key: str) -> Cell:
+def _scored(column: Result, mode: ScoringMode, key: str) -> Cell:
     return spread(column[mode].get(key), ((column.get("intervals") or {}).get(mode) or {}).get(key))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emo_lightning.analysis.table6 import METRICS, SETS
+from emo_lightning.analysis.table6 import TABLE6_METRICS, TABLE6_SETS
 from emo_lightning.core.intervals import confidence_level
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, best_of, columns
@@ -13,21 +13,21 @@ SET_TITLES = {"test": "combinations seen in training", "heldout": "combinations 
 def table6_tables(result: Result) -> list[Table]:
     """One table per set that was measured: arms down, metrics across, mean ± standard deviation over seeds."""
     tables = []
-    for name in SETS:
+    for name in TABLE6_SETS:
         arms = {arm: sets[name] for arm, sets in result["arms"].items() if name in sets}
         if not arms:
             continue
         rows: list[list[Cell]] = [
-            [arm, *(_mean(metrics[key]) for key in METRICS), result["seeds"][arm]] for arm, metrics in arms.items()
+            [arm, *(_mean(metrics[key]) for key in TABLE6_METRICS), result["seeds"][arm]] for arm, metrics in arms.items()
         ]
         tables.append(
             Table(
                 f"table6-{name}",
                 f"Table 6, {name}",
-                columns(("arm", "Training setting"), *METRICS.items(), ("seeds", "Seeds")),
+                columns(("arm", "Training setting"), *TABLE6_METRICS.items(), ("seeds", "Seeds")),
                 rows,
                 f"{SET_TITLES[name].capitalize()}. Percent, macro-averaged, mean ± standard deviation over seeds.",
-                best={(n, m) for m in range(1, 1 + len(METRICS)) for n in best_of([row[m] for row in rows])},
+                best={(n, m) for m in range(1, 1 + len(TABLE6_METRICS)) for n in best_of([row[m] for row in rows])},
                 name=name,
             )
         )

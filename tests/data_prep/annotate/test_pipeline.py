@@ -103,9 +103,10 @@ def test_a_new_critic_prompt_costs_no_annotator_call(
         run_pass(tmp_path / "s", config.model_copy(update={"max_revisions": 0}), server.base_url)
         before = server.bill()
         monkeypatch.setattr(
-            "data_prep.annotate.critic.CRITIC", "Be strict.\n" + __import__("data_prep.annotate.prompts", fromlist=["x"]).CRITIC
+            "data_prep.annotate.critic.CRITIC_PROMPT",
+            "Be strict.\n" + __import__("data_prep.annotate.prompts", fromlist=["x"]).CRITIC,
         )
-        monkeypatch.setattr("data_prep.annotate.prompts.CRITIC", "changed")
+        monkeypatch.setattr("data_prep.annotate.prompts.CRITIC_PROMPT", "changed")
         run_pass(tmp_path / "s", config.model_copy(update={"max_revisions": 0}), server.base_url)
         after = server.bill()
     assert after["sim-critic"]["replies"] >= before["sim-critic"]["replies"] + len(toys)

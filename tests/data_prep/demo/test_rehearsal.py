@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from data_prep.annotate.pipeline import annotate
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
-from data_prep.demo.rehearsal import SUFFIX, rehearse, rehearsed
+from data_prep.demo.rehearsal import REHEARSAL_SUFFIX, rehearse, rehearsed
 from data_prep.demo.simulation.plausible import plausible_truth
 from data_prep.export import ExportError, export_store, write_shards
 from data_prep.settings import CONFIGS
@@ -53,7 +53,7 @@ def test_every_step_runs_without_a_key_and_the_bill_is_that_of_the_true_pass(
     config = str(CONFIGS / "api_only.yaml")  # one model annotates and criticises
     assert main(["annotate", str(root), "--config", config, "--rehearse"]) == 0
     said = capsys.readouterr().out
-    place = root.with_name("store" + SUFFIX)
+    place = root.with_name("store" + REHEARSAL_SUFFIX)
     assert f"rehearsal in {place}: every answer was made up on this machine; nothing was sent, nothing was paid" in said
     bill = said.partition("the bill of the true pass:\n")[2]
     assert main(["annotate", str(root), "--config", config, "--estimate"]) == 0
@@ -105,7 +105,7 @@ def test_it_is_refused_wherever_it_could_be_taken_for_real(tmp_path: Path, monke
 
 def test_the_place_of_a_rehearsal_is_not_taken_from_another_store(tmp_path: Path) -> None:
     root = photographs(tmp_path / "store", 2)
-    photographs(tmp_path / ("store" + SUFFIX), 2)
+    photographs(tmp_path / ("store" + REHEARSAL_SUFFIX), 2)
     with pytest.raises(RehearsalError, match="is no store of a rehearsal, and would be taken for one"):
         rehearse(root, DemoConfig.load(CONFIGS / "api_only.yaml"))
     with Store(tmp_path / "empty", write=True):

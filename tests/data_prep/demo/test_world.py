@@ -14,10 +14,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from data_prep.demo.world import (
-    ATTRIBUTES,
-    BACKGROUNDS,
-    SPLITS,
-    SUBJECTS,
+    WORLD_ATTRIBUTES,
+    WORLD_BACKGROUNDS,
+    WORLD_SPLITS,
+    WORLD_SUBJECTS,
     World,
     WorldSample,
     affect,
@@ -73,8 +73,8 @@ def test_a_sample_is_a_function_of_seed_split_and_index() -> None:
     first, again = World(seed=1), World(seed=1)
     list(again.samples("val", 3))  # what was drawn before must not matter
     assert first.sample("train", 41) == again.sample("train", 41)
-    images = {World(seed=s).sample(split, i).image for s in (1, 2) for split in SPLITS for i in (0, 1)}
-    assert len(images) == 2 * len(SPLITS) * 2
+    images = {World(seed=s).sample(split, i).image for s in (1, 2) for split in WORLD_SPLITS for i in (0, 1)}
+    assert len(images) == 2 * len(WORLD_SPLITS) * 2
 
 
 def test_records_are_valid_and_describe_the_image(samples: list[WorldSample]) -> None:
@@ -124,7 +124,7 @@ def test_the_mask_is_where_the_subject_was_drawn() -> None:
 def test_distractors_hide_little_of_the_primary_and_stay_visible() -> None:
     in_front = behind = 0
     for i in range(250):
-        rng, subject, size = random.Random(i), SUBJECTS[i % 8], (110, 128)
+        rng, subject, size = random.Random(i), WORLD_SUBJECTS[i % 8], (110, 128)
         primary = _place_primary(subject, "smiling", 0.6, size, 0.5, FLAT, rng)
         placed = _place_distractors(primary, subject, size, FLAT, rng)
         hidden = np.zeros_like(primary.mask)
@@ -157,7 +157,7 @@ def test_variety_of_sizes_formats_objects_and_lengths(samples: list[WorldSample]
 def test_every_attribute_and_subject_changes_the_sprite() -> None:
     faces = {
         (s, a): draw_subject(s, a, 60, FLAT, random.Random(0)).tobytes()
-        for s in SUBJECTS
+        for s in WORLD_SUBJECTS
         for a in (None, "smiling", "crying", "scowling", "sleeping", "jumping")
     }
     assert len(set(faces.values())) == len(faces)
@@ -229,15 +229,15 @@ def test_held_out_triplets_leave_every_pair_in_training(seed: int) -> None:
 
 def test_splits_keep_to_their_combinations_and_cover_them() -> None:
     world = World(seed=5)
-    for split in SPLITS:
+    for split in WORLD_SPLITS:
         count = {"heldout": 102, "backbone": 512}.get(split, 410)
         shown = [world.triplet(split, i) for i in range(count)]
         assert len(set(shown)) == count
         assert (set(shown) <= world.held_out) == (split == "heldout")
         assert set(shown).isdisjoint(world.held_out) == (split not in ("heldout", "backbone"))
         assert [world.triplet(split, count + i) for i in range(count)] != shown
-    assert {world.triplet("train", i)[0] for i in range(410)} == set(BACKGROUNDS)
-    assert {world.triplet("heldout", i)[1] for i in range(102)} == set(ATTRIBUTES)
+    assert {world.triplet("train", i)[0] for i in range(410)} == set(WORLD_BACKGROUNDS)
+    assert {world.triplet("heldout", i)[1] for i in range(102)} == set(WORLD_ATTRIBUTES)
 
 
 def test_texts_stay_in_the_vocabulary_and_name_no_emotion() -> None:
@@ -284,7 +284,7 @@ def test_wrong_arguments_name_what_is_allowed() -> None:
 
 
 def test_captions_name_the_attribute_in_the_share_that_is_asked() -> None:
-    looks = {word for attribute in ATTRIBUTES for word in split_words(attribute)}
+    looks = {word for attribute in WORLD_ATTRIBUTES for word in split_words(attribute)}
     worlds = {share: World(3, attribute_share=share) for share in (0.0, 0.25, 0.5, 1.0)}
     named: dict[float, set[int]] = {share: set() for share in worlds}
     for index in range(120):

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from data_prep.cli import main
 from data_prep.config import SplitConfig
 from data_prep.export import ExportError, Manifest, Selection, export_store
-from data_prep.export.splits import SPLITS, assign, groups_of
+from data_prep.export.splits import EXPORT_SPLITS, assign, groups_of
 from data_prep.sources import SourceItem
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
@@ -131,7 +131,7 @@ def test_shares_hold_for_every_emotion_and_groups_stay_whole(number: int, groupe
     total = Counter(emotions.values())
     have = Counter((result[i], e) for i, e in emotions.items())
     slack = 1 if not grouped else 1 + max(Counter(groups.values()).values())
-    for split in SPLITS:
+    for split in EXPORT_SPLITS:
         for emotion, n in total.items():
             assert abs(have[split, emotion] - getattr(SHARES, split) * n) <= slack, (split, emotion)
 

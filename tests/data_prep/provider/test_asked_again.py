@@ -166,7 +166,8 @@ def test_what_an_older_ledger_has_is_found_and_not_bought_again(
     )
     picture = Picture(toys[0][0].sha256, "png", bytes)
     asked = [
-        Request(config.annotators[0], picture, prompts.ANNOTATE, later, FullAnnotation).key_of(None) for later in ((), turns)
+        Request(config.annotators[0], picture, prompts.ANNOTATION_PROMPT, later, FullAnnotation).key_of(None)
+        for later in ((), turns)
     ]
     reply = json.dumps(good({"response_format": {"json_schema": {"name": "FullAnnotation"}}})).encode()
     with sqlite3.connect(tmp_path / "s/ledger.sqlite") as ledger:

@@ -18,7 +18,7 @@ from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.provider.failures import CallError, Failure
-from data_prep.provider.health import PATIENCE, Health
+from data_prep.provider.health import MAX_USELESS_IN_A_ROW, Health
 from data_prep.store.store import Store
 from tests.data_prep.conftest import truth
 from tests.data_prep.serving import calls, completion, good, import_toys, run_pass, send, server
@@ -57,7 +57,7 @@ def annotate(root: Path, config: Path, count: int, answer: Callable[[BaseHTTPReq
         return run_pass(root, DemoConfig.load(config), url)
 
 
-@pytest.mark.parametrize(("bad", "count"), [("sim-gemini", PATIENCE + 10), ("sim-critic", 5)])
+@pytest.mark.parametrize(("bad", "count"), [("sim-gemini", MAX_USELESS_IN_A_ROW + 10), ("sim-critic", 5)])
 def test_an_endpoint_that_declines_everything_ends_the_pass(tmp_path: Path, config: Path, bad: str, count: int) -> None:
     with pytest.raises(CallError, match=r"\d+ questions in a row without a valid answer, last: HTTP 400.*this seed"):
         annotate(tmp_path, config, count, by_model(bad, lambda handler: send(handler, 400, REFUSED)))
@@ -90,7 +90,7 @@ def test_a_doubt_ends_with_the_next_answer_and_a_repeated_failure_counts_once() 
         assert health.see("a", "same", Failure("invalid", "x")) is None
     assert health.doubtful("a")
     assert health.verdict() is None
-    for number in range(PATIENCE - 2):
+    for number in range(MAX_USELESS_IN_A_ROW - 2):
         assert health.see("a", f"{number}", Failure("refused", "y\n z")) is None
     assert "25 questions in a row" in str(health.see("a", "last", Failure("refused", "y\n z")))
     assert "last: y z" in str(health.verdict())
@@ -161,7 +161,7 @@ def test_a_reply_that_never_ends_is_given_up_in_time(tmp_path: Path, write_confi
     report = annotate(tmp_path, config, 1, by_model("sim-gemini", slow))
     assert report.pending == {"unknown": 1}
     # The server notices at its next byte.
-    assert hung_up.wait(PATIENCE), "the reply was given up, not waited for"
+    assert hung_up.wait(MAX_USELESS_IN_A_ROW), "the reply was given up, not waited for"
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, "a\u0000b", "escape \u001b[31m"])

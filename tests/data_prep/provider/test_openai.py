@@ -13,7 +13,7 @@ from data_prep.annotate.replies import BoxReply, CriticReply, EmotionVote, FullA
 from data_prep.demo.config import DemoConfig
 from data_prep.expand.config import ImagesConfig
 from data_prep.expand.queries import QueryReply, TextRequest
-from data_prep.expand.requests import IMAGES, NO_PICTURE, ImageRequest
+from data_prep.expand.requests import IMAGES_PROVIDER, NO_INPUT_PICTURE, ImageRequest
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.model_under_test import FreeRequest, UnderTest
 from data_prep.provider.openai import OpenAIProvider
@@ -46,17 +46,17 @@ AGAIN: tuple[LaterTurn, ...] = (
     {"role": "assistant", "content": "{bad é"},
     {"role": "user", "content": INVALID_REPLY.format(attempt=1, error="x")},
 )
-CRITIC = prompts.CRITIC.format(annotation="{}", votes="{}", inspection=1, note="")
+CRITIC = prompts.CRITIC_PROMPT.format(annotation="{}", votes="{}", inspection=1, note="")
 
 REQUESTS: dict[str, Request] = {
-    "full": Request(GPT, PNG, prompts.ANNOTATE, (), FullAnnotation),
-    "full again": Request(GPT, PNG, prompts.ANNOTATE, AGAIN, FullAnnotation),
-    "emotion": Request(GEMINI, JPG, prompts.EMOTION_ONLY, (), EmotionVote),
+    "full": Request(GPT, PNG, prompts.ANNOTATION_PROMPT, (), FullAnnotation),
+    "full again": Request(GPT, PNG, prompts.ANNOTATION_PROMPT, AGAIN, FullAnnotation),
+    "emotion": Request(GEMINI, JPG, prompts.EMOTION_PROMPT, (), EmotionVote),
     "critic": Request(GPT, JPG, CRITIC, (), CriticReply),
-    "box": Request(GPT, PNG, prompts.BOX_CRITIC.format(phrase="a", box="b"), (), BoxReply),
+    "box": Request(GPT, PNG, prompts.BOX_CRITIC_PROMPT.format(phrase="a", box="b"), (), BoxReply),
     "free": FreeRequest(UNDER_TEST, PNG, "what?", (), Reply, ""),
     "free revised": FreeRequest(UNDER_TEST, PNG, "what?", (), Reply, "r2"),
-    "text": TextRequest(GPT, NO_PICTURE, "write", (), QueryReply),
+    "text": TextRequest(GPT, NO_INPUT_PICTURE, "write", (), QueryReply),
 }
 # Cache key, body, line of a batch, text in the ledger: the first digits of their sha256, as of version 0.1.0. A changed key means that
 # everybody who has a store pays for it again.
@@ -89,7 +89,7 @@ def test_keys_and_bytes_of_requests_are_what_they_were(name: str) -> None:
 
 def test_keys_and_bytes_of_image_requests_are_what_they_were() -> None:
     request = ImageRequest.of(DRAWS, "a dog", 7)
-    body = json.dumps(IMAGES.body(request.question())).encode()
+    body = json.dumps(IMAGES_PROVIDER.body(request.question())).encode()
     found = (request.key_of(None)[:16], short(body), short(request.text.encode()))
     assert found == ("f7d1d0cd656b8c1b", "f83fc1000098f998", "b60d0bd9a184b944")
 

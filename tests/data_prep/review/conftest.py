@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.review.decisions import REQUIRED
+from data_prep.review.decisions import REQUIRED_FIELDS
 from data_prep.review.log import ReviewLog, reviewed_outcomes
 from data_prep.review.messages import ShownItem
 from data_prep.review.session import ReviewSession
@@ -39,7 +39,7 @@ def make_store(root: Path, count: int = 12, human: int = 4) -> Path:
                 }
             )
             if i == 0:
-                nothing = dict.fromkeys((*REQUIRED, "emotion_scores", "confidence", "intensity_level"))
+                nothing = dict.fromkeys((*REQUIRED_FIELDS, "emotion_scores", "confidence", "intensity_level"))
                 annotated = annotated.model_copy(update=nothing)
             rows.append(("INSERT INTO outcomes VALUES (?, ?, 'c', 0, ?)", (record.id, state, annotated.to_json().decode())))
         store.ledger.write_now(*rows)

@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from data_prep.cli import main
 from data_prep.review.agreement import report
-from data_prep.review.decisions import REQUIRED, Review, ReviewError, apply_reviews, mended, shown_value
+from data_prep.review.decisions import REQUIRED_FIELDS, Review, ReviewError, apply_reviews, mended, shown_value
 from data_prep.review.log import ReviewLog, read_reviews, reviewed_outcomes
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
@@ -26,7 +26,7 @@ def test_nobody_reviewed_changes_nothing(store: Store) -> None:
 def test_human_queue_becomes_valid_or_discarded(store: Store, log: ReviewLog) -> None:
     session = ReviewSession(store, log, "ada", sample=None)
     assert [session.states[i] for i in session.queue] == ["human"] * 4 + ["valid"] * 8, "the human queue comes first"
-    right = [(field, "right") for field in REQUIRED]
+    right = [(field, "right") for field in REQUIRED_FIELDS]
     assert decide(session, "toy-0001", *right[:-1])["done"] is False
     assert records(store)["toy-0001"][0] == "human", "not all is decided"
     assert decide(session, "toy-0001", right[-1])["done"] is True
@@ -126,8 +126,10 @@ def test_second_reviewer_is_blind_and_sees_what_another_finished(store: Store, l
     with pytest.raises(ReviewError, match="finished by another reviewer"):
         ReviewSession(store, log, "ben", second=True)
     ada = ReviewSession(store, log, "ada", sample=None)
-    decide(ada, "toy-0001", *((field, "right") for field in REQUIRED))
-    decide(ada, "toy-0005", *((field, "mended", "awe") if field == "emotion" else (field, "right") for field in REQUIRED))
+    decide(ada, "toy-0001", *((field, "right") for field in REQUIRED_FIELDS))
+    decide(
+        ada, "toy-0005", *((field, "mended", "awe") if field == "emotion" else (field, "right") for field in REQUIRED_FIELDS)
+    )
     decide(ada, "toy-0006", ("emotion", "right"))
     ben = ReviewSession(store, log, "ben", second=True)
     assert sorted(ben.queue) == ["toy-0001", "toy-0005"]
@@ -212,7 +214,7 @@ def test_report_has_accuracy_by_state_weighted_by_strata(
 
 def test_a_discarded_record_counts_against_the_accuracy(store: Store, log: ReviewLog) -> None:
     ada, ben = (ReviewSession(store, log, name, sample=None) for name in ("ada", "ben"))
-    right = [(field, "right") for field in (*REQUIRED, "objects")]
+    right = [(field, "right") for field in (*REQUIRED_FIELDS, "objects")]
     decide(ada, "toy-0004", *right)
     decide(ada, "toy-0005", ("record", "wrong"))
     decide(ada, "toy-0006", *right[:-1], ("objects", "wrong"))

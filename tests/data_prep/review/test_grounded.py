@@ -8,7 +8,7 @@ from data_prep.config import GroundingConfig
 from data_prep.export import export_store
 from data_prep.export.read import read_records
 from data_prep.grounding import ground
-from data_prep.review.decisions import REQUIRED
+from data_prep.review.decisions import REQUIRED_FIELDS
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
@@ -17,7 +17,7 @@ from tests.data_prep.review.conftest import decide, human, make_store, records
 
 def test_a_record_that_people_made_valid_is_grounded_and_exported(tmp_path: Path) -> None:
     root = make_store(tmp_path / "s")
-    right = [(field, "right") for field in REQUIRED]
+    right = [(field, "right") for field in REQUIRED_FIELDS]
     with Store(root, write=True) as store, ReviewLog(store.ledger.path, write=True) as log:
         session = ReviewSession(store, log, "ada", sample=None)
         subject = records(store)["toy-0002"][1].subject

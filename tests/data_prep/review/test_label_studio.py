@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from data_prep.cli import main
-from data_prep.review.decisions import FIELDS, REQUIRED, Review, ReviewError, standing
+from data_prep.review.decisions import REQUIRED_FIELDS, REVIEWED_FIELDS, Review, ReviewError, standing
 from data_prep.review.label_studio import labelling_config, write_tasks
 from data_prep.review.label_studio_import import read_annotations
 from data_prep.review.log import ReviewLog
@@ -34,7 +34,7 @@ def test_reviews_go_out_and_come_back_exactly(store: Store, log: ReviewLog, tmp_
     box = {"phrase": "wolf", "bbox": [1.23456789, 1 / 3, 30.5, 20.0], "score": 1.0, "mask": None, "primary": True}
     shown = ada.item({"id": "toy-0006"})["record"]["objects"]
     masked = {**shown[1], "mask": {"size": [32, 40], "counts": "d050"}, "score": 0.31}
-    decide(ada, "toy-0005", *((f, "right") for f in FIELDS))
+    decide(ada, "toy-0005", *((f, "right") for f in REVIEWED_FIELDS))
     decide(
         ada,
         "toy-0006",
@@ -45,7 +45,7 @@ def test_reviews_go_out_and_come_back_exactly(store: Store, log: ReviewLog, tmp_
         ("subject", "wrong"),
     )
     decide(ada, "toy-0007", ("record", "wrong"), ("objects", "mended", []))
-    decide(ada, "toy-0000", *((f, "mended", {"emotion": "awe", "intensity": 3}.get(f, f"new {f}")) for f in REQUIRED))
+    decide(ada, "toy-0000", *((f, "mended", {"emotion": "awe", "intensity": 3}.get(f, f"new {f}")) for f in REQUIRED_FIELDS))
     decide(ada, "toy-0008", ("background", "right"), ("background", "wrong"))
     ada.undo({})
     path = tmp_path / "tasks.json"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.review.log import ReviewLog
-from data_prep.review.server import MAX_BODY, PAGE, PageServer, serving
+from data_prep.review.server import MAX_BODY, REVIEW_PAGE_FOLDER, PageServer, serving
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
 from emo_lightning.core.web.local_pages import page_files
@@ -59,7 +59,7 @@ def test_the_page_and_everything_it_loads_come_from_here(server: PageServer) -> 
     status, headers, _page = send(server, "GET", "")
     assert status == 200
     assert headers["Content-Type"] == "text/html; charset=utf-8"
-    for file in page_files(PAGE).values():
+    for file in page_files(REVIEW_PAGE_FOLDER).values():
         status, headers, body = send(server, "GET", file.name)
         assert status == 200
         assert body == file.read_bytes()

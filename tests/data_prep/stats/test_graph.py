@@ -11,7 +11,7 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.export import write_shards
-from data_prep.stats.graph import GRAPHML, Combination, GraphError, Node, TripletGraph, normalise
+from data_prep.stats.graph import GRAPHML_FILE, Combination, GraphError, Node, TripletGraph, normalise
 from emo_lightning.core.records import Emotion, Record
 from tests.data_prep.conftest import truth
 
@@ -50,16 +50,16 @@ def test_both_formats_give_the_graph_back(tmp_path: Path, known: list[Record]) -
     graph.write_parquet(tmp_path)
     assert TripletGraph.read_parquet(tmp_path) == graph
     assert pyarrow.parquet.read_table(tmp_path / "edges.parquet").num_rows == len(graph.edges)
-    graph.write_graphml(tmp_path / GRAPHML)
-    read = networkx.read_graphml(tmp_path / GRAPHML)
+    graph.write_graphml(tmp_path / GRAPHML_FILE)
+    read = networkx.read_graphml(tmp_path / GRAPHML_FILE)
     assert {key: data["count"] for key, data in read.nodes(data=True)} == {node.id: n for node, n in graph.nodes.items()}
     assert {frozenset(e[:2]): e[2]["weight"] for e in read.edges(data=True)} == {
         frozenset((a.id, b.id)): n for (a, b), n in graph.edges.items()
     }
     assert read.nodes['subject:<b> & "c" naïve 狗']["label"] == '<b> & "c" naïve 狗'
-    first = (tmp_path / GRAPHML).read_bytes()
-    TripletGraph.from_records([strange, *reversed(known)]).write_graphml(tmp_path / GRAPHML)
-    assert (tmp_path / GRAPHML).read_bytes() == first
+    first = (tmp_path / GRAPHML_FILE).read_bytes()
+    TripletGraph.from_records([strange, *reversed(known)]).write_graphml(tmp_path / GRAPHML_FILE)
+    assert (tmp_path / GRAPHML_FILE).read_bytes() == first
 
 
 def test_a_table_that_is_none_is_one_clear_error(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from data_prep.grounding import ground
 from data_prep.review.decisions import Review
 from data_prep.stats.ablations import final_draft, first_draft
 from data_prep.stats.corruptions import MOVED, corrupt, generator
-from data_prep.stats.references import FIELDS, CriticReference, Values, iou
+from data_prep.stats.references import TABLE3_FIELDS, CriticReference, Values, iou
 from data_prep.store.store import Store
 from emo_lightning.core.records import Emotion, Record, intensity_level
 from tests.data_prep.conftest import item_of, truth
@@ -49,14 +49,14 @@ def test_a_corruption_makes_one_field_wrong_and_nothing_else() -> None:
         draft, right = final_draft(record, 0.2), Values.of_record(record)
         assert draft is not None
         reference = CriticReference.of_truth(record)
-        for field in FIELDS:
+        for field in TABLE3_FIELDS:
             for seed in range(6):
                 found = corrupt(field, draft, right.box, SIZE, donors, generator(seed, record.id, field))
                 again = corrupt(field, draft, right.box, SIZE, donors, generator(seed, record.id, field))
                 assert found == again, "the seed decides alone"
                 assert found is not None
                 values = Values.of_draft(found.draft, found.box)
-                wrong = [f for f in FIELDS if not reference.right(f, getattr(values, f))]
+                wrong = [f for f in TABLE3_FIELDS if not reference.right(f, getattr(values, f))]
                 assert wrong == [field]
                 made[field, found.severity] += 1
                 if field == "box":
@@ -75,7 +75,7 @@ def test_a_corruption_makes_one_field_wrong_and_nothing_else() -> None:
                     assert max(found.draft.pool.scores, key=found.draft.pool.scores.__getitem__) is found.draft.pool.emotion
                     pleasant = {e in list(Emotion)[:4] for e in (found.draft.pool.emotion, record.emotion)}
                     assert len(pleasant) == found.severity
-    assert min(made[field, severity] for field in FIELDS for severity in (1, 2)) > 5
+    assert min(made[field, severity] for field in TABLE3_FIELDS for severity in (1, 2)) > 5
 
 
 def test_what_cannot_be_corrupted_is_said() -> None:
@@ -132,7 +132,7 @@ def annotated(root: Path, toys: list, config: PrepConfig, url: str) -> None:
 
 def perfect(config: dict) -> None:
     config["simulation"]["models"]["sim-critic"] |= {
-        "recall": dict.fromkeys(FIELDS, 1.0),
+        "recall": dict.fromkeys(TABLE3_FIELDS, 1.0),
         "false_alarm": {},
         "emotion_error": 0.0,
         "invalid_json": 0.0,
@@ -162,12 +162,12 @@ def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
         assert store.ledger.total_cost() == sum(row["nano_dollars"] for row in bill.values())
         outcomes = list(store.ledger.outcomes())
     known_right = {record.id: record for record, _ in toys}
-    for row in FIELDS:
+    for row in TABLE3_FIELDS:
         rates = table["rows"][row]
         assert rates["recall"]["percent"] == rates["preserve"]["percent"] == 100, row
         assert rates["recall"]["n"] == rates["recall_1"]["n"] + rates["recall_2"]["n"] > 10
     # A perfect critic lets nothing wrong pass; without it the first draft goes out as it is.
-    assert {table["rows"][row]["full"]["percent"] for row in FIELDS} == {100}
+    assert {table["rows"][row]["full"]["percent"] for row in TABLE3_FIELDS} == {100}
     right: Counter[str] = Counter()
     for item, outcome in outcomes:
         draft = first_draft(Record.from_json(outcome.record, item.id), config)
@@ -204,10 +204,10 @@ def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
         assert main([*base, "--samples", "7", "--reference", "none", "--json"]) == 0
         table = json.loads(capsys.readouterr().out)
         assert table["images"] == 7
-        assert all(table["rows"][row]["full"]["n"] == 0 for row in FIELDS)
+        assert all(table["rows"][row]["full"]["n"] == 0 for row in TABLE3_FIELDS)
         # An emotion that the votes leave open is settled by the critic's own opinion, whatever it flags.
-        assert {table["rows"][row]["recall"]["hits"] for row in FIELDS if row != "emotion"} == {0}
-        assert min(table["rows"][row]["recall"]["n"] for row in FIELDS) >= 5
+        assert {table["rows"][row]["recall"]["hits"] for row in TABLE3_FIELDS if row != "emotion"} == {0}
+        assert min(table["rows"][row]["recall"]["n"] for row in TABLE3_FIELDS) >= 5
         bill = server.bill()
         assert main([*base, "--samples", "0", "--reference", "none", "--budget", "0.000001", "--json"]) == 3
         assert json.loads(capsys.readouterr().out)["unanswered"] == {"budget": 12 - 7}

@@ -73,7 +73,7 @@ def test_closing_ends_the_wait_and_those_who_wait_are_told(full: Store) -> None:
 
 
 def test_patience_has_an_end(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_commit, "PATIENCE", 0.2)
+    monkeypatch.setattr(group_commit, "MAX_RETRY_SECONDS", 0.2)
     with full, pytest.raises(LedgerError, match="disk is full"):
         full.ledger.write_now((QUERY, ("a", "x" * 100_000)))
 
@@ -108,19 +108,19 @@ def test_nothing_is_sent_while_a_reply_might_find_no_room(
 ) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:6])
-    free = [10 * disk_space.LEAST]
+    free = [10 * disk_space.MIN_FREE_BYTES]
     monkeypatch.setattr(disk_space, "_ASLEEP", 0.05)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
     asked: list[float] = []
 
     def make_room() -> None:
         asked.append(0.0)
-        free[0] = 10 * disk_space.LEAST
+        free[0] = 10 * disk_space.MIN_FREE_BYTES
 
     def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
         asked.append(1.0)
         if sum(asked) == 5:
-            free[0] = disk_space.LEAST - 1
+            free[0] = disk_space.MIN_FREE_BYTES - 1
             threading.Timer(1.0, make_room).start()
         send(handler, 200, good(body))
 
@@ -129,7 +129,7 @@ def test_nothing_is_sent_while_a_reply_might_find_no_room(
     assert report.outcomes["valid"] == 6
     assert asked.index(0.0) <= 5 + 3 * 15, "no more than was on its way"
     assert sum("MB are free on its disk; nothing is sent" in r.getMessage() for r in caplog.records) == 1
-    monkeypatch.setattr(disk_space, "PATIENCE", 0.1)
+    monkeypatch.setattr(disk_space, "MAX_RETRY_SECONDS", 0.1)
     free[0] = 0
     with pytest.raises(LedgerError, match="only 0 MB are free"):
         asyncio.run(disk_space.DiskSpace(tmp_path / "s" / "ledger.sqlite").wait(lambda: False))

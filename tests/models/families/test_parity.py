@@ -16,7 +16,7 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
-from emo_lightning.models.families.base import CACHED, CachedPicture, Part
+from emo_lightning.models.families.base import CACHED, BackbonePart, CachedPicture
 from emo_lightning.models.families.grids import PLACES
 from tests.models.families.newcomer import check_family
 from tests.models.families.test_places import Waits, gradients
@@ -89,7 +89,7 @@ def test_loss_and_gradients_are_those_of_transformers(tiny: Path, questions: lis
 @pytest.mark.parametrize("part", ["vision", "merger"])
 @pytest.mark.parametrize("packed", [True, False])
 def test_what_a_cache_holds_is_what_the_live_tower_gives(
-    tiny: Path, questions: list[ImageQuestion], part: Part, packed: bool
+    tiny: Path, questions: list[ImageQuestion], part: BackbonePart, packed: bool
 ) -> None:
     backbone = loaded(tiny).eval()
     family = backbone.family

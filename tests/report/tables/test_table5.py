@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from emo_lightning.analysis.table5_rows import MODES, ROWS
+from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS
 from emo_lightning.report.table import Spread
 from emo_lightning.report.tables.table5 import table5_tables
 
 
 def column(value: float | None, interval: list[float] | None = None) -> dict[str, object]:
     """A column of Table 5 with one value everywhere."""
-    modes: dict[str, object] = {mode: {row.key: value for row in ROWS[mode]} for mode in MODES}
-    return {**modes, "intervals": {mode: {row.key: interval for row in ROWS[mode]} for mode in MODES}}
+    modes: dict[str, object] = {mode: {row.key: value for row in TABLE5_ROWS[mode]} for mode in SCORING_MODES}
+    return {**modes, "intervals": {mode: {row.key: interval for row in TABLE5_ROWS[mode]} for mode in SCORING_MODES}}
 
 
 def test_table5_marks_the_best_arm_and_never_a_baseline() -> None:
