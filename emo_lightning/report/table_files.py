@@ -7,10 +7,10 @@ from pathlib import Path
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import atomic_folder, write_text
-from emo_lightning.report.csv import as_csv
-from emo_lightning.report.latex import latex
-from emo_lightning.report.markdown import escaped, markdown
-from emo_lightning.report.table import Table
+from emo_lightning.core.tables.csv import as_csv
+from emo_lightning.core.tables.latex import latex
+from emo_lightning.core.tables.markdown import escaped, markdown
+from emo_lightning.core.tables.table import Table
 
 RENDERERS: dict[str, Callable[[Table], str]] = {".md": markdown, ".tex": latex, ".csv": as_csv}
 """Suffix -> what writes a table in that form."""

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from emo_lightning.report.csv import as_csv
-from emo_lightning.report.latex import latex
-from emo_lightning.report.markdown import markdown
-from emo_lightning.report.table import Spread, Table, cell_text, columns, with_minus
+from emo_lightning.core.tables.csv import as_csv
+from emo_lightning.core.tables.latex import latex
+from emo_lightning.core.tables.markdown import markdown
+from emo_lightning.core.tables.table import Spread, Table, cell_text, columns, with_minus
 
 
 def test_cells_are_found_by_keys() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from emo_lightning.report.provenance import Provenance
+from emo_lightning.core.tables.provenance import Provenance
 
 MISSING = "–"
 """What stands where a cell is null."""
