@@ -35,6 +35,9 @@ _LATEX = {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "×": r"$\times$",
+    # No package is needed for it, as for a check mark.
+    "✓": r"$\surd$",
+    "²": "$^2$",
     "·": r"$\cdot$",
     "…": r"\ldots{}",
     "α": r"$\alpha$",

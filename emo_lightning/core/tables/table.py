@@ -160,7 +160,7 @@ def cell_text(cell: Cell, digits: int = 2) -> str:
 
 def with_minus(text: str) -> str:
     """A minus sign instead of the hyphen before a number, for readers; programs read the hyphen."""
-    return re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    return re.sub(r"(?<![\w.'])-(?=[\d.])", "−", text)
 
 
 def number_of(cell: Cell) -> float | None:

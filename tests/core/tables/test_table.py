@@ -30,4 +30,4 @@ def test_columns_of_words_stand_left_and_figures_right() -> None:
     assert "-1.0" in as_csv(one)
     assert cell_text(Spread(-0.001, -0.004, 0.2)) == "0.00 [0.00, 0.20]"
     assert cell_text(-0.004) == "0.00"
-    assert with_minus("a-1, -3 [-2.5, 1e-5], 2-D") == "a-1, −3 [−2.5, 1e-5], 2-D"
+    assert with_minus("a-1, -3 [-2.5, 1e-5], 2-D, Mikels'-8") == "a-1, −3 [−2.5, 1e-5], 2-D, Mikels'-8"
