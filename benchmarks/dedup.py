@@ -31,7 +31,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from benchmarks.command import command_line, find_peers, write_json
 from data_prep.dedup.pairs import close_hashes, hash_distance
-from data_prep.dedup.phash import MIRROR, WINDOWS, fingerprint, wholes
+from data_prep.dedup.phash import MIRROR_BITS, WINDOWS, perceptual_hashes, wholes
 from data_prep.dedup.registration import correlations, thumbnail
 from data_prep.dedup.run import DedupSettings
 from data_prep.dedup.search import parts, search
@@ -132,7 +132,7 @@ def our_distances(copies: list[np.ndarray], originals: list[np.ndarray]) -> np.n
     views = [[wholes(hashes) for hashes in prints] for prints in (copies, originals)]
     a, b = (np.concatenate(v) for v in views)
     of_a, of_b = (np.repeat(np.arange(len(v)), [len(hashes) for hashes in v]) for v in views)
-    np.minimum.at(result, (of_a[:, None], of_b[None]), hash_distance(a[:, None], b[None], MIRROR))
+    np.minimum.at(result, (of_a[:, None], of_b[None]), hash_distance(a[:, None], b[None], MIRROR_BITS))
     return result
 
 
@@ -171,7 +171,7 @@ def quality(bits: int, images: int, photos: int | None, model: str | None) -> di
         found: dict[str, Any] = {}
         data = [png(picture) for picture in pictures]
         start = time.process_time()
-        found["hash"] = [np.frombuffer(fingerprint(d), ">u8").astype(np.uint64) for d in data]
+        found["hash"] = [np.frombuffer(perceptual_hashes(d), ">u8").astype(np.uint64) for d in data]
         seconds["ours"] += time.process_time() - start
         found["grey"] = [thumbnail(d) for d in data]
         if embedder:
@@ -243,7 +243,7 @@ def pairs(count: int, bits: int) -> float:
         )
     few = rng.integers(0, 2**64, size=min(count, 5_000), dtype=np.uint64)
     start = time.process_time()
-    sum(len(edges[0]) for edges in close_hashes(few, bits, MIRROR))
+    sum(len(edges[0]) for edges in close_hashes(few, bits, MIRROR_BITS))
     took = time.process_time() - start
     encodings = {str(i): f"{value:016x}" for i, value in enumerate(few)}
     start = time.process_time()

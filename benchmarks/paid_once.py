@@ -33,7 +33,7 @@ from benchmarks.command import command_line, write_json
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import Simulated, simulated_annotators
 from data_prep.demo.world_source import draw, world_truth
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.settings import CONFIGS
 
 PROGRAM = "import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -167,8 +167,8 @@ class Trial:
         row = self.rows[-1]
         print(
             f"{len(self.rows):3} {self.stage:9} {'killed' if row['killed'] else 'ended':7} in flight {row['in flight']:3}  replies "
-            f"{row['replies']:4}  lost {lost}  ledger ${after.total / NANO:.6f}  bill ${charged / NANO:.6f}  "
-            f"gap ${row['gap'] / NANO:.6f} of at most ${after.bound / NANO:.6f}  paid twice {row['twice']}  {row['kinds']}",
+            f"{row['replies']:4}  lost {lost}  ledger ${after.total / NANO_PER_DOLLAR:.6f}  bill ${charged / NANO_PER_DOLLAR:.6f}  "
+            f"gap ${row['gap'] / NANO_PER_DOLLAR:.6f} of at most ${after.bound / NANO_PER_DOLLAR:.6f}  paid twice {row['twice']}  {row['kinds']}",
             flush=True,
         )
         return bool(row["killed"])

@@ -17,7 +17,7 @@ from benchmarks.command import find_peers
 from benchmarks.sft_cell import LR, Cell, Measured, Place, padding_of, settle
 from benchmarks.sft_counts import count
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE
+from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.models.backbone import Backbone, BackboneConfig
 from emo_lightning.models.families import Processor
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
@@ -144,7 +144,9 @@ def transformers(cell: Cell, place: Place, _out: str) -> Measured:
             "attention_mask"
         ].sum(1)
         place = torch.arange(batch["input_ids"].shape[1])
-        batch["labels"] = batch["input_ids"].masked_fill((batch["attention_mask"] == 0) | (place < prompts[:, None]), IGNORE)
+        batch["labels"] = batch["input_ids"].masked_fill(
+            (batch["attention_mask"] == 0) | (place < prompts[:, None]), IGNORE_INDEX
+        )
         return batch
 
     size = max(1, round(cell.tokens / place.mean))

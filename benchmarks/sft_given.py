@@ -16,7 +16,7 @@ from PIL import Image
 from data_prep.demo.world import World
 from data_prep.export import write_shards
 from emo_lightning.core.records import Record
-from emo_lightning.data.chat import answer, objective, prompt
+from emo_lightning.data.chat import objective, prompt, target_answer
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.tar_index import TarIndex
@@ -208,7 +208,7 @@ def chats(tars: str) -> list[dict[str, Any]]:
     for row in range(len(index)):
         record = index.record(row)
         question = [{"role": "user", "content": prompt(KEYS)}]
-        text = answer(KEYS, record, QWEN2_5_VL.codec, (record.width, record.height))
+        text = target_answer(KEYS, record, QWEN2_5_VL.codec, (record.width, record.height))
         said = [{"role": "assistant", "content": text}]
         rows.append({"images": [{"bytes": index.image_bytes(row)[0], "path": None}], "prompt": question, "completion": said})
     return rows

@@ -38,7 +38,7 @@ from benchmarks.command import command_line, write_json
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.replies import Simulation
 from data_prep.demo.simulation.server import read_request
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.provider.prices import load_prices
 from data_prep.settings import CONFIGS
 from data_prep.store.items import SourceItem
@@ -280,12 +280,14 @@ def compare(store: Path, url: str, resent: int) -> str:
     assert len(wrong) <= cut, f"{len(wrong)} replies have another cost in the ledger than on the bill"
     bill, paid = sum(cost for *_, cost, _ in billed), sum(replies.values())
     held = ledger(store, "SELECT coalesce(sum(upper_nano), 0) FROM calls WHERE state IN ('unknown', 'intent')")[0][0]
-    assert bill <= paid + held, f"billed ${bill / NANO}, and the ledger knows of at most ${(paid + held) / NANO}"
+    assert bill <= paid + held, (
+        f"billed ${bill / NANO_PER_DOLLAR}, and the ledger knows of at most ${(paid + held) / NANO_PER_DOLLAR}"
+    )
     why = Counter((error or "process ended").split(":")[0][:40] for error in unknown)
     return (
         f"billed {len(billed)}, in the ledger {len(replies)}, billed and not received {lost} of {len(unknown)} named as unknown "
-        f"({', '.join(f'{n} {w}' for w, n in why.most_common())}), bought again {twice} (on demand {resent}); bill ${bill / NANO:.4f}, "
-        f"ledger ${paid / NANO:.4f} and at most ${held / NANO:.4f} of unknown calls"
+        f"({', '.join(f'{n} {w}' for w, n in why.most_common())}), bought again {twice} (on demand {resent}); bill ${bill / NANO_PER_DOLLAR:.4f}, "
+        f"ledger ${paid / NANO_PER_DOLLAR:.4f} and at most ${held / NANO_PER_DOLLAR:.4f} of unknown calls"
     )
 
 

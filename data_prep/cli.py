@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from emo_lightning.core.errors import DEBUG_HELP, InputError, debug_option, run_guarded
 from emo_lightning.core.terminal import say, speak_to_any_terminal
-from emo_lightning.core.text import suggested
+from emo_lightning.core.text import allowed_names
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_images", "take images into a store"),
@@ -69,7 +69,7 @@ def _run(argv: list[str]) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        msg = f"emo prep: unknown command {name!r}; {suggested(name, COMMANDS)}; see emo prep --help"
+        msg = f"emo prep: unknown command {name!r}; {allowed_names(name, COMMANDS)}; see emo prep --help"
         raise InputError(msg)
     command: Callable[[list[str]], int] = importlib.import_module(f"data_prep.commands.{COMMANDS[name][0]}").main
     return command(rest)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from emo_lightning.core.errors import DEBUG_HELP, InputError, debug_option, run_guarded
 from emo_lightning.core.lifetimes import die_with_named_parent
 from emo_lightning.core.terminal import say, speak_to_any_terminal
-from emo_lightning.core.text import suggested
+from emo_lightning.core.text import allowed_names
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("emo_lightning.commands.demo", "everything, end to end, on a small drawn world whose truth is known"),
@@ -85,7 +85,7 @@ def _run(argv: list[str]) -> int:
     name, rest = argv[0], argv[1:]
     module = _HIDDEN.get(name) or COMMANDS.get(name, (None,))[0]
     if module is None:
-        msg = f"emo: unknown command {name!r}; {suggested(name, COMMANDS)}; see emo --help"
+        msg = f"emo: unknown command {name!r}; {allowed_names(name, COMMANDS)}; see emo --help"
         raise InputError(msg)
     # Before torch is loaded. By default OpenMP's threads spin while they wait: with one other busy process on two cores a training
     # step took nine times as long (experiments/LOG.md).

@@ -21,7 +21,7 @@ from emo_lightning.core.checkpoints import CheckpointFileError
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.processes import make_temporary_folder
-from emo_lightning.experiment.saving import PREVIOUS, SaveEvery
+from emo_lightning.experiment.saving import PREVIOUS_CHECKPOINT, SaveEvery
 from emo_lightning.experiment.stage import Stage
 from tests.ranks import start_each
 
@@ -127,7 +127,7 @@ def damaged(out: Path, given: Given) -> int:
     """How many of 20 damages (flipped bits, cuts, nothing left) were named, with the checkpoint that is left."""
     draw = random.Random(given.seed)
     last = out / "checkpoints/last.ckpt"
-    older = last.with_name(PREVIOUS)
+    older = last.with_name(PREVIOUS_CHECKPOINT)
     whole = last.read_bytes()
     # A kill may have left both names to one file.
     older.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from data_prep.annotate.item import pass_digest
 from data_prep.annotate.replies import CriticReply, EmotionVote, FullAnnotation
 from data_prep.config import PrepConfig
 from data_prep.emovit.votes import LocalVotes
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.provider.caller import check_prices
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.follow_up import longer
@@ -89,7 +89,7 @@ class PassEstimate:
         """A table for people."""
         rows = [("", "model", "requests", "tokens in", "tokens out", "cost", "at most")]
         for line in self.lines:
-            most = "no limit" if line.most_nano is None else f"${line.most_nano / NANO:.2f}"
+            most = "no limit" if line.most_nano is None else f"${line.most_nano / NANO_PER_DOLLAR:.2f}"
             rows.append(
                 (
                     line.name,
@@ -97,7 +97,7 @@ class PassEstimate:
                     f"{line.requests:,}",
                     f"{line.prompt_tokens:,}",
                     f"{line.output_tokens:,}",
-                    f"${line.cost_nano / NANO:.2f}",
+                    f"${line.cost_nano / NANO_PER_DOLLAR:.2f}",
                     most,
                 )
             )
@@ -109,8 +109,8 @@ class PassEstimate:
         source = "this store's calls so far" if self.measured else "typical token counts"
         cached = sum(line.cached for line in self.lines)
         head = f"estimate for {self.images:,} images without an outcome, from {source}; the ledger answers {cached:,} questions"
-        most = "no limit" if self.most_nano is None else f"at most ${self.most_nano / NANO:.2f}"
-        tail = f"total ${self.cost_nano / NANO:.2f} ({most}); paid on this store before: ${self.paid_nano / NANO:.2f}"
+        most = "no limit" if self.most_nano is None else f"at most ${self.most_nano / NANO_PER_DOLLAR:.2f}"
+        tail = f"total ${self.cost_nano / NANO_PER_DOLLAR:.2f} ({most}); paid on this store before: ${self.paid_nano / NANO_PER_DOLLAR:.2f}"
         tail += "\nat most: every image revised to the end, every reply of full length and off the schema as often as it may be"
         return "\n".join([head, *table, self.prices, tail])
 

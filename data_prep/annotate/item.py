@@ -20,7 +20,7 @@ from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.health import Health
-from data_prep.provider.registry import DEFAULT
+from data_prep.provider.registry import DEFAULT_PROVIDER
 from data_prep.provider.reply_schema import INVALID_REPLY, Reply
 from data_prep.provider.request import Picture
 from data_prep.store.rows import Item, Outcome
@@ -64,7 +64,7 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
     }
     parts: list[object] = [
         # An endpoint that speaks the usual API has the digest of before there was another one.
-        e.model_dump(mode="json", exclude=ignored | ({"provider"} if e.provider == DEFAULT else set()))
+        e.model_dump(mode="json", exclude=ignored | ({"provider"} if e.provider == DEFAULT_PROVIDER else set()))
         for e in config.endpoints
     ]
     parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]

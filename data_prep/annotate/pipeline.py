@@ -16,7 +16,7 @@ from functools import partial
 from data_prep.annotate.item import ItemPendingError, ItemPipeline, pass_digest
 from data_prep.config import PrepConfig
 from data_prep.emovit.votes import LocalVotes
-from data_prep.engine import LOCAL, Engine
+from data_prep.engine import LOCAL_ENGINE, Engine
 from data_prep.provider.budget import Tally
 from data_prep.provider.caller import Caller, CallerOptions
 from data_prep.provider.failures import PassStoppedError
@@ -65,7 +65,7 @@ async def annotate(
     batch: bool = False,
     cancel_batches: bool = False,
     on_progress: Callable[[PassReport], None] | None = None,
-    engine: Engine = LOCAL,
+    engine: Engine = LOCAL_ENGINE,
 ) -> PassReport:
     """Bring every item of a store to an outcome.
 

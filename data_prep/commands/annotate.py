@@ -16,7 +16,7 @@ from data_prep.commands.console import (
     add_store_argument,
     new_parser,
 )
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from emo_lightning.core.errors import BUDGET_REACHED
 from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.progress import progress_bars
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from data_prep.engine import Engine
     from data_prep.store.store import Store
 
-LEFT = 4
+IMAGES_LEFT = 4
 """Exit status of a pass that came to its end but must leave images for another run."""
 _PASS, _CANCELLING, _REHEARSAL = "a pass", "the end of batches (--cancel-batches)", "a rehearsal (--rehearse)"
 _MODES = {
@@ -148,7 +148,7 @@ def main(argv: list[str]) -> int:
             say("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
     if report.stopped:
         return BUDGET_REACHED if report.stopped_by_budget else 130
-    return LEFT if report.pending else 0
+    return IMAGES_LEFT if report.pending else 0
 
 
 def _rehearse(root: str, config: DemoConfig) -> int:
@@ -203,7 +203,7 @@ def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.
     if expected.images or args.estimate:
         say(expected.text())
     if limit is not None and expected.paid_nano + expected.cost_nano > limit:
-        say(f"the budget of ${limit / NANO:g} will stop the pass before its end")
+        say(f"the budget of ${limit / NANO_PER_DOLLAR:g} will stop the pass before its end")
     if args.estimate:
         return False
     if args.yes or expected.cost_nano == 0 or not (on_a_terminal(sys.stdin) and on_a_terminal(sys.stdout)):
@@ -223,7 +223,7 @@ class _Progress:
         ended = report.outcomes.total()
         done = report.done_before + ended
         rate = ended / max(report.seconds, 1e-3)
-        text = f"${report.tally.cost_nano / NANO:.4f}, {rate:.1f} images/s"
+        text = f"${report.tally.cost_nano / NANO_PER_DOLLAR:.4f}, {rate:.1f} images/s"
         if report.waiting:
             text += f", {report.waiting} wait for batches"
         self._bars.update(self._task, completed=done, total=self._total or report.total, description=f"annotate: {text}")
@@ -263,9 +263,9 @@ def _print_report(report: PassReport, store: Store, limit: int | None) -> None:
         say(f"counts and rows differ: {differs}")
     if tally.over_bound:
         say(f"{tally.over_bound} replies cost more than their bound: check `image` of their models in the price table")
-    say(f"cost of this run ${tally.cost_nano / NANO:.6f}, {report.seconds:.1f} s")
+    say(f"cost of this run ${tally.cost_nano / NANO_PER_DOLLAR:.6f}, {report.seconds:.1f} s")
     if limit is not None:
-        say(f"budget ${limit / NANO:g}: ${store.ledger.total_cost() / NANO:.6f} of it is spent")
+        say(f"budget ${limit / NANO_PER_DOLLAR:g}: ${store.ledger.total_cost() / NANO_PER_DOLLAR:.6f} of it is spent")
     if report.open_batches:
         say(f"{report.open_batches} batches are open; the same command takes their replies over")
     if report.stopped_by_budget:

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     )
     add_json_argument(parser)
     args = parser.parse_args(argv)
-    from data_prep.provider.budget import NANO
+    from data_prep.provider.budget import NANO_PER_DOLLAR
     from data_prep.store.backup import backup
 
     with progress_bars() as progress:
@@ -40,7 +40,9 @@ def main(argv: list[str]) -> int:
     if args.json:
         say_json(vars(report))
     else:
-        say(f"{args.folder}: {report.items} images, {report.replies} replies, ${report.cost_nano / NANO:.6f} paid for them")
+        say(
+            f"{args.folder}: {report.items} images, {report.replies} replies, ${report.cost_nano / NANO_PER_DOLLAR:.6f} paid for them"
+        )
         say(f"copied {report.copied} images now, {report.there} were there")
         if report.foreign:
             say(f"{report.foreign} files among the images are none of the store's, and were not copied")

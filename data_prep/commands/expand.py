@@ -14,7 +14,7 @@ from data_prep.commands.console import (
     new_parser,
     wrapped,
 )
-from data_prep.provider.budget import NANO, budget_nano
+from data_prep.provider.budget import NANO_PER_DOLLAR, budget_nano
 from data_prep.settings import CONFIGS, ConfigError
 from emo_lightning.core.errors import add_debug_option
 from emo_lightning.core.options import ALWAYS, Parser, Whole
@@ -136,7 +136,7 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
 
             def on_progress(report: GenerationReport) -> None:
                 done = report.done.total() + report.open.total()
-                cost, rate = report.tally.cost_nano / NANO, done / max(report.seconds, 1e-3)
+                cost, rate = report.tally.cost_nano / NANO_PER_DOLLAR, done / max(report.seconds, 1e-3)
                 progress.update(task, completed=done, description=f"images: ${cost:.4f}, {rate:.2f}/s")
 
             report = asyncio.run(
@@ -168,7 +168,7 @@ def _print_plan(plan: Plan, per_image: int, paid: int, *, by_tokens: bool) -> No
     if len(plan.rows) < plan.wanted:
         say(f"{plan.wanted - len(plan.rows)} fewer than wanted: the triplets give no more new compositions")
     bound = "at most " if by_tokens else ""
-    say(f"cost {bound}${len(todo) * per_image / NANO:.6f}; spent on this store so far ${paid / NANO:.6f}")
+    say(f"cost {bound}${len(todo) * per_image / NANO_PER_DOLLAR:.6f}; spent on this store so far ${paid / NANO_PER_DOLLAR:.6f}")
     for row in todo[:_SHOWN]:
         say(f"  {_shown(row)}")
 
@@ -192,9 +192,11 @@ def _print_images(report: GenerationReport, total: int, limit: int | None) -> No
             f"calls of unknown outcome: {report.recovered} left by an earlier run, {tally.unknown} of this one; "
             "--resend-unknown sends them again (they may be paid twice)"
         )
-    say(f"cost of this run ${tally.cost_nano / NANO:.6f}, of the store ${total / NANO:.6f}, {report.seconds:.1f} s")
+    say(
+        f"cost of this run ${tally.cost_nano / NANO_PER_DOLLAR:.6f}, of the store ${total / NANO_PER_DOLLAR:.6f}, {report.seconds:.1f} s"
+    )
     if report.by_budget and limit is not None:
-        say(f"stopped before the budget of ${limit / NANO:.6f} was passed")
+        say(f"stopped before the budget of ${limit / NANO_PER_DOLLAR:.6f} was passed")
     elif report.stopped:
         say("stopped; run the same command again to go on")
     if report.done.get("imported"):
@@ -240,7 +242,9 @@ def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) 
                 )
             await caller.close()
             tally = caller.tally
-            say(f"requests {tally.requests}, answered from the ledger {tally.cached}, cost ${tally.cost_nano / NANO:.6f}")
+            say(
+                f"requests {tally.requests}, answered from the ledger {tally.cached}, cost ${tally.cost_nano / NANO_PER_DOLLAR:.6f}"
+            )
             for how in sorted(tally.adapted):
                 say(how)
             return report, tally.unknown

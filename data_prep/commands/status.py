@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from pathlib import Path
 
-    from data_prep.provider.budget import NANO
+    from data_prep.provider.budget import NANO_PER_DOLLAR
     from data_prep.store.group_commit import ledger_errors
 
     # Not `Store`: this command answers at once, however large the store is, and loads nothing that it does not need.
@@ -56,12 +56,12 @@ def main(argv: list[str]) -> int:
     say("images: " + ", ".join(f"{state} {n}" for state, n in outcomes.items()))
     for annotator, state, count, nano, without in calls:
         note = f"  ({without} replies named no usage: counted at the most that they can cost)" if without else ""
-        say(f"  {annotator:12} {state:9} {count:8}  ${nano / NANO:.6f}{note}")
+        say(f"  {annotator:12} {state:9} {count:8}  ${nano / NANO_PER_DOLLAR:.6f}{note}")
     for endpoint, status, requests, name in batches:
         say(f"  batch of {endpoint}: {requests} requests, {status or 'not sent yet'} ({name or 'no id yet'})")
     for endpoint, requests, name, why in lost_batches:
         say(f"  batch of {endpoint}: {requests} requests, {name or 'no id'}: {why}")
-    say(f"cost ${cost / NANO:.6f}")
+    say(f"cost ${cost / NANO_PER_DOLLAR:.6f}")
     meaning = {
         "unknown": "of unknown outcome",
         "batched": "in batches",
@@ -69,5 +69,5 @@ def main(argv: list[str]) -> int:
     }
     for state, (count, upper, unbounded) in waiting.items():
         note = f" ({unbounded} of them without a limit)" if unbounded else ""
-        say(f"beside it, calls {meaning[state]}: {count}, at most ${upper / NANO:.6f}{note}")
+        say(f"beside it, calls {meaning[state]}: {count}, at most ${upper / NANO_PER_DOLLAR:.6f}{note}")
     return 0

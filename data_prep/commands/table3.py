@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Print Table 3."""
-    from data_prep.provider.budget import NANO
+    from data_prep.provider.budget import NANO_PER_DOLLAR
     from data_prep.settings import CONFIGS
 
     parser = new_parser(
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
         show(tables)
         for note in notes:
             say(note)
-        cost = f"${found['nano_dollars'] / NANO:.6f}"
+        cost = f"${found['nano_dollars'] / NANO_PER_DOLLAR:.6f}"
         say(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
     if found["unanswered"].get("budget"):
         return BUDGET_REACHED

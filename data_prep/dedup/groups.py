@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.dedup.pairs import Edges, Hashes, components, hash_distance
-from data_prep.dedup.phash import MIRROR, wholes
+from data_prep.dedup.phash import MIRROR_BITS, wholes
 
 DuplicateReason = Literal["sha256", "phash", "pixels", "embedding", "chain"]
 """What an item that is left out has in common with the one that is kept: its bytes; a hash within the threshold; pixels, one of the two
@@ -190,7 +190,7 @@ class _Views:
 
     def bits(self, of: int) -> NDArray[np.int64]:
         """(images,) to all of them from the image with this number; 64 where one shows nothing (see `between`)."""
-        near = hash_distance(self._of[of][:, None, None], self._of[None], MIRROR).min(axis=(0, 2))
+        near = hash_distance(self._of[of][:, None, None], self._of[None], MIRROR_BITS).min(axis=(0, 2))
         found: NDArray[np.int64] = np.where(self._shown & self._shown[of], near, 64).astype(np.int64)
         return found
 
@@ -234,7 +234,7 @@ def between(first: Hashes, second: Hashes) -> int:
     """Bits between two images as wholes, with their borders or without, by their fingerprints; 64 where one shows nothing."""
     if not len(first) or not len(second):
         return 64
-    return int(hash_distance(wholes(first)[:, None], wholes(second)[None], MIRROR).min())
+    return int(hash_distance(wholes(first)[:, None], wholes(second)[None], MIRROR_BITS).min())
 
 
 def _near_groups(items: Sequence[Candidate], images: int, edges: list[Edges]) -> tuple[dict[str, str], Counter[int]]:

@@ -51,7 +51,7 @@ _INTERVALS = ((0.0, 1.0), *((start * (1 - size), size) for size in (0.95, 0.9, 0
 """Along each side: start and length as shares. Every one of them with every other makes a window; the first is the whole."""
 WINDOWS = tuple((left, top, width, height) for (top, height), (left, width) in itertools.product(_INTERVALS, repeat=2))
 """Left, top, width, height as shares of the sides."""
-CENTRE = WINDOWS.index((0.5 * (1 - 0.9), 0.5 * (1 - 0.9), 0.9, 0.9))
+CENTRE_WINDOW = WINDOWS.index((0.5 * (1 - 0.9), 0.5 * (1 - 0.9), 0.9, 0.9))
 """The window that a crop is most like on average, wherever it was cut."""
 
 
@@ -59,11 +59,11 @@ def _packed(bits: NDArray[np.bool_]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-MIRROR = _packed(_HORIZONTAL % 2 == 1)
+MIRROR_BITS = _packed(_HORIZONTAL % 2 == 1)
 """Bits that change when an image is mirrored."""
 
 
-def fingerprint(data: bytes) -> bytes:
+def perceptual_hashes(data: bytes) -> bytes:
     """Hashes of an image, 8 bytes each, big-endian: of each of `WINDOWS` inside its plain border; then, if it has one, of the whole.
 
     Empty for an image that shows nothing (a plain colour): it is like no other.
@@ -163,13 +163,13 @@ def _plain(lines: Grey) -> int:
 
 
 class Hashing(Step[bytes]):
-    """`fingerprint` of every image."""
+    """`perceptual_hashes` of every image."""
 
     resident = False
 
     def prepare(self, data: bytes) -> bytes:
         """The hashes: all of the work is done in the threads."""
-        return fingerprint(data)
+        return perceptual_hashes(data)
 
     def load(self) -> Callable[[Sequence[ItemRow], Sequence[bytes]], list[EngineResult]]:
         """Nothing is loaded."""

@@ -13,7 +13,7 @@ from data_prep.dedup import phash, registration
 from data_prep.dedup.groups import Candidate, DedupDecision, Likeness, Thresholds, decide
 from data_prep.dedup.pairs import Edges, Forest, Hashes, Indices, close_vectors, components
 from data_prep.dedup.search import NO_EDGES, FoundPairs, parts, search
-from data_prep.engine import LOCAL, Engine, EngineResult, ItemRow, Prepared, Step, in_batches
+from data_prep.engine import LOCAL_ENGINE, Engine, EngineResult, ItemRow, Prepared, Step, in_batches
 from data_prep.store.store import Store
 from data_prep.store.tables import COUNT_DUPLICATES
 from emo_lightning.core.errors import InputError
@@ -113,7 +113,7 @@ def dedup(
     settings: DedupSettings,
     embedder: Embedder | None = None,
     on_progress: OnProgress = lambda *_: None,
-    engine: Engine = LOCAL,
+    engine: Engine = LOCAL_ENGINE,
 ) -> DedupReport:
     """Find duplicates in a store and write them into its ledger; a run replaces what an earlier one wrote.
 

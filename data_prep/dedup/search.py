@@ -19,7 +19,7 @@ from data_prep.dedup.pairs import (
     close_hashes,
     hash_distance,
 )
-from data_prep.dedup.phash import CENTRE, MIRROR, WINDOWS, wholes
+from data_prep.dedup.phash import CENTRE_WINDOW, MIRROR_BITS, WINDOWS, wholes
 
 _WIDE = 17
 """Bits up to which the hash of one whole image, and that of another or of its centre, are worth a look at the windows. Of unrelated
@@ -78,7 +78,11 @@ def search(
 
     # A hash and its own mirror image: found here, as all pairs are.
     for i, j, distance in close_hashes(
-        hashes, max(most, _WIDE) if parts else most, MIRROR, lambda rows: on_rows(rows, total), keep=wanted if parts else None
+        hashes,
+        max(most, _WIDE) if parts else most,
+        MIRROR_BITS,
+        lambda rows: on_rows(rows, total),
+        keep=wanted if parts else None,
     ):
         near = distance <= most
         forest.add(leaders[i[near]], leaders[j[near]], distance[near])
@@ -103,7 +107,7 @@ def _by_centre(
     windows: _Windows, shown: Indices, hashes: Hashes, leaders: Indices, on_rows: Callable[[int], None]
 ) -> Iterator[Indices]:
     """Pairs of which one is like the centre of the other, which is what a crop is most like."""
-    centres, of_centre, _, _ = _first_owners(windows.of[shown, CENTRE], shown)
+    centres, of_centre, _, _ = _first_owners(windows.of[shown, CENTRE_WINDOW], shown)
 
     def wanted(i: Indices, j: Indices, _: Bits) -> PixelMask:
         return windows.alike(leaders[i], of_centre[j])
@@ -129,7 +133,7 @@ class _Windows:
         found = np.empty(len(first), bool)
         for start in range(0, len(first), _LOOKED):
             a, b = self.of[first[start : start + _LOOKED]], self.of[second[start : start + _LOOKED]]
-            bits = np.minimum(hash_distance(a, b[:, :1], MIRROR).min(1), hash_distance(b, a[:, :1], MIRROR).min(1))
+            bits = np.minimum(hash_distance(a, b[:, :1], MIRROR_BITS).min(1), hash_distance(b, a[:, :1], MIRROR_BITS).min(1))
             found[start : start + _LOOKED] = bits <= _WINDOW
         return found
 
@@ -156,7 +160,7 @@ def parts(prints: Sequence[Hashes], pairs: Indices) -> PairParts:
     for whole, part in (pairs.T, pairs.T[::-1]):
         of_whole = np.array([prints[i][: len(WINDOWS)] for i in whole], np.uint64).reshape(-1, len(WINDOWS))
         of_part = np.array([prints[i][0] for i in part], np.uint64)[:, None]
-        straight, mirrored = (np.bitwise_count(of_whole ^ of_part ^ np.uint64(turned)) for turned in (0, MIRROR))
+        straight, mirrored = (np.bitwise_count(of_whole ^ of_part ^ np.uint64(turned)) for turned in (0, MIRROR_BITS))
         either.append(np.concatenate([straight, mirrored], axis=1))
     bits = np.concatenate(either, axis=1)
     best = bits.argmin(1) if len(bits) else np.empty(0, np.int64)

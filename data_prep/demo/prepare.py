@@ -16,7 +16,7 @@ from data_prep.demo.world_source import draw, world_item, world_truth
 from data_prep.demo.world_tars import WorldLabels, tars_origin, write_world_tars
 from data_prep.export import MANIFEST_FILE, export_store
 from data_prep.grounding import ground
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.settings import CONFIGS
 from data_prep.store.items import SourceItem
 from data_prep.store.store import Store
@@ -25,7 +25,7 @@ from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import Record, read_jsonl, write_jsonl
 from emo_lightning.core.terminal import say
 
-Progress = Callable[[str, int, int, str], None]
+PrepareProgress = Callable[[str, int, int, str], None]
 """Called with (what is happening, done, total, note)."""
 
 
@@ -39,7 +39,7 @@ def prepare_world(
     heldout: int,
     pretrain: int,
     config: Path,
-    progress: Progress | None = None,
+    progress: PrepareProgress | None = None,
 ) -> dict[str, Any]:
     """Make all tars of the demo; a call that was interrupted goes on where it stopped.
 
@@ -78,7 +78,7 @@ def prepare_world(
 
         def on_progress(report: PassReport) -> None:
             ended = report.done_before + sum(report.outcomes.values())
-            tell("annotate", ended, total, f"${report.tally.cost_nano / NANO:.2f}, {report.tally.requests} requests")
+            tell("annotate", ended, total, f"${report.tally.cost_nano / NANO_PER_DOLLAR:.2f}, {report.tally.requests} requests")
 
         report = asyncio.run(annotate(store, at_server, on_progress=on_progress, resend_unknown=True))
         if report.stopped:
@@ -102,7 +102,7 @@ def _silent(_what: str, _done: int, _total: int, _note: str) -> None:
     """No progress."""
 
 
-def _import(out: Path, world: WorldConfig, splits: dict[str, int], tell: Progress) -> list[Record]:
+def _import(out: Path, world: WorldConfig, splits: dict[str, int], tell: PrepareProgress) -> list[Record]:
     """Draw and import; the truth file is written last, so it says that the import is complete."""
     path = out / "truth.jsonl"
     if path.exists():
@@ -132,7 +132,7 @@ def _begins_as(truth: Iterable[Record], world: WorldConfig) -> bool:
     return all(world_truth(sample) == first[sample.split] for sample in draw(world, dict.fromkeys(first, 1)))
 
 
-def _reference(out: Path, world: WorldConfig, splits: dict[str, int], labels: WorldLabels, tell: Progress) -> None:
+def _reference(out: Path, world: WorldConfig, splits: dict[str, int], labels: WorldLabels, tell: PrepareProgress) -> None:
     wanted = {split: n for split, n in splits.items() if n}
     if not wanted or _complete(out, tars_origin(world, wanted, labels)):
         return
@@ -166,7 +166,7 @@ def _summary(store: Store, truth: list[Record], report: PassReport) -> dict[str,
         },
         "requests": report.tally.requests,
         "cached": report.tally.cached,
-        "cost_usd": round(store.ledger.total_cost() / NANO, 6),
+        "cost_usd": round(store.ledger.total_cost() / NANO_PER_DOLLAR, 6),
         "cost_nano": store.ledger.total_cost(),
         "annotate_seconds": round(report.seconds, 1),
     }

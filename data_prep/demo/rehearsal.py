@@ -24,7 +24,7 @@ from data_prep.demo.simulation.server import SimulationServer
 from data_prep.grounding import ground
 from data_prep.provider.config import EndpointConfig
 from data_prep.store.items import SourceItem
-from data_prep.store.rehearsal import PARTY, REHEARSAL_LABEL, RehearsalError, marked, refuse_rehearsal
+from data_prep.store.rehearsal import REHEARSAL_LABEL, REHEARSAL_PARTY, RehearsalError, marked, refuse_rehearsal
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.records import Record
@@ -76,7 +76,7 @@ def rehearsed(config: DemoConfig, address: str) -> DemoConfig:
     """A pass whose endpoints are all made up, and which grounds in the regions that the rehearsal's images carry."""
 
     def moved(endpoint: _E) -> _E:
-        return endpoint.moved(address, KEY_VARIABLE).model_copy(update={"party": PARTY, "provider": "openai"})
+        return endpoint.moved(address, KEY_VARIABLE).model_copy(update={"party": REHEARSAL_PARTY, "provider": "openai"})
 
     return config.model_copy(
         update={

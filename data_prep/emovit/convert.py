@@ -13,7 +13,7 @@ from emo_lightning.core.files import atomic_folder, write_json
 if TYPE_CHECKING:
     import torch
 
-PROVENANCE = "emovit.json"
+PROVENANCE_FILE = "emovit.json"
 """In the converted folder: what it was made of."""
 
 _NAMES = (
@@ -169,5 +169,5 @@ def convert(checkpoint: str | Path, base: str, out: str | Path, *, dtype: str = 
     with atomic_folder(out) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-        write_json(temporary / PROVENANCE, report)
+        write_json(temporary / PROVENANCE_FILE, report)
     return report

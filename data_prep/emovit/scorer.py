@@ -14,7 +14,7 @@ from emo_lightning.core.records import EMOTIONS, Emotion
 if TYPE_CHECKING:
     from PIL import Image
 
-ANSWER = "Predict emotion: "
+ANSWER_PREFIX = "Predict emotion: "
 """How EmoViT was taught to begin its answer; the label follows, then the end of the sequence."""
 
 
@@ -81,7 +81,7 @@ class LocalVoter:
             msg = "the tokenizer of the checkpoint has no end-of-sequence token"
             raise CheckpointError(msg)
         answers = [
-            [*tokenizer(f"{ANSWER}{emotion}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            [*tokenizer(f"{ANSWER_PREFIX}{emotion}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
             for emotion in EMOTIONS
         ]
         common = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.config import LocalAnnotatorConfig, PrepConfig
 from data_prep.emovit.vote import DistributionVote, SaidRow
-from data_prep.engine import LOCAL, Engine, EngineResult, ItemRow, Step, in_batches, portable
+from data_prep.engine import LOCAL_ENGINE, Engine, EngineResult, ItemRow, Step, in_batches, portable
 from data_prep.local_models.checkpoints import CheckpointError, identity
 from data_prep.local_models.decoding import decode, device_of
 from data_prep.store.ledger import Ledger
@@ -124,7 +124,7 @@ class Voting(Step["Image.Image"]):
 
 
 def run_local_votes(
-    store: Store, config: PrepConfig, on_images: Callable[[int], None] | None = None, engine: Engine = LOCAL
+    store: Store, config: PrepConfig, on_images: Callable[[int], None] | None = None, engine: Engine = LOCAL_ENGINE
 ) -> Counter[str]:
     """Let every local annotator vote on every image that it has not voted on; a model is loaded only if it has work.
 

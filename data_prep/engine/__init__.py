@@ -14,10 +14,10 @@ import contextlib
 from collections.abc import Iterator
 
 from data_prep.engine.base import Engine, EngineError, EngineResult, ItemRow, Prepared, Step, in_batches, portable
-from data_prep.engine.local import LOCAL, LocalEngine
+from data_prep.engine.local import LOCAL_ENGINE, LocalEngine
 
 __all__ = [
-    "LOCAL",
+    "LOCAL_ENGINE",
     "Engine",
     "EngineError",
     "EngineResult",
@@ -43,7 +43,7 @@ def chosen_engine(args: argparse.Namespace) -> Iterator[Engine]:
             if value:
                 msg = f"{option}{'' if value is True else f' {value}'}: only --engine ray uses a cluster"
                 raise EngineError(msg)
-        yield LOCAL
+        yield LOCAL_ENGINE
         return
     from data_prep.engine.cluster import RayEngine, connected
 

@@ -47,5 +47,5 @@ class LocalEngine:
         return contextlib.nullcontext(Attempts)
 
 
-LOCAL: Engine = LocalEngine()
+LOCAL_ENGINE: Engine = LocalEngine()
 """The default of everything that takes an engine."""

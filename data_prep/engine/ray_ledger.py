@@ -150,10 +150,10 @@ class RemoteLedger(Ledger):
 
     async def begin_call(self, **intent: Unpack[CallIntent]) -> int:
         """See `Ledger.begin_call`; the actor gives the number, since senders begin calls too."""
-        return await actor_result(self._actor.begin_call.remote(DRIVER, intent))
+        return await actor_result(self._actor.begin_call.remote(DRIVER_NUMBER, intent))
 
 
-DRIVER = 0
+DRIVER_NUMBER = 0
 """The driver's number among the senders."""
 
 

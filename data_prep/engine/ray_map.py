@@ -98,10 +98,10 @@ def _devices(batches: int) -> dict[str, float]:
 
 def read(table: pyarrow.Table, root: Path) -> pyarrow.Table:
     """A batch of rows to the same with their images; runs where the store lies."""
-    from data_prep.store.store import read_image
+    from data_prep.store.store import read_stored_image
 
     def with_images(rows: list[ItemRow]) -> list[tuple[ItemRow, bytes]]:
-        return [(row, read_image(root, row.sha256, row.extension)) for row in rows]
+        return [(row, read_stored_image(root, row.sha256, row.extension)) for row in rows]
 
     return _answered(table, with_images)
 

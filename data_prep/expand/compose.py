@@ -15,7 +15,7 @@ from emo_lightning.core.records import EMOTIONS, TRIPLET_PARTS, Emotion, Triplet
 _TRIES = 200
 """Draws without a new composition after which an emotion's words count as used up."""
 
-Triple = tuple[str, str, str]
+TripletTexts = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Composition:
     """Pairs (`kind-kind`) that no image shows together."""
 
     @property
-    def triple(self) -> Triple:
+    def triple(self) -> TripletTexts:
         """Without the emotion."""
         return self.combination[:3]
 
@@ -65,7 +65,7 @@ def compose(
     known: TripletGraph,
     count: int,
     *,
-    taken: Collection[Triple],
+    taken: Collection[TripletTexts],
     rng: random.Random,
     temperature: float,
     two_elements: float,
@@ -134,7 +134,7 @@ class _Draws:
         self.far = {part: _Bag.of(seeds.words(part)) for part in TRIPLET_PARTS}
         """All words: where the first give nothing new."""
 
-    def new(self, used: set[Triple], rng: random.Random) -> Iterator[Composition]:
+    def new(self, used: set[TripletTexts], rng: random.Random) -> Iterator[Composition]:
         """Compositions until none is found in `_TRIES` draws; each is added to `used`."""
         for words in (self.near, self.far):
             failures = 0

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.prices import NanoPerToken, Price, load_prices, nano_per_token
 from data_prep.settings import ConfigError, read_yaml, shipped
@@ -157,10 +157,10 @@ def _nano(dollars: object, where: str) -> int:
     if isinstance(dollars, bool) or not usd.is_finite():
         msg = f"{where}: {dollars!r} is not a number (USD)"
         raise ConfigError(msg)
-    if not 0 <= usd <= _DEAREST or (usd * NANO) % 1:
+    if not 0 <= usd <= _DEAREST or (usd * NANO_PER_DOLLAR) % 1:
         msg = f"{where}: {dollars} USD must be from 0 to {_DEAREST:,} and whole in nano-dollars per image"
         raise ConfigError(msg)
-    return int(usd * NANO)
+    return int(usd * NANO_PER_DOLLAR)
 
 
 def text_prices(config: ExpandConfig) -> dict[str, Price]:

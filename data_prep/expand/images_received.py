@@ -10,19 +10,19 @@ from typing import TypedDict
 from data_prep.provider.json_bodies import has_reply, json_objects, unreadable
 from data_prep.provider.openai_received import error_of, usage_of
 from data_prep.provider.received import (
-    Body,
+    BodyOutcome,
     NotFromApi,
     PaidReply,
     Refusal,
     TransientError,
     Unusable,
     Usage,
+    body_excerpt,
     body_text,
-    shown,
 )
 from emo_lightning.core.foreign import whole_characters
 
-KEPT = "emo_kept"
+KEPT_KEY = "emo_kept"
 """Key of a reply in the ledger: numbers of the entries whose image we have put into the store. What a provider writes there is dropped."""
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})\.(png|jpg|webp|bin)")
 _DECLINED = (
@@ -51,7 +51,7 @@ def is_declined(said: str) -> bool:
     return any(word in said.lower() for word in _DECLINED)
 
 
-def read_images(raw: bytes) -> Body:
+def read_images(raw: bytes) -> BodyOutcome:
     """What a body is; it raises nothing, whatever the bytes are."""
     text = body_text(raw)
     objects = json_objects(text)
@@ -64,7 +64,7 @@ def read_images(raw: bytes) -> Body:
     if entries:
         return Unusable(entries[0]["odd"], usage=usage)
     error = next((said for one in objects if (said := error_of(one))), "")
-    inner = shown(json.dumps(objects, ensure_ascii=False))
+    inner = body_excerpt(json.dumps(objects, ensure_ascii=False))
     reply = any(isinstance(one.get(key), list) for one in objects for key in ("data", "images")) or usage is not None
     if (error or reply) and is_declined(inner):
         return Refusal(inner, usage)
@@ -73,7 +73,7 @@ def read_images(raw: bytes) -> Body:
     if not reply and has_reply(text, _FILLED):
         return Unusable("a reply is in it, in a shape that is not known", usage=usage)
     if not reply:
-        return NotFromApi(f"no reply: {shown(text)}" if text else "an empty body")
+        return NotFromApi(f"no reply: {body_excerpt(text)}" if text else "an empty body")
     return Unusable(f"{_UNBILLED}: {inner}", usage=usage)
 
 
@@ -82,7 +82,7 @@ def images_of(raw: bytes) -> list[ImageEntry]:
     return _entries(json_objects(body_text(raw)) or [])
 
 
-def billed_images(raw: bytes, body: Body) -> int:
+def billed_images(raw: bytes, body: BodyOutcome) -> int:
     """How many images were billed: those that are there, and one where nobody can tell."""
     images = len(images_of(raw))
     nothing_billed = not isinstance(body, Unusable) or body.why.startswith(_UNBILLED)
@@ -102,10 +102,12 @@ def _entries(objects: list[dict[str, object]]) -> list[ImageEntry]:
     found: list[ImageEntry] = []
     for one in objects:
         images = next((one[key] for key in ("data", "images") if isinstance(one.get(key), list) and one[key]), None)
-        ours = one.get(KEPT)
+        ours = one.get(KEPT_KEY)
         if isinstance(images, list):
             found += [
-                entry for number, image in enumerate(images) if (entry := _entry(image, number, ours if KEPT in one else None))
+                entry
+                for number, image in enumerate(images)
+                if (entry := _entry(image, number, ours if KEPT_KEY in one else None))
             ]
         elif "partial" not in str(one.get("type")) and (entry := _entry(one, 0, None)):
             # The last event of a stream, which is the image itself.

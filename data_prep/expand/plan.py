@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
-from data_prep.expand.compose import Composition, Triple, compose
+from data_prep.expand.compose import Composition, TripletTexts, compose
 from data_prep.expand.config import ExpandConfig
 from data_prep.stats.graph import TripletGraph
 from data_prep.store.group_commit import SqlValue
@@ -156,12 +156,12 @@ def save_plan(ledger: Ledger, plan: Plan) -> None:
         ledger.write_now(*((f"INSERT INTO generations VALUES ({marks})", row.row()) for row in plan.rows[-plan.new :]))
 
 
-def _parents(seeds: TripletGraph) -> dict[Triple, list[str]]:
+def _parents(seeds: TripletGraph) -> dict[TripletTexts, list[str]]:
     """Records of each triplet, whatever their emotion, sorted.
 
     The first is the anchor of all images made from the triplet, so that these stay in one split.
     """
-    parents: dict[Triple, list[str]] = {}
+    parents: dict[TripletTexts, list[str]] = {}
     for combination, ids in seeds.combinations.items():
         parents.setdefault(combination[:3], []).extend(ids)
     return {triple: sorted(ids) for triple, ids in parents.items()}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_prep.expand.config import ImagePrice, ImagesConfig
-from data_prep.expand.images_received import KEPT, billed_images, images_of, read_images
+from data_prep.expand.images_received import KEPT_KEY, billed_images, images_of, read_images
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import Provider, Question, Turn
 from data_prep.provider.budget import Budget, Tally
@@ -19,7 +19,7 @@ from data_prep.provider.failures import StopSignal
 from data_prep.provider.json_bodies import json_objects
 from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.prices import Price
-from data_prep.provider.received import Body, Paid, body_text
+from data_prep.provider.received import BodyOutcome, Paid, body_text
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.store.store import Store
@@ -45,7 +45,7 @@ class ImagesProvider(OpenAIProvider):
         """See `Provider`."""
         return {"model": question.model, "prompt": question.turns[0].parts[0], **question.parameters}
 
-    def read(self, raw: bytes) -> Body:
+    def read(self, raw: bytes) -> BodyOutcome:
         """See `Provider`."""
         return read_images(raw)
 
@@ -121,7 +121,7 @@ def keep_images(store: Store, raw: bytes) -> bytes:
     """Write the images of a reply to the store under their sha256, whatever they hold.
 
     Returns:
-        The reply with `sha256:DIGEST.EXTENSION` in the place of each image, and the numbers of these entries under `KEPT`: a provider
+        The reply with `sha256:DIGEST.EXTENSION` in the place of each image, and the numbers of these entries under `KEPT_KEY`: a provider
         may write such a text as well, and it must lead nowhere. What is no base64 stays as it is.
     """
     objects = json_objects(body_text(raw))
@@ -138,7 +138,11 @@ def keep_images(store: Store, raw: bytes) -> bytes:
             entry["b64_json"] = _KEPT + keep_bytes(store, data)
             ours.append(number)
     usage = next((one["usage"] for one in objects if one.get("usage") is not None), None)
-    reply = {key: value for key, value in objects[0].items() if key != "images"} | {"data": entries, "usage": usage, KEPT: ours}
+    reply = {key: value for key, value in objects[0].items() if key != "images"} | {
+        "data": entries,
+        "usage": usage,
+        KEPT_KEY: ours,
+    }
     # Half a character stays the escape that it was.
     return json.dumps(reply, ensure_ascii=False).encode(errors="backslashreplace")
 

@@ -21,7 +21,7 @@ from data_prep.store.rows import Item, stored_json
 from data_prep.store.store import Store
 from emo_lightning.core.records import SOURCE_SHA256, Record
 
-Labels = Literal["annotations", "source"]
+LabelOrigin = Literal["annotations", "source"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def export_store(
     samples_per_shard: int = 1000,
     shares: SplitConfig | None = None,
     selection: Selection | None = None,
-    labels: Labels = "annotations",
+    labels: LabelOrigin = "annotations",
     resplit: bool = False,
     keep_metadata: bool = False,
     images: ImageType | None = None,
@@ -169,7 +169,7 @@ def export_store(
     return write_shards(selected(), out, name, samples_per_shard, images=images, created_from=created_from, excluded=excluded)
 
 
-def _records(store: Store, labels: Labels, items: Iterable[Item]) -> Iterator[tuple[Item, str, str]]:
+def _records(store: Store, labels: LabelOrigin, items: Iterable[Item]) -> Iterator[tuple[Item, str, str]]:
     """(item, state, record as JSON) by id; by the labels of the source, an item without one has the state `unlabelled`."""
     if labels == "annotations":
         for item, outcome in reviewed_outcomes(store.ledger):

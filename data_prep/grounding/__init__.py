@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from data_prep.config import GroundingConfig
-from data_prep.engine import LOCAL, Engine, EngineResult, ItemRow, Step, in_batches, portable
+from data_prep.engine import LOCAL_ENGINE, Engine, EngineResult, ItemRow, Step, in_batches, portable
 from data_prep.grounding.base import Grounder, GroundingError, PhraseQuery, cut, query_text, rank
 from data_prep.grounding.regions import RegionGrounder
 from data_prep.local_models.checkpoints import identity
@@ -129,7 +129,7 @@ class Grounding(Step["Image.Image"]):
 
 
 def ground(
-    store: Store, config: GroundingConfig, on_item: Callable[[], None] | None = None, engine: Engine = LOCAL
+    store: Store, config: GroundingConfig, on_item: Callable[[], None] | None = None, engine: Engine = LOCAL_ENGINE
 ) -> Counter[str]:
     """Give every valid record the regions of its subject; what was found before for an image and phrase is not computed again.
 
@@ -178,7 +178,7 @@ def missing_regions(
 
 
 def store_regions(
-    store: Store, config: GroundingConfig, missing: dict[tuple[str, str, str], Item], engine: Engine = LOCAL
+    store: Store, config: GroundingConfig, missing: dict[tuple[str, str, str], Item], engine: Engine = LOCAL_ENGINE
 ) -> Iterator[int]:
     """Find what is missing and write it to the ledger, batch by batch; yields how many were written.
 

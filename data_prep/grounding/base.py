@@ -13,10 +13,10 @@ from emo_lightning.core.records import GroundedObject
 if TYPE_CHECKING:
     from PIL import Image
 
-STORED_FROM = 0.25
+MIN_STORED_SCORE = 0.25
 """Candidates from this score on are kept; the cut for use is made later."""
 
-CUT = 0.35
+DEFAULT_THRESHOLD = 0.35
 """Candidates from this score on come into a record (the detector authors' own box threshold)."""
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from data_prep.grounding.base import STORED_FROM, GroundingError, PhraseQuery, query_text, rank
+from data_prep.grounding.base import MIN_STORED_SCORE, GroundingError, PhraseQuery, query_text, rank
 from data_prep.grounding.masks import encode_mask
 from emo_lightning.core.boxes import inside
 from emo_lightning.core.records import GroundedObject, Mask
@@ -166,7 +166,7 @@ class ModelGrounder:
         threshold: candidates with a lower score are dropped.
     """
 
-    def __init__(self, detector: Detector, segmenter: Segmenter | None, threshold: float = STORED_FROM) -> None:
+    def __init__(self, detector: Detector, segmenter: Segmenter | None, threshold: float = MIN_STORED_SCORE) -> None:
         self.detector = detector
         self.segmenter = segmenter
         self.threshold = threshold

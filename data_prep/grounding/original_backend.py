@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import torch
 from transformers import AutoConfig, AutoTokenizer, GroundingDinoImageProcessorPil, SamImageProcessorPil
 
-from data_prep.grounding.base import STORED_FROM, GroundingError
+from data_prep.grounding.base import MIN_STORED_SCORE, GroundingError
 from data_prep.grounding.detect_segment import Detector, ModelGrounder, Segmenter
 from data_prep.local_models.checkpoints import CheckpointError, fill, pretrained, read_state
 
@@ -264,7 +264,7 @@ def load(
     *,
     text_encoder: str = "bert-base-uncased",
     device: str = "cpu",
-    threshold: float = STORED_FROM,
+    threshold: float = MIN_STORED_SCORE,
     dino: DinoArchitecture | None = None,
     sam: SamArchitecture | None = None,
 ) -> ModelGrounder:

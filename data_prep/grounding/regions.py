@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from data_prep.grounding.base import STORED_FROM, PhraseQuery, rank
+from data_prep.grounding.base import MIN_STORED_SCORE, PhraseQuery, rank
 from emo_lightning.core.records import GroundedObject
 
 _IGNORED = {"a", "an", "the", "of", "in", "on", "at", "with", "and"}
@@ -18,7 +18,7 @@ class RegionGrounder:
         threshold: candidates below are dropped.
     """
 
-    def __init__(self, threshold: float = STORED_FROM) -> None:
+    def __init__(self, threshold: float = MIN_STORED_SCORE) -> None:
         self.threshold = threshold
 
     def ground(self, queries: Sequence[PhraseQuery]) -> list[list[GroundedObject]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer, SamModel
 
-from data_prep.grounding.base import STORED_FROM
+from data_prep.grounding.base import MIN_STORED_SCORE
 from data_prep.grounding.detect_segment import Detector, ModelGrounder, Segmenter
 from data_prep.local_models.checkpoints import complete, pretrained
 
@@ -74,7 +74,7 @@ class TransformersSegmenter(Segmenter):
         return outputs.pred_masks[0], outputs.iou_scores[0]
 
 
-def load(detector: str, segmenter: str | None, *, device: str = "cpu", threshold: float = STORED_FROM) -> ModelGrounder:
+def load(detector: str, segmenter: str | None, *, device: str = "cpu", threshold: float = MIN_STORED_SCORE) -> ModelGrounder:
     """Load by hub name, `name@revision` or local folder.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.received import Body, body_text, foreign_json, model_name
+from data_prep.provider.received import BodyOutcome, body_text, foreign_json, model_name
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 FATAL_STATUSES = (401, 402, 404)
@@ -164,7 +164,7 @@ class Provider(ABC):
         """The JSON body of a question."""
 
     @abstractmethod
-    def read(self, raw: bytes) -> Body:
+    def read(self, raw: bytes) -> BodyOutcome:
         """What the body of an answer with status 200 is (`received`). It raises nothing, whatever the bytes are.
 
         Where it may be a reply that was billed and broke off, it is `Unusable`.

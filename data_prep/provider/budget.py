@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-NANO = 1_000_000_000
+NANO_PER_DOLLAR = 1_000_000_000
 """Nano-dollars in a dollar."""
 _MOST_DOLLARS = 10**9
 """Of a budget: its nano-dollars fit the ledger's whole numbers."""
@@ -145,4 +145,4 @@ def budget_nano(dollars: str) -> int:
     if not value.is_finite() or not 0 < value <= _MOST_DOLLARS:
         msg = f"--budget {dollars[:40]}: must be more than 0 dollars, and at most {_MOST_DOLLARS:,}"
         raise ConfigError(msg)
-    return int(value * NANO)
+    return int(value * NANO_PER_DOLLAR)

@@ -17,7 +17,7 @@ from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure, StopSignal
 from data_prep.provider.follow_up import as_before, follow_up, longer
 from data_prep.provider.prices import Price
-from data_prep.provider.received import Body, CutByLength, NotFromApi, PaidReply, Refusal, TransientError, Unusable
+from data_prep.provider.received import BodyOutcome, CutByLength, NotFromApi, PaidReply, Refusal, TransientError, Unusable
 from data_prep.provider.recount import Recount
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.reply_schema import InvalidReplyError, Reply, parse_reply, parse_strictly
@@ -163,7 +163,7 @@ class Caller:
         return None if raw is None else PROVIDERS[endpoint.provider].answered_model(raw)
 
     @staticmethod
-    def read(endpoint: EndpointConfig, raw: bytes) -> Body:
+    def read(endpoint: EndpointConfig, raw: bytes) -> BodyOutcome:
         """What a body is."""
         return PROVIDERS[endpoint.provider].read(raw)
 

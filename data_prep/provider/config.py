@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from data_prep.provider.registry import DEFAULT, PROVIDERS
+from data_prep.provider.registry import DEFAULT_PROVIDER, PROVIDERS
 from data_prep.settings import ConfigError, Settings
 
 
@@ -77,7 +77,7 @@ class EndpointConfig(Settings):
 
     name: str
     """Name in records and reports."""
-    provider: str = DEFAULT
+    provider: str = DEFAULT_PROVIDER
     """The API that the endpoint speaks, one of `registry.PROVIDERS`: `openai` for OpenAI and whatever is compatible with it."""
     model: str
     """Name sent to the endpoint, and the key in the price table."""

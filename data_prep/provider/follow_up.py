@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data_prep.provider.base import Provider
-from data_prep.provider.received import EMPTY, CutByLength, PaidReply, Unusable
+from data_prep.provider.received import EMPTY_REPLY, CutByLength, PaidReply, Unusable
 from data_prep.provider.reply_schema import INVALID_REPLY, InvalidReplyError, parse_strictly
 from data_prep.provider.request import LaterTurn, Request
 
@@ -50,7 +50,7 @@ def as_before(request: Request, attempt: int, body: PaidReply | Unusable | CutBy
     """What version 0.2.0 asked after such a reply: where its answer is in the ledger, it was paid for, and is used."""
     try:
         parse_strictly(request.reply, body.text)
-        error = EMPTY
+        error = EMPTY_REPLY
     except InvalidReplyError as problem:
         error = str(problem)
     turns: tuple[LaterTurn, ...] = (

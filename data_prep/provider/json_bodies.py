@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from data_prep.provider.received import Body, NotFromApi, TransientError, Unusable, body_text, foreign_json, shown
+from data_prep.provider.received import BodyOutcome, NotFromApi, TransientError, Unusable, body_excerpt, body_text, foreign_json
 
 _FIELDS = ("data:", "event:", "id:", "retry:", ":")
 """With which a line of an event stream begins."""
 
 
-def unreadable(text: str, signs: Sequence[str], filled: re.Pattern[str]) -> Body:
+def unreadable(text: str, signs: Sequence[str], filled: re.Pattern[str]) -> BodyOutcome:
     """What a body is that is neither JSON nor a stream of it.
 
     Args:
@@ -23,9 +23,9 @@ def unreadable(text: str, signs: Sequence[str], filled: re.Pattern[str]) -> Body
     if begins is None and has_reply(text, filled):
         return Unusable("a reply is in it, cut off, with something around it that is no JSON")
     if begins is None:
-        return NotFromApi(f"no JSON: {shown(text)}" if text else "an empty body")
+        return NotFromApi(f"no JSON: {body_excerpt(text)}" if text else "an empty body")
     if begins[1] == '"error"' and not any(sign in text for sign in signs):
-        return TransientError(shown(text))
+        return TransientError(body_excerpt(text))
     return Unusable("the reply is cut off, or no JSON")
 
 

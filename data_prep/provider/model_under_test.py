@@ -18,14 +18,14 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from data_prep.provider.base import Question, Turn
-from data_prep.provider.budget import NANO, Tally, budget_nano
+from data_prep.provider.budget import NANO_PER_DOLLAR, Tally, budget_nano
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.party import is_answered
 from data_prep.provider.prices import Price, load_prices, nano_per_token
-from data_prep.provider.received import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
+from data_prep.provider.received import EMPTY_REPLY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.provider.workers import ask_all
@@ -175,7 +175,7 @@ class FreeCaller(Caller):
                 return Failure("gave_up", why)
             case Refusal(why):
                 return Failure("refused", why)
-            case Unusable(why, text="") if why != EMPTY:
+            case Unusable(why, text="") if why != EMPTY_REPLY:
                 return Failure("invalid", why)
             case CutByLength(text):
                 if not text.strip():
@@ -213,7 +213,11 @@ class AnswersEstimate:
 
     def text(self) -> str:
         """One line."""
-        most = "no limit (set parameters.max_tokens)" if self.most_nano is None else f"at most ${self.most_nano / NANO:.4f}"
+        most = (
+            "no limit (set parameters.max_tokens)"
+            if self.most_nano is None
+            else f"at most ${self.most_nano / NANO_PER_DOLLAR:.4f}"
+        )
         return f"{self.questions} questions, {self.answered} answered in the ledger, the others cost {most}"
 
 

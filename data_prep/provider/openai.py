@@ -15,9 +15,9 @@ from data_prep.provider.openai_client import batch_client
 from data_prep.provider.openai_parameters import rejected_parameter
 from data_prep.provider.openai_received import answered_model, read_chat
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.received import Body, body_text, foreign_json
+from data_prep.provider.received import BodyOutcome, body_text, foreign_json
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
-from emo_lightning.core.web.waiting import LONGEST
+from emo_lightning.core.web.waiting import MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
     import openai
@@ -59,7 +59,7 @@ class OpenAIProvider(Provider):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body | dict(question.parameters)
 
-    def read(self, raw: bytes) -> Body:
+    def read(self, raw: bytes) -> BodyOutcome:
         """See `Provider`."""
         return read_chat(raw)
 
@@ -98,7 +98,7 @@ class OpenAIProvider(Provider):
                 limit, remaining, reset = float(values[0] or ""), float(values[1] or ""), _duration(values[2] or "")
             except ValueError:
                 continue
-            if 0 <= remaining <= limit <= _MOST_UNITS and reset <= LONGEST:
+            if 0 <= remaining <= limit <= _MOST_UNITS and reset <= MAX_WAIT_SECONDS:
                 found.append(ReportedBucket(kind, limit, remaining, reset))
         return found
 

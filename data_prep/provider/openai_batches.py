@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from data_prep.provider.base import BatchLine, Provider, Question, RemoteBatch
 from data_prep.provider.openai_client import unanswered
-from data_prep.provider.received import body_text, count, foreign_json, shown
+from data_prep.provider.received import body_excerpt, body_text, foreign_json, token_count
 from data_prep.provider.transport import HttpAnswer, HttpStatusError, TransportError, without_key
 from data_prep.store.private import private_file
 from emo_lightning.core.errors import InputError
@@ -114,7 +114,7 @@ class OpenAIBatches:
     def results(self, path: Path) -> Iterator[BatchLine | None]:
         """See `BatchApi`."""
         with path.open("rb") as file:
-            for line in read_results(line and without_key(line, self._key) for line in capped_lines(file)):
+            for line in read_batch_results(line and without_key(line, self._key) for line in capped_lines(file)):
                 # Once more: JSON may write a character otherwise.
                 yield line and replace(line, body=line.body and without_key(line.body, self._key))
 
@@ -133,7 +133,7 @@ class OpenAIBatches:
             found = foreign_json(body_text(raw))
             if isinstance(found, dict):
                 return found
-        msg = f"the answer is no JSON object: {shown(raw)}"
+        msg = f"the answer is no JSON object: {body_excerpt(raw)}"
         raise TransportError(msg, sent=True)
 
     @contextlib.contextmanager
@@ -164,7 +164,7 @@ def capped_lines(file: BinaryIO) -> Iterator[bytes | None]:
             pass
 
 
-def read_results(lines: Iterable[bytes | None]) -> Iterator[BatchLine | None]:
+def read_batch_results(lines: Iterable[bytes | None]) -> Iterator[BatchLine | None]:
     """What the lines of an output or error file say; None for one that cannot be read (nobody knows whose reply it was)."""
     for line in lines:
         found = None
@@ -186,7 +186,7 @@ def _result(line: bytes) -> BatchLine:
             raise ValueError(msg)
         # Never executed: the batch expired or was cancelled first.
         return BatchLine(key, error=json.dumps(found["error"])[:300])
-    status = count(response["status_code"])
+    status = token_count(response["status_code"])
     if not 100 <= status < 600:
         msg = f"status_code {status}"
         raise ValueError(msg)
@@ -206,7 +206,7 @@ def read_batch(found: Mapping[str, object]) -> RemoteBatch:
     counted = {name: _count(counts.get(name)) for name in ("total", "completed", "failed")} if isinstance(counts, dict) else {}
     return RemoteBatch(
         id=identifier(found.get("id")) or "",
-        status={"canceled": "cancelled"}.get(status := shown(str(found.get("status")).lower())[:60], status),
+        status={"canceled": "cancelled"}.get(status := body_excerpt(str(found.get("status")).lower())[:60], status),
         output=identifier(found.get("output_file_id")),
         failures=identifier(found.get("error_file_id")),
         errors=errors,
@@ -217,7 +217,7 @@ def read_batch(found: Mapping[str, object]) -> RemoteBatch:
 
 def _errors(found: object) -> Iterator[str]:
     for row in _rows(found.get("data") if isinstance(found, dict) else found):
-        yield shown(f"{row.get('code')}: {row.get('message')}" if isinstance(row, dict) else str(row))
+        yield body_excerpt(f"{row.get('code')}: {row.get('message')}" if isinstance(row, dict) else str(row))
 
 
 def _rows(found: object) -> list[object]:
@@ -226,7 +226,7 @@ def _rows(found: object) -> list[object]:
 
 def _count(value: object) -> int | None:
     try:
-        return max(0, count(value))
+        return max(0, token_count(value))
     except ValueError:
         return None
 

@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 
 from data_prep.provider.json_bodies import has_broken_event, has_end, has_reply, is_stream, json_objects, unreadable
 from data_prep.provider.received import (
-    Body,
+    BodyOutcome,
     NotFromApi,
     PaidReply,
     TransientError,
     Unusable,
     Usage,
+    body_excerpt,
     body_text,
-    count,
     foreign_json,
     model_name,
     paid,
-    shown,
+    token_count,
 )
 
 _LENGTH = ("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "model_length")
@@ -71,7 +71,7 @@ class _Said:
         return self.says_something or (self.usage is not None and self.usage.prompt + self.usage.output > 0)
 
 
-def read_chat(raw: bytes) -> Body:
+def read_chat(raw: bytes) -> BodyOutcome:
     """What a body is; it raises nothing, whatever the bytes are."""
     text = body_text(raw)
     objects = json_objects(text)
@@ -85,7 +85,7 @@ def read_chat(raw: bytes) -> Body:
     if not said.reply:
         if has_reply(text, _FILLED):
             return Unusable("a reply is in it, in a shape that is not known")
-        return NotFromApi(f"no reply: {shown(text)}" if text else "an empty body")
+        return NotFromApi(f"no reply: {body_excerpt(text)}" if text else "an empty body")
     body = _judged(said)
     if isinstance(body, PaidReply) and (why := _missing(said, text)):
         return Unusable(why, usage=body.usage)
@@ -122,18 +122,18 @@ def usage_of(usage: object) -> Usage | None:
     if not isinstance(usage, Mapping):
         return None
     try:
-        prompt = count(usage["prompt_tokens"] if "prompt_tokens" in usage else usage["input_tokens"])
-        output = count(usage["completion_tokens"] if "completion_tokens" in usage else usage["output_tokens"])
+        prompt = token_count(usage["prompt_tokens"] if "prompt_tokens" in usage else usage["input_tokens"])
+        output = token_count(usage["completion_tokens"] if "completion_tokens" in usage else usage["output_tokens"])
         details = usage.get("prompt_tokens_details")
-        cached = count((details.get("cached_tokens") if isinstance(details, Mapping) else None) or 0)
+        cached = token_count((details.get("cached_tokens") if isinstance(details, Mapping) else None) or 0)
         # Gemini's endpoint leaves thinking tokens out of `completion_tokens` but bills them: the total has them.
-        output = max(output, count(usage.get("total_tokens") or 0) - prompt)
+        output = max(output, token_count(usage.get("total_tokens") or 0) - prompt)
     except (ValueError, KeyError):
         return None
     return Usage.plausible(prompt, cached, output)
 
 
-def _judged(said: _Said) -> Body:
+def _judged(said: _Said) -> BodyOutcome:
     finish, text = said.finish.lower(), "".join(said.text)
     usage = said.usage if said.usage is None or said.usage.can_be_of(said.says_something) else None
     if said.refusal:
@@ -254,9 +254,9 @@ def error_of(found: Mapping[str, object]) -> str:
     """What an object says went wrong; empty where nothing did."""
     for key in ("error", "errors"):
         if (error := found.get(key)) not in (None, "", False, [], {}):
-            return shown(error if isinstance(error, str) else json.dumps(error, ensure_ascii=False))
+            return body_excerpt(error if isinstance(error, str) else json.dumps(error, ensure_ascii=False))
     status = found.get("base_resp")
     if isinstance(status, dict) and status.get("status_code") not in (0, None):
-        return shown(json.dumps(status, ensure_ascii=False))
+        return body_excerpt(json.dumps(status, ensure_ascii=False))
     failed = found.get("object") == "error" or found.get("type") == "error" or found.get("success") is False
-    return shown(json.dumps(found, ensure_ascii=False)) if failed else ""
+    return body_excerpt(json.dumps(found, ensure_ascii=False)) if failed else ""

@@ -20,7 +20,7 @@ from emo_lightning.core.foreign import decode_json, whole_characters
 
 MOST_TOKENS = 10**9
 """Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
-EMPTY = "the reply is empty"
+EMPTY_REPLY = "the reply is empty"
 """Why an `Unusable` without a text is none."""
 _NAME = 200
 """Characters of a model's name that are kept."""
@@ -102,7 +102,7 @@ class NotFromApi:
 
 Paid = PaidReply | Unusable | Refusal | CutByLength
 Unpaid = TransientError | NotFromApi
-Body = Paid | Unpaid
+BodyOutcome = Paid | Unpaid
 
 
 def paid(text: str | None, usage: Usage | None, *, refusal: str | None = None, cut: bool = False) -> Paid:
@@ -116,18 +116,18 @@ def paid(text: str | None, usage: Usage | None, *, refusal: str | None = None, c
     """
     if refusal:
         return Refusal(whole_characters(refusal), usage)
-    shown = whole_characters(text or "")
+    said = whole_characters(text or "")
     if cut:
-        return CutByLength(shown, usage)
-    if not shown.strip():
-        return Unusable(EMPTY, shown, usage)
-    if shown != text:
+        return CutByLength(said, usage)
+    if not said.strip():
+        return Unusable(EMPTY_REPLY, said, usage)
+    if said != text:
         # It cannot be kept as it was, and to put another character there would change what the model said.
-        return Unusable("the reply holds half a character (a lone surrogate)", shown, usage)
-    return PaidReply(shown, usage)
+        return Unusable("the reply holds half a character (a lone surrogate)", said, usage)
+    return PaidReply(said, usage)
 
 
-def shown(raw: bytes | str) -> str:
+def body_excerpt(raw: bytes | str) -> str:
     """The beginning of a body in one line, for messages and the ledger; what a terminal would obey is an escape."""
     text = raw[: 4 * _SHOWN].decode("utf-8", "replace") if isinstance(raw, bytes) else raw[: 4 * _SHOWN]
     line = " ".join(re.split(r"[ \t\r\n]+", whole_characters(text).strip(_BLANKS)))
@@ -156,7 +156,7 @@ def model_name(value: object) -> str | None:
     return value[:_NAME] if isinstance(value, str) and value.isprintable() and value.strip() else None
 
 
-def count(value: object) -> int:
+def token_count(value: object) -> int:
     """A count of tokens: a whole number, also as 12.0 or "12"; a boolean is none.
 
     Raises:

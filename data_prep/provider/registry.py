@@ -7,5 +7,5 @@ from data_prep.provider.openai import OpenAIProvider
 
 PROVIDERS: dict[str, Provider] = {provider.name: provider for provider in (OpenAIProvider(),)}
 """By name. A new one is added to the tuple."""
-DEFAULT = OpenAIProvider.name
+DEFAULT_PROVIDER = OpenAIProvider.name
 """Of an endpoint that names none. Cache keys of its questions do not name the provider: they are older than this key."""

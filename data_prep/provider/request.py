@@ -13,7 +13,7 @@ from data_prep.provider.base import Image, Question, ReplySchema, Turn
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.image_tokens import prompt_bound
 from data_prep.provider.prices import Price
-from data_prep.provider.registry import DEFAULT
+from data_prep.provider.registry import DEFAULT_PROVIDER
 from data_prep.provider.reply_schema import Reply, strict_schema
 from data_prep.store.ledger import CallIntent
 from emo_lightning.core.image_metadata import without_metadata
@@ -124,12 +124,12 @@ def cache_key(
     schema: Mapping[str, object],
     model: str,
     parameters: Mapping[str, object],
-    provider: str = DEFAULT,
+    provider: str = DEFAULT_PROVIDER,
     party: str | None = None,
 ) -> str:
     """sha256 over all that decides a reply, and who gives it."""
     parts: list[object] = [image_sha256, prompt, schema, model, parameters]
-    if provider != DEFAULT:
+    if provider != DEFAULT_PROVIDER:
         # The raw reply is read by the provider that wrote it: the same model by another API is another question.
         parts.append(provider)
     if party is not None:

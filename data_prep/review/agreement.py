@@ -8,9 +8,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from data_prep.review.decisions import (
-    RECORD,
     REQUIRED_FIELDS,
     REVIEWED_FIELDS,
+    WHOLE_RECORD,
     Decision,
     Review,
     decide,
@@ -21,13 +21,13 @@ from data_prep.review.decisions import (
 )
 from data_prep.review.log import ReviewLog
 from data_prep.review.messages import Accuracy, RaterAgreement, ReviewReport
-from data_prep.review.sample import STATES, Stratum
+from data_prep.review.sample import SAMPLED_STATES, Stratum
 from emo_lightning.core.intervals import wilson
 from emo_lightning.core.records import Record
 
 _Category = TypeVar("_Category", bound=Hashable)
 
-LABELLED = ("emotion", "intensity")
+LABELLED_FIELDS = ("emotion", "intensity")
 """Fields whose final labels are few enough to compare as well as the verdicts."""
 
 
@@ -111,7 +111,9 @@ def report(log: ReviewLog) -> ReviewReport:
         decided.append((stratum, _with_whole(decide(record, of_item))))
         outcomes.setdefault(outcome.state, Counter())[reviewed(outcome, of_item).state] += 1
         _add_ratings(ratings, record, of_item)
-    sizes = Counter((source, state, emotion) for _, source, state, emotion in log.strata(STATES)) if decided else Counter()
+    sizes = (
+        Counter((source, state, emotion) for _, source, state, emotion in log.strata(SAMPLED_STATES)) if decided else Counter()
+    )
     names = sorted({row.reviewer for row in rows})
     return {
         "reviewers": {
@@ -124,13 +126,14 @@ def report(log: ReviewLog) -> ReviewReport:
         "outcomes": {state: dict(sorted(after.items())) for state, after in sorted(outcomes.items())},
         "accuracy": {
             state: {
-                field: _accuracy(field, [d for d in decided if d[0][1] == state], sizes) for field in (*REVIEWED_FIELDS, RECORD)
+                field: _accuracy(field, [d for d in decided if d[0][1] == state], sizes)
+                for field in (*REVIEWED_FIELDS, WHOLE_RECORD)
             }
             for state in sorted(outcomes)
         },
         "agreement": {
             field: agreement(ratings[field])
-            for field in (*REVIEWED_FIELDS, *(f"{f} label" for f in LABELLED), RECORD)
+            for field in (*REVIEWED_FIELDS, *(f"{f} label" for f in LABELLED_FIELDS), WHOLE_RECORD)
             if field in ratings
         },
     }
@@ -140,12 +143,12 @@ def _add_ratings(ratings: dict[str, dict[str, dict[str, Hashable]]], record: Rec
     """Add what each reviewer said of a record: {field: {item: {reviewer: category}}}."""
     for name in {row.reviewer for row in reviews}:
         own = {row.field: row.verdict for row in reviews if row.reviewer == name}
-        if (discards := own.get(RECORD) == "wrong") or set(REQUIRED_FIELDS) <= set(own):
-            ratings.setdefault(RECORD, {}).setdefault(record.id, {})[name] = not discards
+        if (discards := own.get(WHOLE_RECORD) == "wrong") or set(REQUIRED_FIELDS) <= set(own):
+            ratings.setdefault(WHOLE_RECORD, {}).setdefault(record.id, {})[name] = not discards
     for row in reviews:
         if row.field in REVIEWED_FIELDS and not is_stale(record, row):
             ratings.setdefault(row.field, {}).setdefault(record.id, {})[row.reviewer] = row.verdict == "right"
-            if row.field in LABELLED:
+            if row.field in LABELLED_FIELDS:
                 label = final_value(row)
                 assert label is None or isinstance(label, str)
                 ratings.setdefault(f"{row.field} label", {}).setdefault(record.id, {})[row.reviewer] = label
@@ -153,10 +156,10 @@ def _add_ratings(ratings: dict[str, dict[str, dict[str, Hashable]]], record: Rec
 
 def _with_whole(decisions: dict[str, Decision]) -> dict[str, Decision]:
     """Decisions with one about the whole record, where it is finished: a discarded record has no field to count as wrong."""
-    if RECORD not in decisions and not set(REQUIRED_FIELDS) <= set(decisions):
+    if WHOLE_RECORD not in decisions and not set(REQUIRED_FIELDS) <= set(decisions):
         return decisions
     right = all(decision.verdict == "right" for decision in decisions.values())
-    return {**decisions, RECORD: Decision("right" if right else "wrong", None, None, {})}
+    return {**decisions, WHOLE_RECORD: Decision("right" if right else "wrong", None, None, {})}
 
 
 def _accuracy(field: str, decided: list[tuple[Stratum, dict[str, Decision]]], sizes: Counter[Stratum]) -> Accuracy:

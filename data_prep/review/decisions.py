@@ -22,7 +22,7 @@ REQUIRED_FIELDS = ("emotion", "description", "background", "attribute", "subject
 TEXT_FIELDS = ("description", "background", "attribute", "subject")
 REVIEWED_FIELDS = (*REQUIRED_FIELDS, "objects")
 """What is judged, each on its own; the intensity by its level alone (as the critic does), the boxes as a set."""
-RECORD = "record"
+WHOLE_RECORD = "record"
 """Field of a decision about the whole record: `wrong` discards it."""
 
 ReviewVerdict = Literal["right", "wrong", "mended", "undone"]
@@ -74,10 +74,10 @@ def shown_value(record: Record, field: str) -> object:
     """The value of a field that is judged, as JSON; for the intensity its level, for the boxes all objects."""
     if field == "intensity":
         return intensity_level(record.intensity) if record.intensity is not None else record.intensity_level
-    if field == RECORD:
+    if field == WHOLE_RECORD:
         return None
     if field not in REVIEWED_FIELDS:
-        msg = f"{record.id}: unknown field {field!r}; allowed: {', '.join((*REVIEWED_FIELDS, RECORD))}"
+        msg = f"{record.id}: unknown field {field!r}; allowed: {', '.join((*REVIEWED_FIELDS, WHOLE_RECORD))}"
         raise ReviewError(msg)
     return field_json(record, field)
 
@@ -180,14 +180,16 @@ def decide(record: Record, reviews: Iterable[Review]) -> dict[str, Decision]:
         if of_field:
             found[field] = _majority(of_field)
     reviewers = {r.reviewer: r for r in reversed(rows)}
-    discards = {r.reviewer: r for r in rows if r.field == RECORD and r.verdict == "wrong"}
+    discards = {r.reviewer: r for r in rows if r.field == WHOLE_RECORD and r.verdict == "wrong"}
     if discards:
         keep = [
-            replace(r, field=RECORD, verdict="right", shown=None, value=None) for n, r in reviewers.items() if n not in discards
+            replace(r, field=WHOLE_RECORD, verdict="right", shown=None, value=None)
+            for n, r in reviewers.items()
+            if n not in discards
         ]
         decision = _majority([*discards.values(), *keep])
         if decision.verdict == "wrong":
-            found[RECORD] = decision
+            found[WHOLE_RECORD] = decision
     return found
 
 
@@ -208,7 +210,7 @@ def decided_state(state: str, record: Record, decisions: dict[str, Decision]) ->
     what a human called wrong. All required fields right or mended: valid. Otherwise the state stays. Wrong boxes discard nothing:
     they are taken out.
     """
-    if RECORD in decisions or any(decisions[f].verdict == "wrong" for f in REQUIRED_FIELDS if f in decisions):
+    if WHOLE_RECORD in decisions or any(decisions[f].verdict == "wrong" for f in REQUIRED_FIELDS if f in decisions):
         return "discarded"
     if all(f in decisions for f in REQUIRED_FIELDS) and all(shown_value(record, f) is not None for f in REQUIRED_FIELDS):
         return "valid"

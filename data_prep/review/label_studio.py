@@ -15,10 +15,10 @@ from typing import NotRequired, TypedDict, cast
 from xml.etree import ElementTree
 
 from data_prep.review.decisions import (
-    RECORD,
     REVIEW_VERDICTS,
     REVIEWED_FIELDS,
     TEXT_FIELDS,
+    WHOLE_RECORD,
     Review,
     regions_of,
     shown_value,
@@ -99,7 +99,7 @@ def labelling_config() -> str:
         elif field in TEXT_FIELDS:
             ElementTree.SubElement(view, "TextArea", name=field, toName="image", maxSubmissions="1", editable="true", rows="2")
     ElementTree.SubElement(view, "Header", value="The whole record", size="5")
-    _choices(view, RECORD, ["discard"])
+    _choices(view, WHOLE_RECORD, ["discard"])
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
 
@@ -194,9 +194,9 @@ def _value(record: Record, field: str, value: object, boxes: list[RegionJSON]) -
 
 
 def _decision(record: Record, row: Review, boxes: list[RegionJSON]) -> Iterator[LabelStudioPart]:
-    if row.field == RECORD:
+    if row.field == WHOLE_RECORD:
         if row.verdict == "wrong":
-            yield _part(RECORD, "choices", {"choices": ["discard"]})
+            yield _part(WHOLE_RECORD, "choices", {"choices": ["discard"]})
         return
     yield _part(f"{row.field}_verdict", "choices", {"choices": [row.verdict]})
     if row.verdict == "mended":

@@ -12,10 +12,10 @@ from typing import cast
 from pydantic import ValidationError
 
 from data_prep.review.decisions import (
-    RECORD,
     REVIEW_VERDICTS,
     REVIEWED_FIELDS,
     TEXT_FIELDS,
+    WHOLE_RECORD,
     Review,
     ReviewError,
     ReviewVerdict,
@@ -268,8 +268,8 @@ def _rows(task: _Task, annotation: Mapping[str, object], who: str, moment: float
         if verdict == "mended":
             value = field_json(mended(record, field, value), field)
         rows.append(Review(record.id, field, who, verdict, task.shown[field], value if verdict == "mended" else None, moment))
-    if text_or_choice(record, parts, RECORD, "choices") is not None:
-        rows.append(Review(record.id, RECORD, who, "wrong", None, None, moment))
+    if text_or_choice(record, parts, WHOLE_RECORD, "choices") is not None:
+        rows.append(Review(record.id, WHOLE_RECORD, who, "wrong", None, None, moment))
     return rows, unknown
 
 

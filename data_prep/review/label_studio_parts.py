@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 
-from data_prep.review.decisions import RECORD, REVIEWED_FIELDS, ReviewError
+from data_prep.review.decisions import REVIEWED_FIELDS, WHOLE_RECORD, ReviewError
 from data_prep.review.label_studio import BOX_LABELS
 from data_prep.review.messages import RegionJSON
 from emo_lightning.core.foreign import list_of, number_of, object_of, text_of
@@ -19,7 +19,7 @@ _SAME = 0.05
 
 def parts_by_field(record: Record, annotation: Mapping[str, object]) -> tuple[dict[str, list[dict[str, object]]], int]:
     """The parts of an annotation by the field that they are of."""
-    known = {RECORD, *REVIEWED_FIELDS, *(f"{field}_verdict" for field in REVIEWED_FIELDS)}
+    known = {WHOLE_RECORD, *REVIEWED_FIELDS, *(f"{field}_verdict" for field in REVIEWED_FIELDS)}
     parts: dict[str, list[dict[str, object]]] = {}
     unknown = 0
     for one in list_of(annotation.get("result"), f"{record.id}: its annotation's 'result'", ReviewError):

@@ -9,7 +9,7 @@ from data_prep.review.decisions import ReviewError
 
 Stratum = tuple[str, str, str]
 """(source, state, emotion)."""
-STATES = ("human", "valid", "discarded")
+SAMPLED_STATES = ("human", "valid", "discarded")
 
 
 def parse_states(text: str) -> tuple[str, ...]:
@@ -19,9 +19,9 @@ def parse_states(text: str) -> tuple[str, ...]:
         ReviewError: an unknown state.
     """
     states = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [state for state in states if state not in STATES]
+    unknown = [state for state in states if state not in SAMPLED_STATES]
     if unknown or not states:
-        msg = f"--states {text!r}: found {', '.join(unknown) or 'none'}; allowed: {', '.join(STATES)}"
+        msg = f"--states {text!r}: found {', '.join(unknown) or 'none'}; allowed: {', '.join(SAMPLED_STATES)}"
         raise ReviewError(msg)
     return states
 
@@ -45,7 +45,7 @@ def stratified_sample(rows: Sequence[tuple[str, str, str, str]], count: int | No
     chosen = []
     for key, quota in zip(keys, quotas, strict=True):
         ranked = sorted(strata[key], key=lambda item_id: _rank(seed, item_id))
-        chosen += [(STATES.index(key[1]), _rank(seed, item_id), item_id) for item_id in ranked[:quota]]
+        chosen += [(SAMPLED_STATES.index(key[1]), _rank(seed, item_id), item_id) for item_id in ranked[:quota]]
     return [item_id for _, _, item_id in sorted(chosen)]
 
 

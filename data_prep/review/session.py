@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import cast
 
 from data_prep.review.decisions import (
-    RECORD,
     REQUIRED_FIELDS,
     REVIEW_VERDICTS,
     REVIEWED_FIELDS,
+    WHOLE_RECORD,
     Review,
     ReviewError,
     field_json,
@@ -35,7 +35,7 @@ from data_prep.review.messages import (
     ShownRecord,
     Undone,
 )
-from data_prep.review.sample import STATES, stratified_sample
+from data_prep.review.sample import SAMPLED_STATES, stratified_sample
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.foreign import integer_of
@@ -84,7 +84,7 @@ class ReviewSession:
         second: bool = False,
     ) -> None:
         self.store, self.log, self.reviewer = store, log, check_name(reviewer, "--reviewer")
-        rows = log.strata(STATES if second else states)
+        rows = log.strata(SAMPLED_STATES if second else states)
         if second:
             theirs = {row.item_id for row in _finished(log) if row.reviewer != reviewer}
             rows = [row for row in rows if row[0] in theirs]
@@ -202,11 +202,12 @@ class ReviewSession:
         field, verdict, value = (
             (given.get(key) for key in ("field", "verdict", "value")) if isinstance(given, dict) else (None,) * 3
         )
-        if field not in (*REVIEWED_FIELDS, RECORD) or verdict not in REVIEW_VERDICTS:
-            msg = f"{record.id}: decision {given!r}; allowed fields: {', '.join((*REVIEWED_FIELDS, RECORD))}, verdicts: {', '.join(REVIEW_VERDICTS)}"
+        if field not in (*REVIEWED_FIELDS, WHOLE_RECORD) or verdict not in REVIEW_VERDICTS:
+            fields, verdicts = ", ".join((*REVIEWED_FIELDS, WHOLE_RECORD)), ", ".join(REVIEW_VERDICTS)
+            msg = f"{record.id}: decision {given!r}; allowed fields: {fields}, verdicts: {verdicts}"
             raise ReviewError(msg)
         shown = shown_value(record, field)
-        if field == RECORD:
+        if field == WHOLE_RECORD:
             if verdict == "mended":
                 msg = f"{record.id}: a whole record is right or wrong, found 'mended'"
                 raise ReviewError(msg)
@@ -234,7 +235,7 @@ class ReviewSession:
 
 
 def _discarded(own: list[Review]) -> bool:
-    return any(row.field == RECORD and row.verdict == "wrong" for row in own)
+    return any(row.field == WHOLE_RECORD and row.verdict == "wrong" for row in own)
 
 
 def _digest(record: Record) -> str:

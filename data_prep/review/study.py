@@ -25,7 +25,7 @@ from emo_lightning.core.files import read_yaml
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import Record, describe
 
-QUESTIONS = {
+STUDY_QUESTIONS = {
     "arousal": "Does this image evoke an emotion in you?",
     "emotion": "Is the emotion label accurate for this image?",
     "context": "Is the background annotation accurate for this image?",
@@ -104,7 +104,7 @@ class StudyItem:
     @property
     def questions(self) -> tuple[str, ...]:
         """Names of the questions that are asked of it."""
-        return tuple(name for name in QUESTIONS if name != "context" or self.context is not None)
+        return tuple(name for name in STUDY_QUESTIONS if name != "context" or self.context is not None)
 
 
 def open_study(log: ReviewLog, config: StudyConfig) -> list[StudyItem]:
@@ -292,7 +292,7 @@ def table4(log: ReviewLog, config: StudyConfig) -> dict[str, dict[str, StudyRow 
             question: _row(values.get((group.name, question), {}), len(images.get((group.name, question), ())))
             if asked[group.name, question]
             else None
-            for question in QUESTIONS
+            for question in STUDY_QUESTIONS
         }
         for group in config.groups
     }

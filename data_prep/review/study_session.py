@@ -10,7 +10,7 @@ from data_prep.review.log import ReviewLog, StaleError
 from data_prep.review.messages import RequestBody, RouteHandler, Saved, StudyImage, StudyOrder, StudyOverview, StudyUndone
 from data_prep.review.session import check_name
 from data_prep.review.study import (
-    QUESTIONS,
+    STUDY_QUESTIONS,
     StudyConfig,
     StudyItem,
     add_answer,
@@ -51,7 +51,7 @@ class StudySession:
             "mode": self.mode,
             "participant": self.participant,
             "points": self.config.points,
-            "questions": QUESTIONS,
+            "questions": STUDY_QUESTIONS,
             "count": len(self.items),
         }
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from data_prep.sources.base import RefusedError, SourceError, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, number, optional_text, text
-from data_prep.sources.indexed import Entry, IndexedSource, split_name
+from data_prep.sources.indexed import Entry, IndexedSource, known_split
 from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.places import RowCount
 from data_prep.sources.tree import Tree, key_of
@@ -95,7 +95,7 @@ def _names(tree: Tree, folders: tuple[str, ...], endings: tuple[str, ...]) -> li
 def _split_of(file: Path) -> str | None:
     """The split that a file's name starts or ends with, e.g. `train-00000-of-00010.parquet`, `emoverse_test.json`."""
     words = file.stem.lower().replace("_", "-").split("-")
-    named = {name for word in (words[0], words[-1]) if (name := split_name(word) if word.isalpha() else None)}
+    named = {name for word in (words[0], words[-1]) if (name := known_split(word) if word.isalpha() else None)}
     known = named & {"train", "val", "test"}
     return known.pop() if len(known) == 1 else None
 
@@ -110,7 +110,7 @@ def _record(place: Place, key: str, value: object, split: str | None) -> Entry:
         name,
         image,
         _labels(row),
-        split_name(optional_text(row, "split")) or split,
+        known_split(optional_text(row, "split")) or split,
         boxes=_boxes(row.get("bbox")),
         phrase=_phrase(row),
         origin=key_of(image),

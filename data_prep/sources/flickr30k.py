@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.sources.base import RefusedError, SourceError, SourceRefusal
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, table_rows, text
-from data_prep.sources.indexed import Entry, IndexedSource, split_name
+from data_prep.sources.indexed import Entry, IndexedSource, known_split
 from data_prep.sources.tree import Tree, key_of
 from emo_lightning.core.foreign import decode_json
 from emo_lightning.core.text import shown
@@ -43,7 +43,7 @@ def _entry(place: Place, folder: str, row: Mapping[str, object]) -> Entry:
         msg = f"bad captions: {shown(captions)}, expected a list of sentences"
         raise RefusedError(msg)
     sentences = [caption.strip() for caption in captions]
-    split = split_name(optional_text(row, "split"))
+    split = known_split(optional_text(row, "split"))
     return Entry(place, key_of(file), folder + file, {"captions": sentences}, split, group=key_of(file))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.sources.base import RefusedError, SourceError, SourceItem, SourceRefusal
-from data_prep.sources.tree import encodable, read_image
+from data_prep.sources.tree import encodable, read_source_image
 from data_prep.sources.walk import FoundFile, files_below
 
 
@@ -43,7 +43,7 @@ class FolderSource:
         if not encodable(key):
             return SourceRefusal(str(file), None, "name is not UTF-8: rename the file or its folder")
         try:
-            checked = read_image(file, root)
+            checked = read_source_image(file, root)
         except RefusedError as error:
             return SourceRefusal(str(file), None, str(error))
         return SourceItem(

@@ -156,7 +156,7 @@ def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:
         raise RefusedError(msg) from None
 
 
-def split_name(word: str | None) -> str | None:
+def known_split(word: str | None) -> str | None:
     """The split that a row names, as this project writes it (train, val, test; others as they are).
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from data_prep.sources.base import RefusedError, SourceError, SourceRefusal
 from data_prep.sources.index_files import Place, open_text, table_rows, text
-from data_prep.sources.indexed import SPLIT_BY_WORD, Entry, IndexedSource, split_name
+from data_prep.sources.indexed import SPLIT_BY_WORD, Entry, IndexedSource, known_split
 from data_prep.sources.labels import SourceLabels
 from data_prep.sources.tree import Tree, key_of, refused_folder
 from emo_lightning.core.label_map import OWN_WORDS, LabelMap, emotion_of
@@ -85,7 +85,7 @@ class LabelledSource(IndexedSource):
 
     def _entry(self, place: Place, row: dict[str, str], image: str, label: str) -> Entry:
         file = text(row, image)
-        return Entry(place, key_of(file), file, self._said(text(row, label)), split_name(row.get("split")))
+        return Entry(place, key_of(file), file, self._said(text(row, label)), known_split(row.get("split")))
 
     def _said(self, word: str) -> SourceLabels:
         try:

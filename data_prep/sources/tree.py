@@ -76,9 +76,9 @@ class Tree:
         """The image that an index calls `name`, upright.
 
         Raises:
-            RefusedError: see `file` and `read_image`.
+            RefusedError: see `file` and `read_source_image`.
         """
-        return read_image(self.file(name), self.root)
+        return read_source_image(self.file(name), self.root)
 
     def index(self, *names: str) -> Path | None:
         """The first of these files that is there, else None.
@@ -169,7 +169,7 @@ class Tree:
         return target
 
 
-def read_image(file: Path, root: Path) -> CheckedImage:
+def read_source_image(file: Path, root: Path) -> CheckedImage:
     """Read and check one image file below a root (resolved).
 
     Raises:

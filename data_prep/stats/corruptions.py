@@ -15,7 +15,7 @@ from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, TRIPLET_PARTS
 _PLEASANT = frozenset(EMOTIONS[:4])
 _OF_LEVEL = {"low": range(1, 4), "medium": range(4, 8), "high": range(8, 11)}
 _TRIES = 300
-MOVED = 0.3
+MAX_MOVED_IOU = 0.3
 """A moved box overlaps the right one by less (intersection over union)."""
 
 
@@ -119,7 +119,7 @@ _CHANGES: dict[str, Callable[[Draft, Sequence[Record], int, random.Random], Draf
 
 def _moved(box: Box, size: tuple[int, int], severity: int, rng: random.Random) -> Box | None:
     """The box elsewhere in the image, of the same size where that is possible, else smaller."""
-    low, high = (0.1, MOVED) if severity == 1 else (0.0, 0.1)
+    low, high = (0.1, MAX_MOVED_IOU) if severity == 1 else (0.0, 0.1)
     for attempt in range(2 * _TRIES):
         scale = 1.0 if attempt < _TRIES else rng.uniform(0.3, 1.0)
         width, height = scale * (box[2] - box[0]), scale * (box[3] - box[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.stats.agreement import AgreementJSON
 from data_prep.stats.distribution import Distribution
 from data_prep.stats.summary import Spending, Statistics
@@ -119,7 +119,7 @@ def _cost(stores: dict[str, Spending]) -> Table:
         "cost",
         "Cost",
         columns(("store", "Store"), ("annotator", "Annotator"), ("calls", "Calls"), ("dollars", "Cost, $")),
-        [[store, name, row["calls"], row["nano_dollars"] / NANO] for store, name, row in found],
+        [[store, name, row["calls"], row["nano_dollars"] / NANO_PER_DOLLAR] for store, name, row in found],
         digits=6,
         row_keys=[f"{store}/{name}" for store, name, _ in found],
     )
@@ -127,9 +127,9 @@ def _cost(stores: dict[str, Spending]) -> Table:
 
 def _paid(store: str, spent: Spending) -> str:
     per_valid = spent["nano_dollars_per_valid_record"]
-    each = f", ${per_valid / NANO:.6f} for each valid record" if per_valid is not None else ""
+    each = f", ${per_valid / NANO_PER_DOLLAR:.6f} for each valid record" if per_valid is not None else ""
     outcomes = ", ".join(f"{name} {n}" for name, n in spent["outcomes"].items())
-    return f"{store}: paid ${spent['nano_dollars'] / NANO:.6f}{each}; outcomes: {outcomes}"
+    return f"{store}: paid ${spent['nano_dollars'] / NANO_PER_DOLLAR:.6f}{each}; outcomes: {outcomes}"
 
 
 def _kappa(value: float | None) -> str:

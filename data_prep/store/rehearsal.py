@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 REHEARSAL_LABEL = "rehearsal"
 """Key of an image's labels."""
-PARTY = "rehearsal"
+REHEARSAL_PARTY = "rehearsal"
 """Who answers in a rehearsal."""
 
 _QUERY = "SELECT count(*), coalesce(sum(CASE WHEN json_valid(labels) THEN json_extract(labels, '$.rehearsal') = 1 END), 0) FROM items"
@@ -63,13 +63,13 @@ def check_parties(ledger: Ledger, parties: Iterable[str]) -> None:
     Raises:
         RehearsalError: it says which of the two.
     """
-    made_up = {party == PARTY for party in parties}
+    made_up = {party == REHEARSAL_PARTY for party in parties}
     if False in made_up:
         refuse_rehearsal(ledger, "nothing is paid for there; run the pass on the store that it was made of")
     images, found = marked(ledger)
     if True in made_up and found < images:
         msg = (
-            f"{ledger.path.parent}: the party {PARTY!r} makes its answers up, and this is no store of a rehearsal; call the endpoint's "
+            f"{ledger.path.parent}: the party {REHEARSAL_PARTY!r} makes its answers up, and this is no store of a rehearsal; call the endpoint's "
             "party otherwise"
         )
         raise RehearsalError(msg)

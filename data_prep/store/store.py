@@ -27,7 +27,7 @@ from data_prep.store.rows import Item
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.image_metadata import without_metadata
 
-__all__ = ["ImportReport", "Store", "StoreError", "read_image"]
+__all__ = ["ImportReport", "Store", "StoreError", "read_stored_image"]
 
 _BATCH = 256
 """Items per transaction of an import."""
@@ -146,12 +146,12 @@ class Store:
         return _image_path(self.root, sha256, extension)
 
     def image(self, sha256: str, extension: str, *, keep_metadata: bool = False) -> bytes:
-        """An image, by default without what its file says beside its pixels (see `read_image`).
+        """An image, by default without what its file says beside its pixels (see `read_stored_image`).
 
         Raises:
             StoreError: the file is missing or its content is not what its name says.
         """
-        return read_image(self.root, sha256, extension, keep_metadata=keep_metadata)
+        return read_stored_image(self.root, sha256, extension, keep_metadata=keep_metadata)
 
     def add_image(self, data: bytes, extension: str) -> str:
         """Store an image under its sha256 (temporary name, then rename), also where a power cut left less of it; returns the sha256."""
@@ -218,7 +218,7 @@ def _image_path(root: Path, sha256: str, extension: str) -> Path:
     return root / "images" / sha256[:2] / f"{sha256}.{extension}"
 
 
-def read_image(root: Path, sha256: str, extension: str, *, keep_metadata: bool = False) -> bytes:
+def read_stored_image(root: Path, sha256: str, extension: str, *, keep_metadata: bool = False) -> bytes:
     """As `Store.image`, without opening the ledger of the store.
 
     Whoever asks may send the image on: place, time and camera stay here unless they are asked for. The name stays the sha256 of

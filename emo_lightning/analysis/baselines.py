@@ -15,7 +15,7 @@ import numpy as np
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, TRIPLET_PARTS, PredictedObject, Prediction, Reference
-from emo_lightning.metrics.spelling import WHOLE_TRIPLET, plain
+from emo_lightning.metrics.spelling import WHOLE_TRIPLET, casefolded
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -283,7 +283,7 @@ _MOST_WORDS = 50_000
 
 def _triplet_line(record: Reference) -> str | None:
     """The parts of a triplet, a line each; None where one is missing or blank."""
-    parts = [plain(getattr(record, part)) for part in TRIPLET_PARTS]
+    parts = [casefolded(getattr(record, part)) for part in TRIPLET_PARTS]
     return "\n".join(parts) if all(parts) else None
 
 

@@ -23,7 +23,7 @@ from emo_lightning.metrics.calibration import (
     reliability,
     with_intervals,
 )
-from emo_lightning.metrics.conformal import Coverage, Score, measured
+from emo_lightning.metrics.conformal import ConformalScore, Coverage, measured
 from emo_lightning.metrics.distributions import distribution_measures
 
 
@@ -82,7 +82,7 @@ class Calibration(TypedDict):
     arms: dict[str, ArmCalibration]
     fit: str | None
     alpha: float
-    score: Score
+    score: ConformalScore
     bins: int
     seed: int
 
@@ -97,7 +97,7 @@ def measure_calibration(
     sets: Mapping[str, Sequence[Reference]],
     fit: str | None = "val",
     alpha: float = 0.1,
-    score: Score = "lac",
+    score: ConformalScore = "lac",
     bins: int = CALIBRATION_BINS,
     seed: int = 0,
 ) -> Calibration:
@@ -163,7 +163,7 @@ def _labelled(arm: str, name: str, said: Mapping[str, Prediction], records: Sequ
 
 
 def _fit(
-    arm: str, said: Mapping[str, Prediction], name: str, records: Sequence[Reference], alpha: float, score: Score
+    arm: str, said: Mapping[str, Prediction], name: str, records: Sequence[Reference], alpha: float, score: ConformalScore
 ) -> ProbeCalibration:
     _, known = _labelled(arm, name, said, records)
     try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-TRIES = 60
+MAX_TRIES_PER_BOX = 60
 """Places tried for each random box before an image counts as without room."""
 
 
@@ -146,7 +146,7 @@ def random_boxes(box: PixelBox, size: tuple[int, int], plan: MaskPlan, rng: np.r
     """
     width, height = box[2] - box[0], box[3] - box[1]
     found: list[PixelBox] = []
-    for _ in range(TRIES * plan.draws):
+    for _ in range(MAX_TRIES_PER_BOX * plan.draws):
         x = int(rng.integers(0, size[0] - width + 1))
         y = int(rng.integers(0, size[1] - height + 1))
         candidate = (x, y, x + width, y + height)

@@ -19,7 +19,7 @@ from emo_lightning.data.shard_list import list_shards
 
 _I = TypeVar("_I", Reference, Record, Prediction)
 
-LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
+JSONL_SUFFIXES, PARQUET_SUFFIXES = (".jsonl", ".ndjson"), (".parquet", ".pq")
 """Endings of files of rows. Folders, globs, URLs and what ends in `.tar` are tars; of other files their content decides."""
 
 _MAGIC_BEGIN, _MAGIC_END = 257, 262
@@ -31,7 +31,7 @@ _NESTED = ("emotion_scores", "objects", "des", "provenance")
 
 def is_rows(path: str | Path) -> bool:
     """Whether a path is a file of rows."""
-    return str(path).lower().endswith((*LINES, *PARQUET)) or _of_another_name(path)
+    return str(path).lower().endswith((*JSONL_SUFFIXES, *PARQUET_SUFFIXES)) or _of_another_name(path)
 
 
 def _of_another_name(path: str | Path) -> bool:
@@ -61,7 +61,7 @@ def read_items(path: str | Path, model: type[_I]) -> Iterator[_I]:
         SchemaError: what stands there is no such object; names the file, the line, row or member, and the key.
     """
     name = str(path).lower()
-    if name.endswith(PARQUET):
+    if name.endswith(PARQUET_SUFFIXES):
         for number, row in enumerate(parquet_rows(path, SchemaError, required=["id"], rows=256), 1):
             where = f"{path}: row {number}"
             yield model.from_json(_as_json(row, where), where)

@@ -6,7 +6,7 @@ import re
 from typing import Literal, NamedTuple
 
 from emo_lightning.core.records import TRIPLET_PARTS
-from emo_lightning.metrics.spelling import SAME_WORD, SIMILAR, WHOLE_TRIPLET
+from emo_lightning.metrics.spelling import SAME_WORD_RATIO, SIMILAR_F1, WHOLE_TRIPLET
 
 ScoringMode = Literal["paper", "strict"]
 SCORING_MODES: tuple[ScoringMode, ...] = ("paper", "strict")
@@ -49,8 +49,8 @@ _NAMED = {part: f"the {part} said is the annotated one" for part in TRIPLET_PART
     WHOLE_TRIPLET: "all three parts of an image are"
 }
 _SIMILAR = (
-    f"the same where similar words are enough: F1 over words as for SQuAD, articles aside, of at least {SIMILAR}; words that are spelt alike "
-    f"(Ratcliff and Obershelp's similarity, Python's difflib, of at least {SAME_WORD}) are one. It forgives endings and knows no synonyms"
+    f"the same where similar words are enough: F1 over words as for SQuAD, articles aside, of at least {SIMILAR_F1}; words that are spelt alike "
+    f"(Ratcliff and Obershelp's similarity, Python's difflib, of at least {SAME_WORD_RATIO}) are one. It forgives endings and knows no synonyms"
 )
 
 

@@ -23,7 +23,7 @@ from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import SchemaError
 
-FLIPS = 9999
+RANDOM_EXCHANGES = 9999
 """Random exchanges behind a p-value that is not exact; the smallest p is 1e-4."""
 
 _CHUNK = 1 << 22
@@ -122,7 +122,7 @@ def paired_tests(runs: Mapping[str, Sequence[Path]], *, resamples: int = 2000, s
                 {"a": a, "b": b, **found, "p_holm": p} for (a, b, found), p in zip(compared, adjusted, strict=True)
             ]
             sets[name] = {"images": images, "pairs": pairs}
-    return {"resamples": resamples, "flips": FLIPS, "confidence_level": CONFIDENCE_LEVEL, "seed": seed, "sets": sets}
+    return {"resamples": resamples, "flips": RANDOM_EXCHANGES, "confidence_level": CONFIDENCE_LEVEL, "seed": seed, "sets": sets}
 
 
 def _check_alike(name: str, arms: Mapping[str, Mapping[str, ArmPredictions]]) -> None:
@@ -247,7 +247,7 @@ def _sign_flip(gain: NDArray[np.float64], rng: np.random.Generator) -> float:
         return 1.0
     limit, extreme = abs(moved.sum()) - 1e-9, 0
     step = max(1, _CHUNK // len(moved))
-    for start in range(0, FLIPS, step):
-        signs = rng.integers(0, 2, size=(min(step, FLIPS - start), len(moved)), dtype=np.int8) * 2 - 1
+    for start in range(0, RANDOM_EXCHANGES, step):
+        signs = rng.integers(0, 2, size=(min(step, RANDOM_EXCHANGES - start), len(moved)), dtype=np.int8) * 2 - 1
         extreme += int((abs(signs @ moved) >= limit).sum())
-    return (1 + extreme) / (1 + FLIPS)
+    return (1 + extreme) / (1 + RANDOM_EXCHANGES)

@@ -27,7 +27,7 @@ runs/demo/report.html. Interrupt it at any time; the same command goes on.
 example: emo demo --fast"""
 
 _FLAGS = ("--fast", "--from-scratch")
-NAMES = {"demo": "demo", "demo_fast": "demo-fast"}
+RUN_NAMES = {"demo": "demo", "demo_fast": "demo-fast"}
 """Experiment -> name of its run."""
 
 
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
             return status
         words += ["--vars.base", str(Path(given.runs) / "tiny-base/card/model")]
     status = run.main(words)
-    folder = Path(given.runs) / (given.name or NAMES[experiment])
+    folder = Path(given.runs) / (given.name or RUN_NAMES[experiment])
     if status == 0 and whole:
         say("\n".join(["", "What next:", *next_steps(folder, fast=fast)]))
     return status

@@ -31,12 +31,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     args = parser.parse_args(argv)
     from emo_lightning.inference.inputs import are_tars
-    from emo_lightning.inference.tables import ENDINGS
+    from emo_lightning.inference.tables import TABLE_SUFFIXES
 
-    to_table = args.out.suffix in ENDINGS
+    to_table = args.out.suffix in TABLE_SUFFIXES
     others = [given for given in args.inputs if not are_tars(given)]
     if not to_table and others:
-        msg = f"--out {args.out}: images such as {others[0]} go to a {' or '.join(ENDINGS)} file; tars alone may go to a folder"
+        msg = f"--out {args.out}: images such as {others[0]} go to a {' or '.join(TABLE_SUFFIXES)} file; tars alone may go to a folder"
         raise InputError(msg)
     if to_table:
         check_output_file(args.out)

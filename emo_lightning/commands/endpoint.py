@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from data_prep.provider.budget import NANO, Tally
+from data_prep.provider.budget import NANO_PER_DOLLAR, Tally
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
@@ -51,7 +51,7 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
         with _progress(len(requests)) as advance:
             answers = endpoint.ask(requests, advance)
     tally = answers.tally
-    say(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO:.6f}")
+    say(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO_PER_DOLLAR:.6f}")
     for how in sorted(tally.adapted):
         say(how)
     if answers.stopped:
@@ -106,7 +106,7 @@ def _progress(total: int) -> Iterator[Callable[[Tally], None]]:
     """A progress bar on a terminal; what it gives is called after each reply."""
     with progress_bars() as bars:
         task = bars.add_task("ask", total=total)
-        yield lambda tally: bars.update(task, advance=1, description=f"ask: ${tally.cost_nano / NANO:.4f}")
+        yield lambda tally: bars.update(task, advance=1, description=f"ask: ${tally.cost_nano / NANO_PER_DOLLAR:.4f}")
 
 
 def about(config: UnderTest, objectives: Sequence[str], blind: bool) -> dict[str, Any]:

@@ -63,15 +63,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-new-tokens", type=Whole(1), default=256, help="tokens that one answer may have (default: 256)")
     args = parser.parse_args(argv)
     from emo_lightning.inference.inputs import entries
-    from emo_lightning.inference.tables import ENDINGS
+    from emo_lightning.inference.tables import TABLE_SUFFIXES
 
     found = entries(args.inputs)
-    to_file = args.out is not None and args.out.suffix in ENDINGS
+    to_file = args.out is not None and args.out.suffix in TABLE_SUFFIXES
     if not to_file and len(found) > 1 and not args.text:
-        msg = f"{len(found)} images: add --out FILE{' or FILE'.join(ENDINGS)}, or --text to read them here"
+        msg = f"{len(found)} images: add --out FILE{' or FILE'.join(TABLE_SUFFIXES)}, or --text to read them here"
         raise InputError(msg)
     if not to_file and args.out is not None and (args.out.suffix not in ("", _PICTURE) or len(found) > 1):
-        msg = f"--out {args.out}: expected FILE{' or FILE'.join(ENDINGS)}, or of one image FILE{_PICTURE}"
+        msg = f"--out {args.out}: expected FILE{' or FILE'.join(TABLE_SUFFIXES)}, or of one image FILE{_PICTURE}"
         raise InputError(msg)
     if to_file and args.text:
         msg = f"--text is for the terminal; {args.out} is written for programs"
@@ -196,8 +196,8 @@ def overlay_path(folder: Path, name: str) -> Path:
     """
     import hashlib
 
-    from emo_lightning.inference.inputs import OVERLAY
+    from emo_lightning.inference.inputs import OVERLAY_SUFFIX
 
     stem = Path(name).stem[:80]
     apart = "" if name == stem else "." + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return folder / f"{stem}{apart}{OVERLAY}"
+    return folder / f"{stem}{apart}{OVERLAY_SUFFIX}"

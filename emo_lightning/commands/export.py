@@ -199,9 +199,9 @@ def _spread(
     from emo_lightning.analysis.unlike import measure_unlike
     from emo_lightning.inference.fitting import distances, fit
     from emo_lightning.inference.model import EmotionModel
-    from emo_lightning.report.model_results import pictures_of
+    from emo_lightning.report.model_results import training_tars
 
-    sets = pictures_of(run, stage)
+    sets = training_tars(run, stage)
     train, val = (sets.pop(name, None) for name in ("train", "val"))
     model = EmotionModel(stage.path) if bundle.spread or (train and val) else None
     scores, why = {}, "the run does not say which tars its head was trained on"

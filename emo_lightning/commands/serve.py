@@ -45,14 +45,14 @@ def main(argv: list[str]) -> int:
         msg = f"emo serve needs {error.name}, which is not installed: pip install 'emo-lightning[serve]'"
         raise InputError(msg) from None
     from emo_lightning.serve.server import listen
-    from emo_lightning.serve.settings import MB, Limits
+    from emo_lightning.serve.settings import MEBIBYTE, Limits
 
     limits = Limits(
         batch_size=args.batch_size,
         wait=args.wait_ms / 1000,
         queue=args.queue,
-        body=args.max_body_mb * MB,
-        bodies=max(Limits.bodies, 2 * args.max_body_mb * MB),
+        body=args.max_body_mb * MEBIBYTE,
+        bodies=max(Limits.bodies, 2 * args.max_body_mb * MEBIBYTE),
         max_new_tokens=args.max_new_tokens,
         grace=args.grace,
     )

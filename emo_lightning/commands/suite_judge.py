@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Answers, Endpoint, UnderTest, WordsRequest
 from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
@@ -16,7 +16,7 @@ from emo_lightning.core.files import write_text
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.suites.eemo_bench import OPEN_TASK
 from emo_lightning.core.terminal import say
-from emo_lightning.metrics.suites.judge import JUDGEMENTS, judge_prompt, judgement
+from emo_lightning.metrics.suites.judge import NUM_JUDGEMENTS, judge_prompt, judgement
 
 _PARAMETERS = {"temperature": 1, "max_tokens": 600}
 """Where the endpoint's file names none: five grades of a judge that draws nothing would be one."""
@@ -49,7 +49,7 @@ def judge_replies(args: argparse.Namespace, questions: Sequence[SuiteQuestion], 
             task = bars.add_task("judge", total=len(requests))
             answers = endpoint.ask(requests, lambda _: bars.update(task, advance=1))
     tally = answers.tally
-    say(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO:.6f}")
+    say(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO_PER_DOLLAR:.6f}")
     if answers.stopped:
         say(f"{len(requests) - len(answers.replies)} grades are left; the same command goes on")
         return BUDGET_REACHED if answers.by_budget else 130
@@ -60,9 +60,9 @@ def judge_replies(args: argparse.Namespace, questions: Sequence[SuiteQuestion], 
     }
     lines = [line_of(name, reply) for name, reply in out.items()]
     write_text(args.out, "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n")
-    lacking = sum(len(one) < JUDGEMENTS for one in found.values())
+    lacking = sum(len(one) < NUM_JUDGEMENTS for one in found.values())
     more = (
-        f"; {lacking:,} have fewer than {JUDGEMENTS} grades, as a reply of the judge names none or did not come"
+        f"; {lacking:,} have fewer than {NUM_JUDGEMENTS} grades, as a reply of the judge names none or did not come"
         if lacking
         else ""
     )
@@ -72,11 +72,11 @@ def judge_replies(args: argparse.Namespace, questions: Sequence[SuiteQuestion], 
 
 def _requests(endpoint: Endpoint, asked: SuiteQuestion, reply: SuiteReply) -> list[WordsRequest]:
     prompt = judge_prompt(asked.question or asked.prompt, asked.truth, reply.text)
-    return [endpoint.words(prompt, draw) for draw in range(JUDGEMENTS)]
+    return [endpoint.words(prompt, draw) for draw in range(NUM_JUDGEMENTS)]
 
 
 def _grades(answers: Answers, number: int) -> tuple[float, ...]:
     """Those of a description; what cannot be read, or did not come, is none."""
-    texts = [answers.replies[number * JUDGEMENTS + draw] for draw in range(JUDGEMENTS)]
+    texts = [answers.replies[number * NUM_JUDGEMENTS + draw] for draw in range(NUM_JUDGEMENTS)]
     found = [None if isinstance(text, Failure) else judgement(text) for text in texts]
     return tuple(float(grade) for grade in found if grade is not None)

@@ -98,10 +98,12 @@ def parse(argv: list[str]) -> _CommandLine:
         elif key == _ALLOW:
             found.allow_classes.append(value)
         elif "." not in key:
-            from emo_lightning.sweep.parameters import suggestion
+            from emo_lightning.sweep.parameters import did_you_mean
 
             known = (*_FLAGS, *_NUMBERS, *_WORDS, _ALLOW)
-            msg = f"--{key}: no such option{suggestion(key, known)}; allowed: {', '.join(known)}, or a dotted key of `emo run`"
+            msg = (
+                f"--{key}: no such option{did_you_mean(key, known)}; allowed: {', '.join(known)}, or a dotted key of `emo run`"
+            )
             raise InputError(msg)
         else:
             found.fixed[key] = value

@@ -26,7 +26,7 @@ BLOCK_BYTES = 4 << 20
 _TAIL = 4
 """Bytes of the checksum behind each block."""
 _PLACE = "EMO_SHARD_CACHE"
-LIMIT = "EMO_SHARD_CACHE_GB"
+CACHE_LIMIT_VARIABLE = "EMO_SHARD_CACHE_GB"
 """Variable of the environment: gigabytes that are kept of what lies behind URLs."""
 _DEFAULT_GB = 20.0
 _LOOK_EVERY = 64 * BLOCK_BYTES
@@ -199,12 +199,12 @@ def limit_from_environment() -> int:
     Raises:
         InputError: it is no number above zero.
     """
-    text = os.environ.get(LIMIT, "")
+    text = os.environ.get(CACHE_LIMIT_VARIABLE, "")
     try:
         gigabytes = float(text) if text else _DEFAULT_GB
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
-        msg = f"{LIMIT}: found {text!r}; expected gigabytes above 0, or {_PLACE}=off"
+        msg = f"{CACHE_LIMIT_VARIABLE}: found {text!r}; expected gigabytes above 0, or {_PLACE}=off"
         raise InputError(msg)
     return int(gigabytes * 1e9)

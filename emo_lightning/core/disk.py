@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emo_lightning.core.errors import InputError
 
-SPARE = 256 << 20
+SPARE_BYTES = 256 << 20
 """Bytes that stay free: for checkpoints and logs of whatever else runs."""
 
 
@@ -28,8 +28,8 @@ def require_room(folder: Path, needed: int, instead: str) -> None:
     Raises:
         InputError: says what is needed, what is free, and what to do.
     """
-    if needed + SPARE > (free := free_bytes(folder)):
-        msg = f"{folder}: {gigabytes(needed)} are needed, {gigabytes(free)} are free on its disk ({gigabytes(SPARE)} are left alone); {instead}"
+    if needed + SPARE_BYTES > (free := free_bytes(folder)):
+        msg = f"{folder}: {gigabytes(needed)} are needed, {gigabytes(free)} are free on its disk ({gigabytes(SPARE_BYTES)} are left alone); {instead}"
         raise InputError(msg)
 
 

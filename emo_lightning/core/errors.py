@@ -28,7 +28,7 @@ from emo_lightning.core.text import plain
 if TYPE_CHECKING:
     import argparse
 
-DEBUG = "EMO_DEBUG"
+DEBUG_VARIABLE = "EMO_DEBUG"
 """Environment variable: any value but an empty one or 0 shows tracebacks of user errors too."""
 DEBUG_HELP = "also show the traceback of an error that you can mend (as EMO_DEBUG=1)"
 
@@ -170,7 +170,7 @@ def _explain(error: BaseException, command: Sequence[str], prefix: str) -> int:
 
 def debugging() -> bool:
     """Whether every error is to show its traceback."""
-    return os.environ.get(DEBUG, "") not in ("", "0")
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
 @contextlib.contextmanager
@@ -180,15 +180,15 @@ def debug_option(words: Sequence[str]) -> Iterator[list[str]]:
     if len(rest) == len(words):
         yield rest
         return
-    before = os.environ.get(DEBUG)
-    os.environ[DEBUG] = "1"
+    before = os.environ.get(DEBUG_VARIABLE)
+    os.environ[DEBUG_VARIABLE] = "1"
     try:
         yield rest
     finally:
         if before is None:
-            del os.environ[DEBUG]
+            del os.environ[DEBUG_VARIABLE]
         else:
-            os.environ[DEBUG] = before
+            os.environ[DEBUG_VARIABLE] = before
 
 
 def add_debug_option(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Final
 
-PARENT: Final = "EMO_PARENT"
+PARENT_VARIABLE: Final = "EMO_PARENT"
 """Variable of the environment of an `emo` that another program of ours starts: the process id that it ends with."""
 _PR_SET_PDEATHSIG: Final = 1
 """Of prctl(2): the signal that this process gets when the thread that started it ends."""
@@ -43,8 +43,8 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None 
 
 
 def die_with_named_parent() -> None:
-    """As `die_with_parent` where `PARENT` is set; it is then taken out, as it is no parent of what this process starts."""
-    if (parent := os.environ.pop(PARENT, "")).isdigit():
+    """As `die_with_parent` where `PARENT_VARIABLE` is set; it is then taken out, as it is no parent of what this process starts."""
+    if (parent := os.environ.pop(PARENT_VARIABLE, "")).isdigit():
         die_with_parent(parent=int(parent))
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emo_lightning.core.at_once import each_at_once
-from emo_lightning.core.block_cache import LIMIT, limit_from_environment
+from emo_lightning.core.block_cache import CACHE_LIMIT_VARIABLE, limit_from_environment
 from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import read_object, replacing, this_writer, write_json
@@ -50,7 +50,7 @@ def local_folder(path: str | Path, patterns: Sequence[str]) -> Path:
         raise RemoteError(msg, missing=True)
     stores = {name: RemoteStore(remote.of(name), cached=False) for name in names}
     folder = cache_folder() / "mirrors" / hashlib.sha256(remote.url.encode()).hexdigest()[:32]
-    with alone(folder):
+    with mirror_lock(folder):
         _make_room(folder, sum(store.size for store in stores.values()), remote.url)
         known = _versions(folder)
         for name in {file.name for file in folder.iterdir()} - {*names, _VERSIONS, _LOCK}:
@@ -69,7 +69,7 @@ _LOCK = ".lock"
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def mirror_lock(folder: Path) -> Iterator[None]:
     """One process copies into a folder, all others of this machine wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / _LOCK, "a", encoding="utf-8") as lock:
@@ -117,7 +117,8 @@ def allowed_copies(wanted: int, url: str) -> int:
     """
     limit = limit_from_environment()
     if wanted > limit:
-        msg = f"{url}: {wanted / 1e9:,.1f} GB, more than {LIMIT} ({limit / 1e9:g}) lets be kept here; raise it, or copy the folder yourself"
+        allowed = f"{CACHE_LIMIT_VARIABLE} ({limit / 1e9:g})"
+        msg = f"{url}: {wanted / 1e9:,.1f} GB, more than {allowed} lets be kept here; raise it, or copy the folder yourself"
         raise InputError(msg)
     return limit
 

@@ -63,7 +63,7 @@ LABEL_BITS = (
 """What a record may have or not, by the bit of `labels`; `described`: its description is not empty."""
 
 SAMPLE_PARTS = ("image", "json", "des")
-ROW = np.dtype(
+INDEX_ROW = np.dtype(
     [
         ("format", "i1"),
         ("valid", "?"),
@@ -117,7 +117,7 @@ class ShardIndex:
     texts: list[str]
     """Splits and groups, each once."""
     rows: NDArray[np.void]
-    """(N,) of `ROW`."""
+    """(N,) of `INDEX_ROW`."""
 
     def same_places(self, other: ShardIndex) -> bool:
         """Whether both have the same keys with parts at the same offsets, of the same lengths."""
@@ -187,7 +187,7 @@ def save_index(index: ShardIndex, path: Path) -> None:
 
 def _columns(rows: NDArray[np.void]) -> list[str]:
     """Of the file. Where no record names a source, that column is left out, and a file without it names none."""
-    return [name for name in ROW.names or () if name != SOURCE_SHA256 or rows[name].any()]
+    return [name for name in INDEX_ROW.names or () if name != SOURCE_SHA256 or rows[name].any()]
 
 
 def read_index(data: bytes, where: object) -> ShardIndex:
@@ -200,14 +200,14 @@ def read_index(data: bytes, where: object) -> ShardIndex:
     try:
         header = object_of(decode_json(bytes(arrays["header"]), where, ShardError), where, ShardError)
         keys = bytes(arrays["keys"]).decode().split("\n")
-        columns = {name: arrays[name] for name in ROW.names or () if name != SOURCE_SHA256 or name in arrays}
+        columns = {name: arrays[name] for name in INDEX_ROW.names or () if name != SOURCE_SHA256 or name in arrays}
     except (KeyError, UnicodeDecodeError) as error:
         msg = f"{where}: no index of a tar: {error}"
         raise ShardError(msg) from None
     if header.get("version") != INDEX_VERSION:
         msg = f"{where}: found version {header.get('version')!r:.40}; this version reads {INDEX_VERSION}"
         raise ShardError(msg)
-    rows = np.zeros(len(keys), dtype=ROW)
+    rows = np.zeros(len(keys), dtype=INDEX_ROW)
     texts = [text_of(text, where, ShardError) for text in list_of(header.get("texts"), where, ShardError)]
     for name, column in columns.items():
         if column.shape != (len(keys),) or column.dtype != rows[name].dtype:
@@ -270,7 +270,7 @@ def build_index(store: ByteStore, name: str, labels: TarLabels | None = None) ->
             yield member, crc
 
     samples, ignored = group_samples(members(), name, "json" if labels is None else labels.member)
-    rows = np.zeros(len(samples), dtype=ROW)
+    rows = np.zeros(len(samples), dtype=INDEX_ROW)
     texts: dict[str, int] = {}
     for row, (key, sample) in zip(rows, samples.items(), strict=True):
         _set_places(row, sample)
@@ -304,7 +304,7 @@ def _set_label(row: np.void, key: str, label: bytes, image: LabelledImage, texts
     except ShardError:
         return
     row["valid"], row["width"], row["height"] = True, image.width, image.height
-    row["labels"] = labels_of(record)
+    row["labels"] = label_bits(record)
     row["split"] = texts.setdefault(record.split, len(texts))
 
 
@@ -342,13 +342,13 @@ def _set_record(row: np.void, key: str, data: bytes, texts: dict[str, int]) -> N
         return
     row["valid"], row["width"], row["height"], row["sha256"] = True, record.width, record.height, record.sha256
     row[SOURCE_SHA256] = record.source_sha256 or ""
-    row["labels"] = labels_of(record)
+    row["labels"] = label_bits(record)
     row["split"] = texts.setdefault(record.split, len(texts))
     if isinstance(group := record.provenance.get("group"), str):
         row["group"] = texts.setdefault(group, len(texts))
 
 
-def labels_of(record: Record) -> int:
+def label_bits(record: Record) -> int:
     """Bits of `LABEL_BITS`."""
     has = {name: getattr(record, name, None) not in (None, []) for name in LABEL_BITS} | {"described": bool(record.description)}
     return sum(1 << bit for bit, name in enumerate(LABEL_BITS) if has[name])

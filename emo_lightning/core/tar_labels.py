@@ -16,7 +16,7 @@ from emo_lightning.core.tar_scan import ShardError
 
 MAX_LABEL_BYTES = 4096
 """Of a member that holds a word or a number."""
-SOURCE = "labelled"
+LABELLED_SOURCE = "labelled"
 """Of records that are made of a label."""
 _RESERVED = (*IMAGE_EXTENSIONS, "jpeg", "json", DES_EXTENSION)
 
@@ -76,7 +76,7 @@ class TarLabels:
         """
         said = {
             "id": labelled_id(key, image.sha256),
-            "source": SOURCE,
+            "source": LABELLED_SOURCE,
             "width": image.width,
             "height": image.height,
             "sha256": image.sha256,

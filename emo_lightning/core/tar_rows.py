@@ -41,7 +41,7 @@ class Sample(NamedTuple):
     """All 0 where there is none."""
 
 
-def split_name(name: str) -> tuple[str, str] | None:
+def split_member_name(name: str) -> tuple[str, str] | None:
     """`("a/b", "des.npy")` of `a/b.des.npy`; None for names that webdataset passes over (no extension, hidden, meta)."""
     folder, slash, base = name.rpartition("/")
     stem, dot, extension = base.partition(".")
@@ -73,7 +73,7 @@ def group_samples(
     key = ""
     parts: dict[str, MemberBytes] = {}
     for member, crc in members:
-        split = split_name(member.name)
+        split = split_member_name(member.name)
         part = None if split is None else _part(split[1], record)
         if split is None or part is None:
             ignored["no ending" if split is None else split[1]] += 1

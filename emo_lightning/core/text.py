@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 
-__all__ = ["SMALL_WORDS", "csv_cell", "markdown_text", "name_fault", "plain", "printable", "printable_json", "suggested"]
+__all__ = ["SMALL_WORDS", "allowed_names", "csv_cell", "markdown_text", "name_fault", "plain", "printable", "printable_json"]
 
 _ACTIVE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 controls but for tab and line feed: ESC, BEL, CSI, carriage return, …
@@ -54,7 +54,7 @@ def shown(text: object) -> str:
     return repr(text if isinstance(text, str) else str(text))[:160]
 
 
-def suggested(wrong: str, names: Iterable[str], above: str = "") -> str:
+def allowed_names(wrong: str, names: Iterable[str], above: str = "") -> str:
     """What is allowed in the place of a wrong name, with what is near it: `did you mean A? allowed: A, B`.
 
     Args:

@@ -125,7 +125,7 @@ def prompt(keys: tuple[str, ...]) -> str:
     )
 
 
-def answer(keys: tuple[str, ...], record: Record, codec: BoxCodec, resized: Size) -> str:
+def target_answer(keys: tuple[str, ...], record: Record, codec: BoxCodec, resized: Size) -> str:
     """The target text: one JSON object with these keys, boxes in the coordinates of the backbone.
 
     Args:

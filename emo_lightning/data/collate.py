@@ -16,12 +16,12 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.branches import Branches, branches_of, flat, laid_out, positions_laid_out
-from emo_lightning.data.chat import answer, prompt
+from emo_lightning.data.chat import prompt, target_answer
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.families import Processor, Size, VisionInputs, family_of
 from emo_lightning.models.families.base import CachedPicture
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
 
 
@@ -156,7 +156,7 @@ class Collator:
             if self.packed:
                 batch |= self._packed_labels(questions, labels, images)
             else:
-                batch["labels"] = self._pad([row for (row,) in labels], IGNORE)
+                batch["labels"] = self._pad([row for (row,) in labels], IGNORE_INDEX)
             if self.distributions:
                 batch |= self._distributions(questions, vision.sizes, labels, images)
         # A TypedDict cannot say "and what the family needs".
@@ -183,7 +183,7 @@ class Collator:
                 f"allowed: data.max_length={self.max_length}. Lower the backbone's max_pixels or raise max_length"
             )
             raise CollateError(msg)
-        return asked + target, [IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target)
+        return asked + target, [IGNORE_INDEX] * len(asked) + ([IGNORE_INDEX] * len(target) if question.filler else target)
 
     def _check_room(self, questions: Sequence[ImageQuestion], images: Sequence[Branches], most: int) -> None:
         """Refuse a row that is longer than was planned: it would take memory that was never asked for."""
@@ -256,7 +256,7 @@ class Collator:
         self, questions: Sequence[ImageQuestion], labels: list[list[list[int]]], images: Sequence[Branches]
     ) -> dict[str, object]:
         row = torch.tensor([flat([laid_out(*one) for one in zip(labels, images, strict=True)])])
-        found: dict[str, object] = {"labels": row, "answer_at": (row[0] != IGNORE).nonzero()[:, 0]}
+        found: dict[str, object] = {"labels": row, "answer_at": (row[0] != IGNORE_INDEX).nonzero()[:, 0]}
         found["answer_ends"] = flat(
             [
                 [*([0] if image.shared else []), *(_end(targets) for targets in of_image)]
@@ -296,7 +296,7 @@ class Collator:
         if question.record is None:
             msg = f"sample {question.key!r} has no record to learn from"
             raise CollateError(msg)
-        text = answer(keys, question.record, self.codec, resized)
+        text = target_answer(keys, question.record, self.codec, resized)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not keys or not ids:
             msg = f"sample {question.key!r} has zero supervised tokens: its record has none of the keys asked for"
@@ -326,10 +326,12 @@ class Collator:
                 tokens.append([0] * len(EMOTIONS))
                 targets.append([0.0] * len(EMOTIONS))
             else:
-                variants = [answer(keys, record.model_copy(update={"emotion": e}), self.codec, resized) for e in EMOTIONS]
+                variants = [
+                    target_answer(keys, record.model_copy(update={"emotion": e}), self.codec, resized) for e in EMOTIONS
+                ]
                 words = EmotionWords.of_answers(self.tokenizer, variants)
                 # The first supervised token is the answer's first.
-                first = next(place for place, label in enumerate(row) if label != IGNORE)
+                first = next(place for place, label in enumerate(row) if label != IGNORE_INDEX)
                 places.append((begin if self.packed else self._shift(width - len(row))) + first + len(words.before))
                 tokens.append(list(words.first))
                 targets.append(distribution)
@@ -358,5 +360,5 @@ class Collator:
 
 def _end(targets: Sequence[int]) -> int:
     """Tokens from the one before the first target to the end of a sample; 1 where there is none."""
-    first = next((place for place, target in enumerate(targets) if target != IGNORE), len(targets))
+    first = next((place for place, target in enumerate(targets) if target != IGNORE_INDEX), len(targets))
     return len(targets) - first + 1

@@ -42,7 +42,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, ImageQuestion, ChatBat
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
         all_questions: ask all objectives of each image, which is read once for them; an answer counts by its objective's weight, so that
             the loss is the mean of what would be drawn. Needs `max_tokens`.
-        num_workers: processes that read ahead (`workers.count`).
+        num_workers: processes that read ahead (`workers.worker_count`).
         max_length: tokens of a question with its picture and answer; a longer one is an error.
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.

@@ -9,7 +9,7 @@ from emo_lightning.core.records import Box
 from emo_lightning.models.families import AbsolutePixels, BoxCodec, Relative1000, Size
 from emo_lightning.models.families.resize import resized_size
 
-FACTOR = 28
+RESIZE_FACTOR = 28
 """Patch size × merge size of the servers that speak in `resized` coordinates, in pixels."""
 
 
@@ -45,7 +45,7 @@ class DeclaredBoxes:
         """The (width, height) that the numbers refer to."""
         if self.boxes != "resized":
             return original
-        return resized_size(*original, factor=FACTOR, min_pixels=self.limits[0], max_pixels=self.limits[1])
+        return resized_size(*original, factor=RESIZE_FACTOR, min_pixels=self.limits[0], max_pixels=self.limits[1])
 
     def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
         """See `BoxCodec.encode`."""

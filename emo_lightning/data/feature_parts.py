@@ -214,7 +214,7 @@ class PartIndex(TypedDict):
     parts: list[str]
 
 
-def read_index(path: Path) -> PartIndex:
+def read_part_index(path: Path) -> PartIndex:
     """A rank's mark of completion.
 
     Raises:
@@ -247,7 +247,7 @@ def _versioned(path: Path, text: str | bytes) -> dict[str, object]:
 
 def complete_parts(directory: Path) -> list[str]:
     """Names of the parts, after checking that every rank is done and that exactly the listed parts are there."""
-    indices = [read_index(path) for path in sorted(directory.glob("index-*.json"))]
+    indices = [read_part_index(path) for path in sorted(directory.glob("index-*.json"))]
     if not indices:
         msg = f"{directory}: no finished feature cache (no index-*.json); run the extraction to its end"
         raise FeatureError(msg)

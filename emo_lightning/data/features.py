@@ -33,7 +33,7 @@ from emo_lightning.data.feature_parts import (
     feature_folder,
     index_name,
     read_header,
-    read_index,
+    read_part_index,
 )
 from emo_lightning.data.leaks import Origin
 from emo_lightning.data.loader import SlotDataset
@@ -123,7 +123,7 @@ class FeatureWriter:
                 path.unlink(missing_ok=True)
         # Marks of completion from before are void: this rank's own, and those of runs with other numbers of ranks.
         for path in self.directory.glob("index-*.json"):
-            if path.name == index_name(rank) or (rank == 0 and read_index(path)["world_size"] != world_size):
+            if path.name == index_name(rank) or (rank == 0 and read_part_index(path)["world_size"] != world_size):
                 path.unlink(missing_ok=True)
         numbers = [int(name[11:16]) for name in self.parts if name.startswith(f"part-{rank:05}-")]
         self._number = max(numbers, default=-1) + 1

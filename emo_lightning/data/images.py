@@ -20,11 +20,11 @@ PixelBox = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
 MaskFill = Literal["mean", "blur"]
 """How a box is covered: painted in the image's mean colour, or blurred."""
-BLUR = 0.25
+BLUR_SHARE = 0.25
 """Radius of the blur as a share of the box's shorter side."""
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_rgb_image(path: str | Path) -> Image.Image:
     """The picture in RGB, turned as its EXIF says.
 
     Raises:
@@ -52,7 +52,7 @@ def check_shape(picture: Image.Image, where: object) -> Image.Image:
 
 
 def as_seen(picture: Image.Image) -> Image.Image:
-    """A picture that somebody else has opened, as `open_image` and a tar give the same file: upright, 8 bits, opaque, RGB."""
+    """A picture that somebody else has opened, as `open_rgb_image` and a tar give the same file: upright, 8 bits, opaque, RGB."""
     return to_rgb(turned(picture))
 
 
@@ -80,7 +80,7 @@ def masked(image: Image.Image, box: PixelBox, how: MaskFill) -> Image.Image:
             out.paste(Image.new("RGB", size, (red, green, blue)), box[:2])
         case "blur":
             # The whole image is blurred and the box cut out of it, so that the box has no hard inner edge.
-            blurred = image.filter(ImageFilter.GaussianBlur(max(1.0, BLUR * min(size))))
+            blurred = image.filter(ImageFilter.GaussianBlur(max(1.0, BLUR_SHARE * min(size))))
             out.paste(blurred.crop(box), box[:2])
         case _:
             msg = f"mask {how!r}; allowed: mean, blur"

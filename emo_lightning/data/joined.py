@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emo_lightning.core.at_once import each_at_once
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.remote import RemoteError
-from emo_lightning.core.shard_index import ROW, ShardIndex
+from emo_lightning.core.shard_index import INDEX_ROW, ShardIndex
 from emo_lightning.core.stores import ByteStore, is_remote
 from emo_lightning.core.tar_labels import TarLabels, labelled_id
 from emo_lightning.core.tar_scan import ShardError
@@ -21,8 +21,8 @@ from emo_lightning.data.shard_indices import indexed
 from emo_lightning.data.shard_list import Shard, check_entry, list_shards
 from emo_lightning.data.stores import open_store
 
-NUMBERED = np.dtype([("shard", "<i4"), *((name, ROW[name]) for name in ROW.names or ())])
-"""`ROW`, and the shard that it stands in."""
+NUMBERED_ROW = np.dtype([("shard", "<i4"), *((name, INDEX_ROW[name]) for name in INDEX_ROW.names or ())])
+"""`INDEX_ROW`, and the shard that it stands in."""
 
 
 class OpenedShard(NamedTuple):
@@ -45,7 +45,7 @@ class Joined(NamedTuple):
     texts: list[str]
     """Splits and groups, by the numbers in `rows`."""
     rows: NDArray[np.void]
-    """(N,) of `NUMBERED`."""
+    """(N,) of `NUMBERED_ROW`."""
 
     def id(self, row: int) -> str:
         """The id that the record of a row has, by the name of its members."""
@@ -83,9 +83,9 @@ def join_shards(
     # Each of those behind URLs is waited for, some of them at a time.
     each = each_at_once if sum(is_remote(shard.url) for shard in listed) > 1 else map
     for shard, index in each(opened, listed):
-        numbered = np.empty(len(index.rows), dtype=NUMBERED)
+        numbered = np.empty(len(index.rows), dtype=NUMBERED_ROW)
         numbered["shard"] = len(shards)
-        for name in ROW.names or ():
+        for name in INDEX_ROW.names or ():
             numbered[name] = index.rows[name]
         for name in ("split", "group"):
             numbered[name][numbered[name] >= 0] += len(texts)

@@ -71,7 +71,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         val: the same.
         objective: the prompt at which hidden states are taken; a cache that shall equal this one has the same.
         batch_size: images per rank and step.
-        num_workers: processes that read ahead (`workers.count`).
+        num_workers: processes that read ahead (`workers.worker_count`).
         max_length: tokens; a longer sample is an error.
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.

@@ -19,7 +19,7 @@ from emo_lightning.core.arrays import read_npz
 from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import write_npz
-from emo_lightning.data.chat import Objective, answer
+from emo_lightning.data.chat import Objective, target_answer
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.tar_index import TarIndex
 
@@ -148,7 +148,7 @@ def _identity(index: TarIndex, objectives: Sequence[Objective], collate: Collato
         [[one.name, one.keys, collate.prompt_ids(one.keys)] for one in objectives],
         [list(row) for row in _image_tokens(np.unique(sizes, axis=0), collate)],
         # How an answer is written, boxes among it.
-        [answer(one.available(record), record, collate.codec, resized) for one in objectives],
+        [target_answer(one.available(record), record, collate.codec, resized) for one in objectives],
     ]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
 
@@ -174,7 +174,7 @@ def _counted(index: TarIndex, objectives: Sequence[Objective], collate: Collator
             for column, one in enumerate(objectives):
                 if keys := one.available(record):
                     places.append((row, column))
-                    texts.append(answer(keys, record, collate.codec, resized))
+                    texts.append(target_answer(keys, record, collate.codec, resized))
                     fixed.append(collate.length(keys, image_tokens, 0))
         if texts:
             ids = collate.tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -24,7 +24,7 @@ class DataModule(LightningDataModule, Generic[TaskT]):
 
     Args:
         batch_size: samples per rank and step.
-        num_workers: processes that read ahead; 0 reads in the main process, `auto` decides by the machine and the data (`workers.count`).
+        num_workers: processes that read ahead; 0 reads in the main process, `auto` decides by the machine and the data (`workers.worker_count`).
         seed: of the order.
         on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
             stays, and counts nowhere. A record that cannot be read always stops.

@@ -29,7 +29,7 @@ _MOST = 5_000_000
 """Samples that are fitted before the first step, over all epochs; where there are more, a hundredth is added to the rows of the first."""
 
 
-def fit(lengths: NDArray[np.int64], order: NDArray[np.int64], most: int) -> list[list[int]]:
+def pack_rows(lengths: NDArray[np.int64], order: NDArray[np.int64], most: int) -> list[list[int]]:
     """Rows of samples, of at most `most` tokens each.
 
     Args:
@@ -125,7 +125,7 @@ class _Waiting:
 
 
 def fit_in_order(lengths: NDArray[np.int64], most: int) -> list[list[int]]:
-    """Rows of samples that follow each other; see `fit`."""
+    """Rows of samples that follow each other; see `pack_rows`."""
     rows: list[list[int]] = []
     room = 0
     for sample, size in enumerate(lengths.tolist()):
@@ -266,7 +266,7 @@ class PackedRows(DistributedSampler[list[Slot]]):
         if not self.shuffle:
             return fit_in_order(lengths, self.max_tokens)
         order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.size)
-        return fit(lengths, order, self.max_tokens)
+        return pack_rows(lengths, order, self.max_tokens)
 
 
 def _halved(rows: list[list[int]], wanted: int) -> list[list[int]]:

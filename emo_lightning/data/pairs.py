@@ -35,7 +35,7 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch | SeenBatch
         train: tars, folders of tars, globs or brace ranges.
         val: the same.
         batch_size: pairs per rank and step; each image is told from the texts of the others.
-        num_workers: processes that read ahead (`workers.count`).
+        num_workers: processes that read ahead (`workers.worker_count`).
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
         on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: it is no

@@ -87,7 +87,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         sets: name of a set -> tars, folders of tars, globs or brace ranges.
         objectives: what is asked of each image, one question each.
         batch_size: images per rank and step.
-        num_workers: processes that read ahead (`workers.count`).
+        num_workers: processes that read ahead (`workers.worker_count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many images of each set.
         blind: show grey in place of every image: what the model says without looking.

@@ -68,7 +68,7 @@ class RolloutDataModule(FitDataModule[LearnsByReward, QuestionWithRecord, Rollou
         objective: what is asked (`emotion`, `explain`, `candidates`, …); rewards judge the keys of its answer.
         batch_size: images per rank and micro-batch; each is answered `model.sampling.replies` times.
         val_batch_size: images per rank and batch of validation; None takes four times `batch_size`.
-        num_workers: processes that read ahead (`workers.count`).
+        num_workers: processes that read ahead (`workers.worker_count`).
         max_length: tokens of a question; a longer one is an error, never cut.
         limit: use only the first so many training images.
         seed: of the order.

@@ -25,7 +25,7 @@ from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.disk import gigabytes, require_room
 from emo_lightning.core.files import remove_left_behind, this_writer, write_text
 from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
-from emo_lightning.core.mirrors import allowed_copies, alone, copy_here
+from emo_lightning.core.mirrors import allowed_copies, copy_here, mirror_lock
 from emo_lightning.core.records import Record
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
@@ -44,11 +44,11 @@ from emo_lightning.data.mapped_parts import (
 from emo_lightning.models.families import BackbonePart
 from emo_lightning.models.families.base import CachedPicture
 
-__all__ = ["AUTO", "VisionCache", "VisionKey", "VisionWriter", "vision_folder"]
+__all__ = ["AUTO_CACHE", "VisionCache", "VisionKey", "VisionWriter", "vision_folder"]
 
 VISION_HEADER_KEY = "vision"
 """Key of a part's header."""
-AUTO = "auto"
+AUTO_CACHE = "auto"
 MAX_OPEN_VISION_PARTS = 16_384
 """Parts that a process keeps mapped: 500 GB; Linux allows 65,530 maps."""
 _KEY_FILE = "key.json"
@@ -56,7 +56,7 @@ _KEY_FILE = "key.json"
 
 def vision_folder(setting: str) -> Path:
     """The folder that `model.backbone.vision_cache` names; what lies behind a URL is kept in the user's own, too."""
-    if setting == AUTO or is_remote(setting):
+    if setting == AUTO_CACHE or is_remote(setting):
         return cache_folder() / "vision"
     return Path(setting).expanduser()
 
@@ -142,7 +142,7 @@ class VisionCache:
         """
         if self.remote is None or not self.missing(images):
             return
-        with alone(self.folder):
+        with mirror_lock(self.folder):
             # Another process may have copied them meanwhile.
             self.look()
             wanted = {images[place] for place in self.missing(images)}

@@ -18,7 +18,7 @@ from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.model_folders import warn_once
 
 Workers = int | Literal["auto"]
-"""A number of processes, 0 for none; `auto` takes what `count` says."""
+"""A number of processes, 0 for none; `auto` takes what `worker_count` says."""
 
 MIN_SAMPLES_FOR_WORKERS = 512
 """Samples of a rank and epoch from which on workers are worth their start: as many are decoded in one to three seconds."""
@@ -31,7 +31,7 @@ _SHARED = 256 * 2**20
 _SHARED_FOLDER = Path("/dev/shm")
 
 
-def count(samples: int, *, cores: int, ranks: int, shared: int | None = None) -> int:
+def worker_count(samples: int, *, cores: int, ranks: int, shared: int | None = None) -> int:
     """Workers of a rank: one for each of its cores, none where the epoch is short.
 
     Args:
@@ -47,13 +47,13 @@ def count(samples: int, *, cores: int, ranks: int, shared: int | None = None) ->
 
 
 def workers(asked: Workers, samples: int, ranks: int) -> int:
-    """The number that was asked for, or `count` on this machine; arguments as there."""
+    """The number that was asked for, or `worker_count` on this machine; arguments as there."""
     if asked != "auto":
         return asked
     shared = shutil.disk_usage(_SHARED_FOLDER).free if _SHARED_FOLDER.is_dir() else None
     cores = usable_cores()
-    found = count(samples, cores=cores, ranks=ranks, shared=shared)
-    if shared is not None and found < (possible := count(samples, cores=cores, ranks=ranks)):
+    found = worker_count(samples, cores=cores, ranks=ranks, shared=shared)
+    if shared is not None and found < (possible := worker_count(samples, cores=cores, ranks=ranks)):
         warn_once(
             f"{_SHARED_FOLDER} has {shared / 2**20:.0f} MiB left: {found} processes read images ahead, there could be {possible} "
             "(in a container: docker run --shm-size 8g)"

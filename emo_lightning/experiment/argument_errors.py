@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from emo_lightning.core.errors import UserError
-from emo_lightning.core.text import suggested
+from emo_lightning.core.text import allowed_names
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -131,9 +131,9 @@ def _unknown(hints: Mapping[str, object], values: Mapping[str, object], above: s
             if not any(hint.startswith(f"{key}.") for hint in hints):
                 siblings = {hint.removeprefix(prefix).split(".")[0] for hint in hints if hint.startswith(prefix)}
                 if owner:
-                    yield f"{above}: {owner} has no argument {key!r}; {suggested(str(name), sorted(siblings))}"
+                    yield f"{above}: {owner} has no argument {key!r}; {allowed_names(str(name), sorted(siblings))}"
                 else:
-                    yield f"unknown key {_joined(above, key)}; {suggested(str(name), sorted(siblings))}"
+                    yield f"unknown key {_joined(above, key)}; {allowed_names(str(name), sorted(siblings))}"
             elif isinstance(value, Mapping):
                 yield from walk(value, f"{key}.")
             elif value is not None:

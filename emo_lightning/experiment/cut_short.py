@@ -25,7 +25,7 @@ from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
 from emo_lightning.experiment.found_checkpoints import Checkpoints, remove_half_written, remove_previous
 from emo_lightning.experiment.moved import follow_files
 from emo_lightning.experiment.places import ResumePlace, find_place, go_on_at, leave_end, log_rows_first, note_place
-from emo_lightning.experiment.saving import LAST, STAGE_KEY, SaveEvery
+from emo_lightning.experiment.saving import LAST_CHECKPOINT, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
 
@@ -48,7 +48,7 @@ class KeepWhenCut(Callback):
         accumulate: int = 1,
     ) -> None:
         self.kept = kept
-        self.last = kept.out / "checkpoints" / LAST
+        self.last = kept.out / "checkpoints" / LAST_CHECKPOINT
         """The checkpoint that the next start goes on from."""
         self.every = every or SaveEvery()
         self.cut: tuple[int, int] | None = None

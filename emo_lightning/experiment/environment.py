@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from omegaconf import OmegaConf
 
-READABLE = ("HOME", "USER", "TMPDIR", "SCRATCH", "WORK", "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_TMPDIR")
+READABLE_VARIABLES = ("HOME", "USER", "TMPDIR", "SCRATCH", "WORK", "SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_TMPDIR")
 """Variables that `${oc.env:NAME}` may name."""
-OWN = "EMO_VAR_"
+OWN_PREFIX = "EMO_VAR_"
 """What the name of a variable of the user's own begins with."""
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_|$)", re.IGNORECASE)
 _SHORTEST = 12
@@ -75,10 +75,10 @@ def leaves(value: object, at: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _env(name: str, *default: object) -> object:
-    if name not in READABLE and not name.startswith(OWN):
+    if name not in READABLE_VARIABLES and not name.startswith(OWN_PREFIX):
         msg = (
             f"variable {name}: what an experiment reads of the environment is written to the run's files; "
-            f"allowed: {', '.join(READABLE)}, and names that begin with {OWN}"
+            f"allowed: {', '.join(READABLE_VARIABLES)}, and names that begin with {OWN_PREFIX}"
         )
         raise ValueError(msg)
     if name not in os.environ and not default:

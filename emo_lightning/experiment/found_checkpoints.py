@@ -21,7 +21,7 @@ from emo_lightning.core.checkpoints import (
 from emo_lightning.core.files import remove_left_behind
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.identity import content_digest
-from emo_lightning.experiment.saving import PREVIOUS, STAGE_KEY
+from emo_lightning.experiment.saving import PREVIOUS_CHECKPOINT, STAGE_KEY
 from emo_lightning.experiment.stage import Stage
 
 GO_BACK = "--go-back"
@@ -144,8 +144,8 @@ def remove_half_written(kept: Checkpoints, *, first: bool) -> None:
 
 def remove_previous(kept: Checkpoints) -> None:
     """Of a training that is done nobody goes back to the checkpoint before the last."""
-    (kept.out / "checkpoints" / PREVIOUS).unlink(missing_ok=True)
-    for path in (folder / PREVIOUS for folder in kept.elsewhere):
+    (kept.out / "checkpoints" / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
+    for path in (folder / PREVIOUS_CHECKPOINT for folder in kept.elsewhere):
         with suppress(CheckpointFileError):
             if kept.are_of(read_checkpoint(path)):
                 path.unlink(missing_ok=True)

@@ -24,19 +24,19 @@ from emo_lightning.core.shipped import anchors_file
 from emo_lightning.experiment.kinds import Role, find_kind
 from emo_lightning.experiment.stage import Stage, computed_settings
 
-Inputs = dict[str, str | None]
+InputHashes = dict[str, str | None]
 """Dotted key -> what it holds; None where that could not be read (the stage itself says why)."""
 
-SIDECAR = ".content.json"
+CONTENT_SUFFIX = ".content.json"
 MAY_CHANGE = ("data.on_error", "data.max_skipped")
 """Settings of what a stage does at an image that cannot be read: a half-done one may go on with others, as no image that it has used was one."""
 _CACHE_FILES = ("part-*.safetensors", "index-*.json")
 _PROBE_FILES = (METRICS_FILE, PREDICTIONS_FILE, EMBEDDINGS_FILE)
 
 
-def inputs_of(stage: Stage) -> Inputs:
+def inputs_of(stage: Stage) -> InputHashes:
     """What all inputs of a stage hold now; reads files that are not remembered."""
-    HASHES.keep_in(stage.out.parent / SIDECAR)
+    HASHES.keep_in(stage.out.parent / CONTENT_SUFFIX)
     try:
         return {key: _read(_HASH[role], value) for key, role, value in _named(stage) if role != "run"}
     finally:

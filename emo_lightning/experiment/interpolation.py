@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from emo_lightning.core.text import suggested
+from emo_lightning.core.text import allowed_names
 from emo_lightning.experiment.files import ExperimentError
 
 MOST_CHARACTERS = 4_000_000
@@ -55,7 +55,7 @@ def _missing(key: str, names: Mapping[str, object]) -> str | None:
         elif not isinstance(node, Mapping):
             return f"{above} has no part {part!r}; found {str(node)[:80]!r}"
         elif part not in (inside := {str(name): value for name, value in node.items()}):
-            return f"there is no such name; {suggested(part, inside, above and f'{above}.')}"
+            return f"there is no such name; {allowed_names(part, inside, above and f'{above}.')}"
         else:
             node = inside[part]
         above = f"{above}.{part}".lstrip(".")

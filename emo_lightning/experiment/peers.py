@@ -18,11 +18,11 @@ from pathlib import Path
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.ranks import Ranks
 
-BEAT = 1.0
+HEARTBEAT_SECONDS = 1.0
 """Seconds between two lines."""
-SILENCE = 30.0
+MAX_SILENT_SECONDS = 30.0
 """Seconds without a new line, after which a rank is taken to have ended: a shared disk may keep one waiting."""
-LATE = 600.0
+MAX_LATE_SECONDS = 600.0
 """Seconds in which every rank has to have begun."""
 _WIDTH = 64
 """Bytes of a line."""
@@ -97,7 +97,7 @@ class Peers:
             first = self._seen[0]
             if first.token is not None and first.line is not None and int(first.line.split()[1]) > number:
                 return
-            time.sleep(BEAT / 4)
+            time.sleep(HEARTBEAT_SECONDS / 4)
 
     def check(self) -> None:
         """Look at every other rank.
@@ -115,7 +115,7 @@ class Peers:
             if word == _FAILED:
                 msg = f"rank {rank} has failed; what it says is in its own output"
                 raise PeerLostError(msg)
-            if word != "done" and silent > (SILENCE if seen.token is not None else LATE):
+            if word != "done" and silent > (MAX_SILENT_SECONDS if seen.token is not None else MAX_LATE_SECONDS):
                 msg = f"rank {rank} has said nothing for {silent:.0f} s: its command has ended or its machine is gone ({self.folder / str(rank)})"
                 raise PeerLostError(msg)
 
@@ -124,7 +124,7 @@ class Peers:
         while True:
             self._write(file, str(count))
             count += 1
-            if over.wait(BEAT):
+            if over.wait(HEARTBEAT_SECONDS):
                 return
 
     def _write(self, file: int, word: str) -> None:

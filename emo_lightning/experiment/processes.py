@@ -25,7 +25,7 @@ from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.terminal import say, speak_to_any_terminal
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.identity import SIDECAR
+from emo_lightning.experiment.identity import CONTENT_SUFFIX
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.peers import Peers
 from emo_lightning.experiment.rendezvous import set_rendezvous
@@ -254,7 +254,7 @@ def run_stage(stage: Stage, word: Connection | None = None) -> int:
     # Seconds; its own 90 are long to wait for "no network".
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    HASHES.keep_in(stage.out.parent / SIDECAR)
+    HASHES.keep_in(stage.out.parent / CONTENT_SUFFIX)
     make_socket_folder()
     # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
     tempfile.tempdir = str(make_temporary_folder(stage.out))

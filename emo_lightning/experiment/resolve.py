@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emo_lightning.core.names import begins_on_disk
-from emo_lightning.core.text import suggested
+from emo_lightning.core.text import allowed_names
 from emo_lightning.experiment.arguments import has_argument, with_truths
 from emo_lightning.experiment.environment import guarded_resolvers, secrets
 from emo_lightning.experiment.files import (
@@ -153,7 +153,7 @@ def _expanded(
             msg = f"{path}: stage {name!r} needs the key 'run' with its kind"
             raise ExperimentError(msg)
         if body["run"] not in STAGE_KINDS:
-            msg = f"{path}: stage {name!r}: run: {body['run']!r} is unknown; {suggested(body['run'], STAGE_KINDS)}"
+            msg = f"{path}: stage {name!r}: run: {body['run']!r} is unknown; {allowed_names(body['run'], STAGE_KINDS)}"
             raise ExperimentError(msg)
         axes = body.get("foreach") or {}
         if isinstance(axes, dict):

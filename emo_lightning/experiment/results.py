@@ -17,7 +17,7 @@ from emo_lightning.core.fingerprints import HASHES, content_sha256
 from emo_lightning.core.shard_index import INDEX_SUFFIX
 from emo_lightning.core.weight_files import check_weight_file
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.identity import SIDECAR, named_paths
+from emo_lightning.experiment.identity import CONTENT_SUFFIX, named_paths
 from emo_lightning.experiment.stage import Stage
 
 CONFIG_FILE = "config.yaml"
@@ -26,7 +26,7 @@ _NO_RESULTS = {".tmp", "logs", "wandb", "checkpoints"}
 """Folders in a stage's whose files are not its results."""
 _OWN_FILES = {CONFIG_FILE, STATUS_FILE}
 
-Results = dict[str, str]
+ResultHashes = dict[str, str]
 """Path below the stage's folder -> what the file holds."""
 
 
@@ -44,13 +44,13 @@ def check_results(folder: Path) -> None:
             _check_json(path)
 
 
-def results_of(stage: Stage) -> Results:
+def results_of(stage: Stage) -> ResultHashes:
     """What a stage has written, by content. What belongs to the runner, or may be made anew at any time, is none of it.
 
     Raises:
         OSError: a file cannot be read.
     """
-    HASHES.keep_in(stage.out.parent / SIDECAR)
+    HASHES.keep_in(stage.out.parent / CONTENT_SUFFIX)
     try:
         return {
             path.relative_to(stage.out).as_posix(): _content(path)
@@ -81,7 +81,7 @@ def refuse_changed(folder: Path, status: Mapping[str, object], below: str = "") 
     Raises:
         ExperimentError: names the first file of other content.
     """
-    HASHES.keep_in(folder.parent / SIDECAR)
+    HASHES.keep_in(folder.parent / CONTENT_SUFFIX)
     try:
         for name, said in _noted(status).items():
             if below and PurePosixPath(below) not in (PurePosixPath(name), *PurePosixPath(name).parents):

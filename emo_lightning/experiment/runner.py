@@ -23,7 +23,7 @@ from emo_lightning.core.terminal import say
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.found_checkpoints import Checkpoints, set_damaged_aside
-from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of
+from emo_lightning.experiment.identity import InputHashes, first_changed, inputs_of
 from emo_lightning.experiment.peers import PeerLostError, Peers
 from emo_lightning.experiment.processes import (
     CUT_SHORT,
@@ -134,7 +134,7 @@ def _locked(run_dir: Path, ranks: Ranks) -> Iterator[None]:
 
 def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
     started = time.time()
-    inputs: Inputs = {}
+    inputs: InputHashes = {}
     if ranks.rank == 0:
         check_sources(stage)
         inputs, changes = inputs_of(stage), changes_of(stage)

@@ -12,9 +12,9 @@ from emo_lightning.core.errors import InputError
 
 STAGE_KEY = "emo_stage"
 """In a checkpoint: digest of the stage that wrote it."""
-LAST = "last.ckpt"
+LAST_CHECKPOINT = "last.ckpt"
 """Name of the checkpoint that the next start goes on from; Lightning's own callback calls it so, too."""
-PREVIOUS = "previous.ckpt"
+PREVIOUS_CHECKPOINT = "previous.ckpt"
 """Name of the one before it."""
 _SAVER = "ModelCheckpoint"
 

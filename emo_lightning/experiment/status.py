@@ -17,8 +17,8 @@ import yaml
 from emo_lightning.core.files import read_object, read_yaml, write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT, ExperimentError
-from emo_lightning.experiment.identity import MAY_CHANGE, Inputs, first_changed, inputs_of, settings_of
-from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, Results, reads, refuse_changed
+from emo_lightning.experiment.identity import MAY_CHANGE, InputHashes, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, ResultHashes, reads, refuse_changed
 from emo_lightning.experiment.stage import Stage, first_difference
 
 _RUNNER_FILES = {CONFIG_FILE, STATUS_FILE, ".tmp", "logs", "wandb"}
@@ -62,9 +62,9 @@ def write_status(
     stage: Stage,
     status: Status,
     started: float,
-    inputs: Inputs,
+    inputs: InputHashes,
     changes: Sequence[str] = (),
-    results: Results | None = None,
+    results: ResultHashes | None = None,
 ) -> None:
     """Write `stage.json`.
 
@@ -133,7 +133,7 @@ def _check_left_out(stage: Stage) -> None:
         raise ExperimentError(msg)
 
 
-def _identity(stage: Stage, inputs: Inputs) -> dict[str, object]:
+def _identity(stage: Stage, inputs: InputHashes) -> dict[str, object]:
     """What a later run compares."""
     return {"run_dir": str(stage.out.parent), "inputs": inputs}
 

@@ -15,14 +15,14 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
 from emo_lightning.core.files import replacing, this_writer
-from emo_lightning.experiment.saving import LAST, PREVIOUS
+from emo_lightning.experiment.saving import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside the place of a checkpoint and renames: its folder may be a link to another disk, or lie elsewhere.
 
     Lightning's own writes to the system's temporary folder, and copies where that is another disk. The checkpoint that the next start goes
-    on from is kept as `PREVIOUS` when a newer one takes its place.
+    on from is kept as `PREVIOUS_CHECKPOINT` when a newer one takes its place.
     """
 
     @override
@@ -37,16 +37,16 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         with replacing(target, writer=this_writer(), fsync=True) as temporary:
             temporary.write_bytes(buffer.getbuffer())
-            if target.name == LAST and target.is_file():
+            if target.name == LAST_CHECKPOINT and target.is_file():
                 _keep(target)
 
 
 def _keep(last: Path) -> None:
-    """As `PREVIOUS` beside it; at every instant one of the two names is there."""
+    """As `PREVIOUS_CHECKPOINT` beside it; at every instant one of the two names is there."""
     try:
-        with replacing(last.with_name(PREVIOUS), writer=this_writer()) as between:
+        with replacing(last.with_name(PREVIOUS_CHECKPOINT), writer=this_writer()) as between:
             between.unlink(missing_ok=True)
             os.link(last, between)
     except OSError:
         # Not every file system has two names for one file.
-        last.replace(last.with_name(PREVIOUS))
+        last.replace(last.with_name(PREVIOUS_CHECKPOINT))

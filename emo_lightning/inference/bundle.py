@@ -21,7 +21,7 @@ __all__ = [
     "bundle_fingerprint",
     "bundle_folder",
     "check_bundle",
-    "check_pixels",
+    "check_bundle_pixels",
     "find_bundle",
     "fingerprint_of",
     "read_bundle",
@@ -222,7 +222,7 @@ def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:
     return now
 
 
-def check_pixels(bundle: Bundle, pixels: str, where: object) -> None:
+def check_bundle_pixels(bundle: Bundle, pixels: str, where: object) -> None:
     """Refuse a head that was trained on pictures of another size than the backbone sees them at: its embeddings would be others.
 
     Args:

@@ -15,7 +15,7 @@ from emo_lightning.core.files import read_object, write_json
 from emo_lightning.inference.results import Probed, by_emotion
 from emo_lightning.metrics.arrays import Array, Classes
 from emo_lightning.metrics.calibration import at_temperature, fit_temperature
-from emo_lightning.metrics.conformal import Conformal, Score
+from emo_lightning.metrics.conformal import Conformal, ConformalScore
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -25,7 +25,7 @@ class CalibrationFile(TypedDict):
 
     images: int
     temperature: float
-    score: Score
+    score: ConformalScore
     alpha: float
     threshold: float | None
     """None: infinite, every set is the whole."""
@@ -44,7 +44,7 @@ class ProbeCalibration:
     conformal: Conformal
 
     @classmethod
-    def fit(cls, predicted: Array, truth: Classes, alpha: float = 0.1, score: Score = "lac") -> ProbeCalibration:
+    def fit(cls, predicted: Array, truth: Classes, alpha: float = 0.1, score: ConformalScore = "lac") -> ProbeCalibration:
         """On images that neither the backbone nor its head nor the probe was trained on.
 
         Args:
@@ -87,8 +87,8 @@ class ProbeCalibration:
                 raise InputError(msg)
             return float(value)
 
-        if found.get("score") not in get_args(Score):
-            msg = f"{path}: key 'score': found {found.get('score')!r}; allowed: {', '.join(get_args(Score))}"
+        if found.get("score") not in get_args(ConformalScore):
+            msg = f"{path}: key 'score': found {found.get('score')!r}; allowed: {', '.join(get_args(ConformalScore))}"
             raise InputError(msg)
         threshold = math.inf if found.get("threshold", 0) is None else number("threshold", 0, 1)
         conformal = Conformal(found["score"], number("alpha", 0, 1), threshold, int(number("images", 1, 1e12)))

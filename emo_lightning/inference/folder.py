@@ -32,7 +32,7 @@ from emo_lightning.models.weights import CONFIG_NAME
 if TYPE_CHECKING:
     from emo_lightning.models.spread import TrainingSpread
 
-KEY = "emo_lightning"
+BUNDLE_KEY = "emo_lightning"
 """Of `config.json`: what this project says of the folder."""
 _VERSIONS = ("emo-lightning", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
@@ -98,7 +98,7 @@ def write_folder(
 def read_about(folder: Path) -> dict[str, object]:
     """What `config.json` says under `emo_lightning`; empty in a folder that `emo export` has not written."""
     path = folder / CONFIG_NAME
-    found = read_object(path).get(KEY) if path.is_file() else None
+    found = read_object(path).get(BUNDLE_KEY) if path.is_file() else None
     if not isinstance(found, dict):
         return {}
     about = dict(found)
@@ -184,7 +184,7 @@ def _say_about(folder: Path, about: Mapping[str, object]) -> None:
     path = folder / CONFIG_NAME
     config = read_object(path) if path.is_file() else {}
     # `config.json` is hashed with the weights: written once, before anything names it.
-    write_json(path, {**config, KEY: json.loads(json.dumps(about, allow_nan=False))}, indent=2)
+    write_json(path, {**config, BUNDLE_KEY: json.loads(json.dumps(about, allow_nan=False))}, indent=2)
 
 
 def _versions() -> dict[str, str]:

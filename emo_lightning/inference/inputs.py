@@ -20,7 +20,7 @@ from emo_lightning.core.records import Record
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.pictures import as_picture, is_address
 
-OVERLAY = ".explained.png"
+OVERLAY_SUFFIX = ".explained.png"
 """How the names of our own pictures end; a folder's are not looked at again."""
 _PATHS = ("path", "file_name", "url", "image")
 """Columns of a Parquet file that may name images, in this order."""
@@ -101,7 +101,7 @@ def _of(given: str) -> Iterator[InputImage]:
 
 
 def _matches(pattern: str) -> list[str]:
-    found = [one for one in expand_glob(pattern) if not one.endswith(OVERLAY)]
+    found = [one for one in expand_glob(pattern) if not one.endswith(OVERLAY_SUFFIX)]
     if not found:
         msg = f"{pattern}: no file matches"
         raise MissingFileError(msg)
@@ -109,7 +109,7 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY) and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(OVERLAY_SUFFIX) and path.is_file()
 
 
 def _file(path: str, name: str | None = None) -> InputImage:

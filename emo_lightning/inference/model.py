@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from emo_lightning.core.devices import usable_device
 from emo_lightning.core.errors import InputError, check_count
-from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, check_pixels, read_bundle
+from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, check_bundle_pixels, read_bundle
 from emo_lightning.inference.explaining import Explaining
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
 from emo_lightning.inference.results import Explanation, Unlike
@@ -83,7 +83,7 @@ class EmotionModel:
         self.device = torch.device(usable_device(device))
         check_bundle(self.bundle, self.folder / BUNDLE_FILE)
         backbone = load_frozen(BackboneConfig(self.bundle.backbone, tuning="frozen"))
-        check_pixels(self.bundle, backbone.pixels, self.folder / BUNDLE_FILE)
+        check_bundle_pixels(self.bundle, backbone.pixels, self.folder / BUNDLE_FILE)
         self.backbone = backbone.to(self.device)
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         probe = self.bundle.probe

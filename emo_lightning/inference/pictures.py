@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.images import open_image as decoded
-from emo_lightning.core.images import to_rgb
-from emo_lightning.data.images import as_seen, check_shape, open_image
+from emo_lightning.core.images import open_image, to_rgb
+from emo_lightning.data.images import as_seen, check_shape, open_rgb_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +43,7 @@ def as_picture(image: ImageLike, where: str = "image") -> Image.Image:
     """
     match image:
         case bytes() | bytearray() | memoryview():
-            return check_shape(to_rgb(decoded(bytes(image), where, upright=True)), where)
+            return check_shape(to_rgb(open_image(bytes(image), where, upright=True)), where)
         case Image.Image():
             return check_shape(as_seen(image), where)
         case np.ndarray():
@@ -52,9 +51,9 @@ def as_picture(image: ImageLike, where: str = "image") -> Image.Image:
         case str() if is_address(image):
             from emo_lightning.core.web.fetch import fetch_image
 
-            return check_shape(to_rgb(decoded(fetch_image(image), image, upright=True)), image)
+            return check_shape(to_rgb(open_image(fetch_image(image), image, upright=True)), image)
         case str() | os.PathLike():
-            return open_image(Path(image))
+            return open_rgb_image(Path(image))
         case _:
             msg = f"{where}: {type(image).__name__}; expected a path, an address, bytes, a PIL image or a uint8 array"
             raise TypeError(msg)

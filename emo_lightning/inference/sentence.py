@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emo_lightning.core.files import write_json, write_text
 
-MODULE = "sentence_emotion"
+SENTENCE_MODULE = "sentence_emotion"
 _SOURCE = '''"""For sentence-transformers: images -> emotion embeddings. Needs `pip install emo-lightning`."""
 
 from emo_lightning.inference.sentence_module import SentenceEmotion as _SentenceEmotion
@@ -23,7 +23,7 @@ class SentenceEmotion(_SentenceEmotion):
 
 def write_sentence_transformer(folder: Path) -> None:
     """Write `modules.json`, the configuration and the module of one file."""
-    module = {"idx": 0, "name": "0", "path": "", "type": f"{MODULE}.SentenceEmotion"}
+    module = {"idx": 0, "name": "0", "path": "", "type": f"{SENTENCE_MODULE}.SentenceEmotion"}
     write_json(folder / "modules.json", [module], indent=2)
     config: dict[str, object] = {
         "model_type": "SentenceTransformer",
@@ -32,4 +32,4 @@ def write_sentence_transformer(folder: Path) -> None:
         "similarity_fn_name": "cosine",
     }
     write_json(folder / "config_sentence_transformers.json", config, indent=2)
-    write_text(folder / f"{MODULE}.py", _SOURCE)
+    write_text(folder / f"{SENTENCE_MODULE}.py", _SOURCE)

@@ -16,7 +16,7 @@ from emo_lightning.core.parquet import MODEL_KEY
 from emo_lightning.core.records import DIMENSIONS, EMOTIONS
 from emo_lightning.inference.parts import ImageResult, OutputParts, as_object, vectors
 
-ENDINGS = (".jsonl", ".parquet")
+TABLE_SUFFIXES = (".jsonl", ".parquet")
 _ROWS = 1024
 """Of a row group: what is in memory at a time."""
 _BOX = pa.struct([("phrase", pa.string()), ("bbox", pa.list_(pa.float64(), 4))])

@@ -13,7 +13,7 @@ from emo_lightning.metrics.matching import IndexPair
 IOU_THRESHOLD = 0.5
 """Strict F1: a matched pair is a hit from this IoU on."""
 
-SCORES = ("iou_paper", "center_paper", "f1_paper", "iou_strict", "center_strict", "hits")
+BOX_SCORES = ("iou_paper", "center_paper", "f1_paper", "iou_strict", "center_strict", "hits")
 """Columns of `box_scores`."""
 
 
@@ -28,7 +28,7 @@ def box_scores(predicted: Sequence[Array], truth: Sequence[Array]) -> Array:
         predicted: per image (P, 4), P may be 0.
         truth: per image (T, 4), T at least 1.
     """
-    scores = np.zeros((len(truth), len(SCORES)))
+    scores = np.zeros((len(truth), len(BOX_SCORES)))
     sizes = [(len(p), len(t)) for p, t in zip(predicted, truth, strict=True)]
     alone = [[i] for i, size in enumerate(sizes) if min(size) and max(size) > _LARGE]
     together = [i for i, size in enumerate(sizes) if min(size) and max(size) <= _LARGE]

@@ -19,7 +19,7 @@ from emo_lightning.core.intervals import CONFIDENCE_LEVEL
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.metrics.arrays import Array, Classes, Flags
 
-Score = Literal["lac", "aps"]
+ConformalScore = Literal["lac", "aps"]
 
 
 class EmotionCoverage(TypedDict):
@@ -58,13 +58,13 @@ class Conformal:
         images: that it was fitted on.
     """
 
-    score: Score
+    score: ConformalScore
     alpha: float
     threshold: float
     images: int
 
     @classmethod
-    def fit(cls, predicted: Array, truth: Classes, alpha: float = 0.1, score: Score = "lac") -> Conformal:
+    def fit(cls, predicted: Array, truth: Classes, alpha: float = 0.1, score: ConformalScore = "lac") -> Conformal:
         """From a calibration set that the model was not trained on.
 
         The threshold is the ceil((n + 1)(1 - alpha))-th smallest score; if that is beyond n, every set is the whole.
@@ -131,7 +131,7 @@ def measured(sets: Flags, truth: Classes) -> Coverage:
     }
 
 
-def _scores(predicted: Array, score: Score) -> Array:
+def _scores(predicted: Array, score: ConformalScore) -> Array:
     p = np.asarray(predicted, dtype=float)
     match score:
         case "lac":

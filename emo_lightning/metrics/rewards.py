@@ -22,7 +22,7 @@ from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.emotion_space import Lexicon
 from emo_lightning.metrics.scores import BoxScores, EmotionScores, IntensityScores
 
-CANDIDATES = 5
+NUM_CANDIDATES = 5
 """Words that a reply of the objective `candidates` should hold (K of DSPO)."""
 
 
@@ -125,7 +125,7 @@ def _is_well_formed(prediction: Prediction, keys: tuple[str, ...]) -> bool:
         return False
     if "intensity" in keys and not (prediction.intensity is not None and 1 <= prediction.intensity <= 10):
         return False
-    return "words" not in keys or len(candidate_words(text)) == CANDIDATES
+    return "words" not in keys or len(candidate_words(text)) == NUM_CANDIDATES
 
 
 def candidate_words(text: str) -> list[str]:
@@ -165,7 +165,7 @@ def divergence(answers: ReadReplies, lexicon: Lexicon, tau: float) -> Array:
     found = np.zeros(len(answers.predictions))
     for n, (prediction, record) in enumerate(zip(answers.predictions, answers.records, strict=True)):
         reply = prediction.provenance.get("reply")
-        points = lexicon.points(candidate_words(reply)[:CANDIDATES] if isinstance(reply, str) else [])
+        points = lexicon.points(candidate_words(reply)[:NUM_CANDIDATES] if isinstance(reply, str) else [])
         spoken = [] if record.emotion is None else [str(record.emotion)]
         truth = lexicon.points([*spoken, *(word.strip(".,;:!?\"'") for word in (record.description or "").split())])
         if len(points) < 2 or not len(truth):
@@ -173,7 +173,7 @@ def divergence(answers: ReadReplies, lexicon: Lexicon, tau: float) -> Array:
         far = lexicon.distance(points.mean(0), truth.mean(0))
         others = (points.sum(0) - points) / (len(points) - 1)
         apart = np.array([lexicon.distance(one, rest) for one, rest in zip(points, others, strict=True)])
-        found[n] = np.exp(-(far**2) / (2 * tau**2)) * (1 - np.exp(-apart / tau)).sum() / CANDIDATES
+        found[n] = np.exp(-(far**2) / (2 * tau**2)) * (1 - np.exp(-apart / tau)).sum() / NUM_CANDIDATES
     return found
 
 

@@ -17,7 +17,7 @@ from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS, unreadable_r
 from emo_lightning.metrics import matching
 from emo_lightning.metrics.accumulators import POSITION, UNREADABLE_COLUMN, Accumulator, RowScores, ScoredBatch, ratio
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.boxes import SCORES, box_scores
+from emo_lightning.metrics.boxes import BOX_SCORES, box_scores
 
 
 class ReferenceCoverage(Accumulator):
@@ -64,7 +64,7 @@ class UnreadableAnswers(Accumulator):
 class BoxScores(Accumulator):
     """BBox IoU, BBox Center Dist and F1 of the predicted objects against the regions of the subject."""
 
-    names = (*SCORES, "predicted", "expected", "images", "unannotated", "degenerate")
+    names = (*BOX_SCORES, "predicted", "expected", "images", "unannotated", "degenerate")
     support: ClassVar[Mapping[str, str]] = dict.fromkeys(("bbox_iou", "bbox_center_dist", "f1"), "images")
 
     def amounts(self, batch: ScoredBatch) -> Array:

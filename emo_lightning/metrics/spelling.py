@@ -8,11 +8,11 @@ from functools import lru_cache
 WHOLE_TRIPLET = "triplet"
 """All three parts of an image."""
 
-SIMILAR = 0.75
+SIMILAR_F1 = 0.75
 """F1 over the words of two texts from which on they are similar: `an old man` and `old man` are (1.0), `sleeping cat` and `sleeping dog` are not
 (0.5)."""
 
-SAME_WORD = 0.8
+SAME_WORD_RATIO = 0.8
 """Ratcliff and Obershelp's similarity (twice the matching letters over all letters) from which on two words count as one: `dogs` and `dog` do
 (0.86), `woman` and `man` do not (0.75)."""
 
@@ -22,23 +22,23 @@ MOST_COMPARED = 200
 """Characters of a text that are compared: what takes longer is no name of a thing."""
 
 
-def plain(text: str | None) -> str:
+def casefolded(text: str | None) -> str:
     """In small letters, single blanks between the words and none around them; empty where there is no text."""
     return " ".join((text or "").casefold().split())
 
 
 @lru_cache(maxsize=1 << 16)
 def similar(said: str, true: str) -> bool:
-    """Whether two texts (as `plain` gives them) have an F1 over words of at least `SIMILAR`."""
-    return said == true or word_f1(said[:MOST_COMPARED], true[:MOST_COMPARED]) >= SIMILAR
+    """Whether two texts (as `casefolded` gives them) have an F1 over words of at least `SIMILAR_F1`."""
+    return said == true or word_f1(said[:MOST_COMPARED], true[:MOST_COMPARED]) >= SIMILAR_F1
 
 
 def word_f1(said: str, true: str) -> float:
     """Twice the words in common over all words, articles aside (SQuAD's F1, Rajpurkar et al. 2016), where words that are spelt alike are one.
 
     Args:
-        said: as `plain` gives it.
-        true: as `plain` gives it.
+        said: as `casefolded` gives it.
+        true: as `casefolded` gives it.
 
     Returns:
         0 to 1; 0 where one of them has no word.
@@ -64,4 +64,4 @@ def word_f1(said: str, true: str) -> float:
 def _spelt_alike(one: str, other: str) -> bool:
     matcher = SequenceMatcher(None, one, other, autojunk=False)
     # The bound from above is cheap.
-    return matcher.real_quick_ratio() >= SAME_WORD and matcher.ratio() >= SAME_WORD
+    return matcher.real_quick_ratio() >= SAME_WORD_RATIO and matcher.ratio() >= SAME_WORD_RATIO

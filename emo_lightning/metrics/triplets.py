@@ -10,7 +10,7 @@ import numpy as np
 from emo_lightning.core.records import TRIPLET_PARTS, Prediction, Reference
 from emo_lightning.metrics.accumulators import Accumulator, RowScores, ScoredBatch
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.spelling import WHOLE_TRIPLET, plain, similar
+from emo_lightning.metrics.spelling import WHOLE_TRIPLET, casefolded, similar
 
 
 class TripletScores(Accumulator):
@@ -53,7 +53,7 @@ def _compared(prediction: Prediction | None, record: Reference) -> list[tuple[bo
     """(exact, similar, whether the reference has it) of each part."""
     found = []
     for part in TRIPLET_PARTS:
-        true = plain(getattr(record, part))
-        said = plain(getattr(prediction, part)) if prediction and true else ""
+        true = casefolded(getattr(record, part))
+        said = casefolded(getattr(prediction, part)) if prediction and true else ""
         found.append((said == true != "", bool(said) and similar(said, true), bool(true)))
     return found

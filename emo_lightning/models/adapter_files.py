@@ -26,7 +26,7 @@ from emo_lightning.models.families import Family
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 """Before the path of a module, in the keys that peft writes."""
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 PATTERN_SECONDS = 2.0
@@ -120,11 +120,11 @@ def renamed_keys(weights: Mapping[str, Tensor], family: Family) -> dict[str, Ten
 
 
 def _today(key: str, family: Family) -> str:
-    path = key.removeprefix(PREFIX)
+    path = key.removeprefix(PEFT_PREFIX)
     if path != key:
         for old, new in family.old_names:
             if path.startswith(old):
-                return PREFIX + new + path.removeprefix(old)
+                return PEFT_PREFIX + new + path.removeprefix(old)
     return key
 
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from emo_lightning.core.model_loading import foreign_files
-from emo_lightning.models.adapter_files import ADAPTER_CONFIG_FILE, PREFIX, check_size, read_adapter, resolved, restore_patterns
+from emo_lightning.models.adapter_files import (
+    ADAPTER_CONFIG_FILE,
+    PEFT_PREFIX,
+    check_size,
+    read_adapter,
+    resolved,
+    restore_patterns,
+)
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import BACKBONE_PARTS, BackbonePart, Family
 
@@ -177,7 +184,7 @@ def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneCon
 def _ends(model: PreTrainedModel) -> set[str]:
     """Keys of embedding and head, which other programs save with an adapter though they are the base model's."""
     ends = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
-    return {f"{PREFIX}{name}.weight" for name, module in model.named_modules() if any(module is end for end in ends)}
+    return {f"{PEFT_PREFIX}{name}.weight" for name, module in model.named_modules() if any(module is end for end in ends)}
 
 
 def tied_layers(model: PreTrainedModel) -> set[str]:

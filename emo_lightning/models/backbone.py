@@ -19,7 +19,7 @@ from transformers import LogitsProcessorList
 
 from emo_lightning.core.model_folders import check_made_of, hub_snapshot, locate, made_of, weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE
+from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach, check_mergeable
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
@@ -322,7 +322,7 @@ class Backbone(nn.Module):
             lengths: tokens of each sample, without padding.
         """
         text = self.base.config.get_text_config()
-        answers = int((batch["labels"] != IGNORE).sum()) if "labels" in batch else 0
+        answers = int((batch["labels"] != IGNORE_INDEX).sum()) if "labels" in batch else 0
         total, before = 0.0, False
         for part, work in self.family.work(self.base, self._products, batch, lengths).items():
             learns = self.config.trains(part)

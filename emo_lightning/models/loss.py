@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE
+from emo_lightning.data.collate import IGNORE_INDEX
 
 MAX_LOGITS = 2**25
 """Entries of the logits that are in memory at once, in the 16 bytes that each takes up to its gradient: half a gigabyte."""
@@ -41,7 +41,7 @@ def supervised_loss(
 
     Args:
         hidden: (B, T, H), after the final norm.
-        labels: (B, T); `IGNORE` where there is no target. Position t is predicted from t-1.
+        labels: (B, T); `IGNORE_INDEX` where there is no target. Position t is predicted from t-1.
         lm_head: H -> vocabulary.
         at: (S,), where B is 1 and the supervised positions are known: nothing has to wait for the device then.
         weights: (1, T), what each target counts, where `at` is given; None: 1.
@@ -51,7 +51,7 @@ def supervised_loss(
     """
     if at is None:
         targets = labels[:, 1:]
-        supervised = targets != IGNORE
+        supervised = targets != IGNORE_INDEX
         states, wanted = hidden[:, :-1][supervised], targets[supervised]
     else:
         states, wanted = hidden[0, at - 1], labels[0, at]

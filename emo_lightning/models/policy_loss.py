@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from emo_lightning.models.loss import each_chunk
 
-Ratio = Literal["token", "reply"]
-Mean = Literal["reply", "token", "constant"]
+RatioLevel = Literal["token", "reply"]
+LossMean = Literal["reply", "token", "constant"]
 
 EPSILON = 1e-6
 """Beside the deviation of a group's rewards, as in verl, EasyR1 and EMO-R3."""
@@ -31,9 +31,9 @@ _ROUNDING = 1e-8
 class Rule:
     """How a loss is made of ratios and advantages."""
 
-    ratio: Ratio
+    ratio: RatioLevel
     """`token`: each token has its own; `reply`: one for all tokens of a reply, the geometric mean of theirs (`gspo`)."""
-    mean: Mean
+    mean: LossMean
     """`reply`: of each reply's own mean (a token of a short reply weighs more); `token`: over all tokens of the step; `constant`: sums of
     replies over the most tokens that one may have."""
     divide: bool

@@ -33,13 +33,13 @@ QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 """Over a picture's patches."""
 PATCH_NUMBERS = 4
 """Of each patch: distance, contrast, typical and median step."""
-MADE = len(QUANTILES) * PATCH_NUMBERS
+SPREAD_DIM = len(QUANTILES) * PATCH_NUMBERS
 """Numbers that say how the patches of a picture are made."""
 PATCH_AXES = 64
-MOST_AXES = 512
+MAX_AXES = 512
 IMAGES_AN_AXIS = 8
 """Fewer would fit noise."""
-LEAST_STEP = 1e-3
+MIN_STEP = 1e-3
 """A quarter of the smallest step between two pixels: of a patch without any, the logarithm is taken of this."""
 PATCH_FLOOR = 1e-2
 """Share of the widest direction's variance below which the pixels of patches are taken for noise."""
@@ -164,7 +164,7 @@ class TrainingSpread(nn.Module):
         if not 0 < false_alarms < 1 or not 0 < threshold < math.inf:
             msg = f"false_alarms is {false_alarms}, threshold is {threshold}; expected a share between 0 and 1, and a number above 0"
             raise InputError(msg)
-        width = des_dim + vision_dim + MADE
+        width = des_dim + vision_dim + SPREAD_DIM
         self.patches = Gaussian(patch_dim, patch_axes)
         self.described = Gaussian(width, axes)
         # 1 / standard deviation of each number of a description: they have no common unit.
@@ -194,12 +194,12 @@ class TrainingSpread(nn.Module):
             raise InputError(msg)
         pixels = moments((_pixels(one.patches) for one in first), first[0].patches.shape[1], "patch")
         patches = Gaussian.fit(pixels, PATCH_AXES, PATCH_FLOOR)
-        width = first[0].des.shape[1] + first[0].vision.shape[1] + MADE
+        width = first[0].des.shape[1] + first[0].vision.shape[1] + SPREAD_DIM
         found = moments((_described(one, patches) for one in chain(first, coming)), width, "training picture")
         deviation = (found.deviations.diagonal() / found.size).sqrt()
         scale = torch.where(deviation > 0, 1 / deviation.clamp(min=1e-12), 0.0)
         scaled = Moments(found.size, found.mean * scale, scale[:, None] * found.deviations * scale)
-        described = Gaussian.fit(scaled, min(MOST_AXES, found.size // IMAGES_AN_AXIS))
+        described = Gaussian.fit(scaled, min(MAX_AXES, found.size // IMAGES_AN_AXIS))
         sizes = (first[0].des.shape[1], first[0].vision.shape[1], first[0].patches.shape[1])
         spread = cls(*sizes, len(patches.variances), len(described.variances), found.size, 1, false_alarms, 1.0)
         spread.patches.load_state_dict(patches.state_dict())
@@ -288,5 +288,5 @@ def _made(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     across, down = grey.diff(dim=2), grey.diff(dim=1)
     steps = across.square().mean((1, 2)).sqrt() + down.square().mean((1, 2)).sqrt()
     found = grey.flatten(1).std(1, correction=0), steps, across.abs().flatten(1).median(1).values
-    contrast, typical, median = ((one + LEAST_STEP).log() for one in found)
+    contrast, typical, median = ((one + MIN_STEP).log() for one in found)
     return contrast, typical, median

@@ -24,7 +24,7 @@ from emo_lightning.models.weights import save_model
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor
 
-CHATML = (
+CHATML_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
@@ -111,7 +111,7 @@ def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -
         model_max_length=32768,
         extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
         additional_special_tokens=list(QWEN2_5_VL.special_tokens),
-        chat_template=CHATML,
+        chat_template=CHATML_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
 
@@ -213,7 +213,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, limits: dict[str, int], 
         image_processor=Qwen2VLImageProcessor(size=limits, patch_size=patch),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=patch),
-        chat_template=CHATML,
+        chat_template=CHATML_TEMPLATE,
     )
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NEVER = -100.0
 """Added to the logits of tokens that are never drawn, as far down as vLLM takes it."""
 
-CHUNK = 1 << 30
+CHUNK_BYTES = 1 << 30
 """Bytes of weights that are handed over at once: those with adapters exist twice for as long."""
 
 
@@ -99,7 +99,7 @@ class VLLMEngine:
         if self.handovers and torch.equal(now, self._handed):
             return
         server.start_weight_update()
-        for chunk in _chunks(merged_weights(backbone.base), CHUNK):
+        for chunk in _chunks(merged_weights(backbone.base), CHUNK_BYTES):
             server.update_weights({"update_info": handles(chunk)})
         server.finish_weight_update()
         server.reset_prefix_cache()

@@ -9,7 +9,7 @@ from emo_lightning.core.tables.table import Result
 FEW_STEPS = 100
 """Optimiser steps below which a training has hardly begun."""
 
-NAMED = 6
+MAX_NAMED_STAGES = 6
 """Trainings that a note names; of more it says how many."""
 
 FEW_IMAGES = 100
@@ -23,8 +23,8 @@ def few_steps(steps: Mapping[str, int]) -> Iterator[str]:
         steps: stage -> optimiser steps.
     """
     if few := {stage: count for stage, count in steps.items() if count < FEW_STEPS}:
-        listed = ", ".join(f"{stage} {count}" for stage, count in list(few.items())[:NAMED]) + (
-            ", …" if len(few) > NAMED else ""
+        listed = ", ".join(f"{stage} {count}" for stage, count in list(few.items())[:MAX_NAMED_STAGES]) + (
+            ", …" if len(few) > MAX_NAMED_STAGES else ""
         )
         yield (
             f"a small run: fewer than {FEW_STEPS} optimiser steps in {len(few)} of {len(steps)} trainings ({listed}). They have hardly begun, "

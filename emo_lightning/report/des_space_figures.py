@@ -17,12 +17,12 @@ from emo_lightning.analysis.references import References
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.core.tables.table import ResultsByArm
-from emo_lightning.report.paper_figures import INK_PLACEHOLDER, STYLE, save
+from emo_lightning.report.paper_figures import FIGURE_STYLE, INK_PLACEHOLDER, save
 from emo_lightning.report.svg import ARM_COLOURS
 
 _FORMATS = ("svg", "png", "pdf")
 _STYLE: Any = {
-    **STYLE,
+    **FIGURE_STYLE,
     **dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK_PLACEHOLDER
     ),
@@ -172,7 +172,7 @@ def draw_strips(found: DesSet, paths: Sequence[Interpolated], references: Refere
         columns: pictures per row, both ends among them.
     """
     rows = {record.id: i for i, record in enumerate(references.records)}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(1.15 * columns, 1.5 * len(paths) + 0.2), layout="constrained")
         grid = figure.subplots(len(paths), columns, squeeze=False)
         for line, path in zip(grid, paths, strict=True):

@@ -14,9 +14,9 @@ from emo_lightning.core.tables.table import Cell, Table, best_of, columns, with_
 from emo_lightning.report.build import tables_dir
 from emo_lightning.report.html import environment
 from emo_lightning.report.table_files import write_tables
-from emo_lightning.report.tables.benchmark import HEADS, arm_tables, models_table, own_cell
+from emo_lightning.report.tables.benchmark import LEADERBOARD_HEADS, arm_tables, models_table, own_cell
 
-OURS = "ours"
+OWN_SCORER = "ours"
 _ORDER = ("total", "overall", "pooled", "single-overall", "pair-overall", "ranking")
 """Metrics by which rows are ordered: the first that all submissions have."""
 NOT_KNOWN = "not known"
@@ -50,7 +50,7 @@ class Board:
 
     def _ordered(self) -> tuple[str | None, list[str]]:
         """The metric that orders, and the names: the ranked first, the best first."""
-        ours = {name: arm["scorers"].get(OURS) for name, arm in self.result["arms"].items()}
+        ours = {name: arm["scorers"].get(OWN_SCORER) for name, arm in self.result["arms"].items()}
         metrics = {name: {} if found is None else found["metrics"] for name, found in ours.items()}
         by = next((key for key in _ORDER if all(key in found for found in metrics.values())), None)
 
@@ -64,19 +64,23 @@ class Board:
         by, names = self._ordered()
         suite = self.result["suite"]
         scorers = list(dict.fromkeys(s for arm in self.result["arms"].values() for s in arm["scorers"]))
-        given = [s for s in scorers if by is not None and s != OURS and any(self._cell(n, s, by) is not None for n in names)]
+        given = [
+            s for s in scorers if by is not None and s != OWN_SCORER and any(self._cell(n, s, by) is not None for n in names)
+        ]
         heads = [
-            head for head in HEADS[suite] if head.key != by and any(self._cell(n, OURS, head.key) is not None for n in names)
+            head
+            for head in LEADERBOARD_HEADS[suite]
+            if head.key != by and any(self._cell(n, OWN_SCORER, head.key) is not None for n in names)
         ]
         rows: list[list[Cell]] = []
         ranked = 0
         for name in names:
             ranked += self.checks[name].ranked
-            first = [] if by is None else [self._cell(name, OURS, by), *(self._cell(name, s, by) for s in given)]
-            more = [self._cell(name, OURS, head.key) for head in heads]
+            first = [] if by is None else [self._cell(name, OWN_SCORER, by), *(self._cell(name, s, by) for s in given)]
+            more = [self._cell(name, OWN_SCORER, head.key) for head in heads]
             place = str(ranked) if self.checks[name].ranked else "–"
             rows.append([name, place, *first, *more, self.submissions[name].decoding])
-        titles = [] if by is None else [(by, f"{by}, {OURS} ↑"), *((f"{by}/{s}", f"{by}, {s} ↑") for s in given)]
+        titles = [] if by is None else [(by, f"{by}, {OWN_SCORER} ↑"), *((f"{by}/{s}", f"{by}, {s} ↑") for s in given)]
         shown = [(head.key, head.title) for head in heads]
         # Only what has a place can be the best.
         standing = [row for row, name in zip(rows, names, strict=True) if self.checks[name].ranked]

@@ -82,7 +82,7 @@ def model_results(run: RunFolder, bundle: StageFolder) -> ModelResults:
     }
 
 
-def pictures_of(run: RunFolder, bundle: StageFolder) -> dict[str, list[str]]:
+def training_tars(run: RunFolder, bundle: StageFolder) -> dict[str, list[str]]:
     """Set -> tars that the model's DES head was trained on (`train`, `val`), and that its probe was tested on (`test` first)."""
     head, probe = (run.owner(str(bundle.settings.get(part) or "")) for part in ("head", "probe"))
     trained = {} if head is None else head.table("data")

@@ -26,10 +26,10 @@ from emo_lightning.report.run_folder import RunFolder, StageFolder
 from emo_lightning.report.svg import linked_svg
 from emo_lightning.report.tables.overview import OVERVIEW_ROWS, best_blind, scored
 
-PICTURES = 6
+OPENING_PICTURES = 6
 """Images of the strip."""
 
-LEARNED = {
+LEARNED_TEXTS = {
     "attributes": "to name background, attribute and subject, and to box the subject",
     "emotion": "to name the emotion and its strength",
     "explain": "to name the emotion, its strength and what brings it about",
@@ -196,7 +196,7 @@ def _lesson(run: RunFolder, stage: StageFolder) -> tuple[str, int] | None:
             pass
         case _:
             main = None
-    return (LEARNED[main], images) if isinstance(main, str) and main in LEARNED and images is not None else None
+    return (LEARNED_TEXTS[main], images) if isinstance(main, str) and main in LEARNED_TEXTS and images is not None else None
 
 
 def _looking(gain: Gain) -> Markup:
@@ -273,9 +273,9 @@ def _listed(parts: Sequence[Markup]) -> Markup:
 
 def _strip(pictures: AnsweredPictures | Examples, arm: str) -> Iterator[OpeningImage]:
     if isinstance(pictures, AnsweredPictures):
-        items = pictures.items[:PICTURES]
+        items = pictures.items[:OPENING_PICTURES]
     else:
-        half = PICTURES // 2
+        half = OPENING_PICTURES // 2
         items = [*pictures.right[:half], *pictures.wrong[:half]]
     for item in items:
         yield _seen(item, item["predictions"].get(arm))

@@ -26,7 +26,7 @@ from emo_lightning.core.records import EMOTIONS
 from emo_lightning.report.pictures import AnsweredImage, ShownAnswer
 from emo_lightning.report.svg import ARM_COLOURS
 
-STYLE: Any = {
+FIGURE_STYLE: Any = {
     "pdf.fonttype": 42,  # text that can be searched and edited, as publishers ask
     "svg.fonttype": "none",
     "svg.hashsalt": "emo-lightning",
@@ -61,7 +61,7 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf")) ->
     for kind in formats:
         buffer = io.BytesIO()
         # The backends are named, so that no display is looked for; a date would make two files differ.
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(FIGURE_STYLE):
             match kind:
                 case "png":
                     FigureCanvasAgg(figure).print_figure(
@@ -94,7 +94,7 @@ def draw_mds_maps(maps: Mapping[str, MdsMap], stem: Path) -> list[Path]:
     """
     columns = min(3, len(maps))
     rows = -(-len(maps) // columns)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(2.7 * columns, 3.1 * rows + 0.5), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
@@ -152,7 +152,7 @@ def pdf_pages(path: Path) -> Iterator[PdfPages]:
     """A PDF that is written at the end, with a page for each `PdfPages.savefig`: fonts are cut down to what is used once, not once a figure."""
     buffer = io.BytesIO()
     about = {"CreationDate": None, "Producer": None, "Creator": None}
-    with matplotlib.rc_context(STYLE), PdfPages(buffer, metadata=about) as pages:
+    with matplotlib.rc_context(FIGURE_STYLE), PdfPages(buffer, metadata=about) as pages:
         yield pages
     write_bytes(path, buffer.getvalue())
 
@@ -174,7 +174,7 @@ def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem
     width, height = item["size"]
     # The panel's own shape, within reason, so that neither a tall nor a wide image is lost in white.
     tall = 2.1 * float(np.clip(height / width, 0.5, 1.6))
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(FIGURE_STYLE):
         figure = Figure(figsize=(2.2 * len(answers), tall + 1.25), layout="constrained")
         grid = figure.subplots(1, len(answers), squeeze=False)
         for axes, (name, answer, colour) in zip(grid.flat, answers, strict=True):

@@ -26,7 +26,7 @@ FRAME_LIMIT = 8_000_000
 _INK = b"<style>svg{color:#1f2328}@media (prefers-color-scheme:dark){svg{color:#e6e4df}}</style>"
 """`currentColor` of a drawing; an image does not know the colours of its page."""
 
-WIDE = 400
+WIDE_POINTS = 400
 """Points up to which a drawing shares a line with others."""
 
 
@@ -76,7 +76,7 @@ class Figure:
     wide: bool = False
 
 
-def embedded(file: Path, title: str) -> Markup:
+def embedded_picture(file: Path, title: str) -> Markup:
     """A picture as part of the page: data of an image, or a frame of its own for an .html file.
 
     Raises:
@@ -105,7 +105,7 @@ def embedded(file: Path, title: str) -> Markup:
 
 
 def is_wide(file: Path) -> bool:
-    """Whether a picture wants the page's whole width: a frame, a drawing above `WIDE` points, an image above twice as many pixels."""
+    """Whether a picture wants the page's whole width: a frame, a drawing above `WIDE_POINTS` points, an image above twice as many pixels."""
     match file.suffix.lower():
         case ".html":
             return True
@@ -113,14 +113,14 @@ def is_wide(file: Path) -> bool:
             box = re.search(
                 r'viewBox="[-\d.]+ [-\d.]+ (\d+(?:\.\d+)?) ', file.read_text(encoding="utf-8", errors="replace")[:5000]
             )
-            return box is not None and float(box[1]) > WIDE
+            return box is not None and float(box[1]) > WIDE_POINTS
         case _:
-            return image_size(read_capped(file, MAX_IMAGE_BYTES), file)[0] > 2 * WIDE
+            return image_size(read_capped(file, MAX_IMAGE_BYTES), file)[0] > 2 * WIDE_POINTS
 
 
 def drawn_figure(file: Path, figure: PageFigure, source: Provenance) -> Figure:
-    """A figure of a `page.json` as part of the page; errors as `embedded`."""
-    return Figure(figure.title, embedded(file, figure.title), source, figure.note, wide=is_wide(file))
+    """A figure of a `page.json` as part of the page; errors as `embedded_picture`."""
+    return Figure(figure.title, embedded_picture(file, figure.title), source, figure.note, wide=is_wide(file))
 
 
 def with_boxes(item: AnsweredImage, image: bytes, arms: Sequence[str]) -> ReportPicture:

@@ -15,7 +15,7 @@ from emo_lightning.report.forms import Form, check_form
 COMPLETE = "complete"
 """`status` in `stage.json` of a stage that is done; the page names every stage with another."""
 
-STATUS = {"running": "was interrupted, or is still running", "cut short": "was cut short", "failed": "failed"}
+STATUS_TEXTS = {"running": "was interrupted, or is still running", "cut short": "was cut short", "failed": "failed"}
 """What the page says of a stage that is not complete."""
 
 StageObject: TypeAlias = dict[str, Any]
@@ -169,7 +169,7 @@ class RunFolder:
     def unfinished(self) -> list[str]:
         """A note for every stage that is not complete; the one that writes the page is still running while it does."""
         return [
-            f"stage {stage.name!r} {STATUS.get(str(stage.info.get('status')), 'has no status')}; the same command goes on there"
+            f"stage {stage.name!r} {STATUS_TEXTS.get(str(stage.info.get('status')), 'has no status')}; the same command goes on there"
             for stage in self.stages
             if stage.info and stage.info.get("status") != COMPLETE and stage.kind != "report"
         ]

@@ -38,7 +38,7 @@ TRAINING = "training.json"
 
 _T = TypeVar("_T")
 
-CURVES = 40
+MAX_CURVES = 40
 """Trainings whose losses are drawn; a drawing has 20 KB."""
 
 CONFIG_LIMIT = 20_000
@@ -270,11 +270,11 @@ class RunSections:
 
     def _losses(self, section: Section) -> None:
         found = [(stage, path) for stage in self.run.stages for path in sorted(stage.path.rglob("metrics.csv"))]
-        if len(found) > CURVES:
+        if len(found) > MAX_CURVES:
             self.run.note(
-                f"the losses of {CURVES} of {len(found)} trainings are drawn, the first ones; those of the others are in their metrics.csv"
+                f"the losses of {MAX_CURVES} of {len(found)} trainings are drawn, the first ones; those of the others are in their metrics.csv"
             )
-        for stage, path in found[:CURVES]:
+        for stage, path in found[:MAX_CURVES]:
             curves = self._attempt(path, partial(self._curves, path))
             if curves:
                 drawing = Markup(loss_svg(curves, stage.name))

@@ -20,7 +20,7 @@ from emo_lightning.search.schema import FILTER_FIELDS, HIT_FIELDS, Identity, ima
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SIDE = 224
+THUMBNAIL_SIDE = 224
 """Pixels of a thumbnail's longer side at most."""
 _QUALITY = 80
 _RECORDED = ("source", "split", "width", "height", "sha256", "description", "background", "attribute", "subject")
@@ -60,7 +60,7 @@ def thumbnail_of(picture: Image.Image) -> bytes:
     """A small JPEG of a picture, RGB, with nothing of what the file says beside its pixels."""
     small = picture.copy()
     # The longer a JPEG's side, the more of it the decoder may leave out.
-    small.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), reducing_gap=2.0)
     return encoded(small, "JPEG", quality=_QUALITY)
 
 

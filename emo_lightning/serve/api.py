@@ -21,7 +21,7 @@ from emo_lightning.serve.streaming import stream
 
 api_router = APIRouter(prefix="/v1")
 
-BODIES: tuple[type[BaseModel], ...] = (
+REQUEST_BODIES: tuple[type[BaseModel], ...] = (
     ExplainRequest,
     EmbeddingsRequest,
     ChatRequest,
@@ -36,7 +36,7 @@ async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-Served = Annotated[Service, Depends(_service)]
+ServiceDependency = Annotated[Service, Depends(_service)]
 
 
 def body(model: type[BaseModel], *files: str) -> dict[str, object]:
@@ -56,7 +56,7 @@ def body(model: type[BaseModel], *files: str) -> dict[str, object]:
 
 
 @api_router.post("/explain", openapi_extra=body(ExplainRequest, "image/*", "multipart/form-data"))
-async def explain(request: Request, service: Served) -> Response:
+async def explain(request: Request, service: ServiceDependency) -> Response:
     """What the model sees, says and feels in pictures.
 
     Triplet, boxes, masks where there are, the emotion in its words (`said`) and as the probe reads it off the embedding (`probe`, with its
@@ -79,7 +79,7 @@ async def explain(request: Request, service: Served) -> Response:
 
 
 @api_router.post("/embeddings", openapi_extra=body(EmbeddingsRequest))
-async def embeddings(request: Request, service: Served) -> Response:
+async def embeddings(request: Request, service: ServiceDependency) -> Response:
     """Embeddings of pictures, in the shape of OpenAI's API: `client.embeddings.create(model=…, input="data:image/jpeg;base64,…")`."""
     asked = await read_json(request, service, EmbeddingsRequest)
     service.check_model(asked.model)
@@ -93,7 +93,7 @@ async def embeddings(request: Request, service: Served) -> Response:
 
 
 @api_router.post("/chat/completions", openapi_extra=body(ChatRequest))
-async def chat(request: Request, service: Served) -> Response:
+async def chat(request: Request, service: ServiceDependency) -> Response:
     """What the model says of the picture of a message, in the shape of OpenAI's API; `stream` sends it while it is written.
 
     The model was trained to answer questions of its own, and asks those: texts beside the picture change nothing. The answer's `explanation`
@@ -111,20 +111,20 @@ async def chat(request: Request, service: Served) -> Response:
 
 
 @api_router.get("/models")
-async def models(service: Served) -> Response:
+async def models(service: ServiceDependency) -> Response:
     """The one model, in the shape of OpenAI's API."""
     return JSONResponse({"object": "list", "data": [_model(service)]})
 
 
 @api_router.get("/models/{name:path}")
-async def model(name: str, service: Served) -> Response:
+async def model(name: str, service: ServiceDependency) -> Response:
     """The model of that name."""
     service.check_model(name)
     return JSONResponse(_model(service))
 
 
 @api_router.post("/faithfulness", openapi_extra=body(CoverRequest))
-async def faithfulness(request: Request, service: Served) -> Response:
+async def faithfulness(request: Request, service: ServiceDependency) -> Response:
     """What becomes of the emotion when a region of a picture is covered, beside boxes of its size at random places; in points."""
     asked = await read_json(request, service, CoverRequest)
     service.check_model(asked.model)
@@ -132,19 +132,19 @@ async def faithfulness(request: Request, service: Served) -> Response:
 
 
 @api_router.post("/search", openapi_extra=body(SearchRequest))
-async def search(request: Request, service: Served) -> Response:
+async def search(request: Request, service: ServiceDependency) -> Response:
     """The nearest images of the index (`--index`), with what is known of them."""
     return JSONResponse(await nearest(request, service, await read_json(request, service, SearchRequest)))
 
 
 @api_router.post("/path", openapi_extra=body(PathRequest))
-async def path(request: Request, service: Served) -> Response:
+async def path(request: Request, service: ServiceDependency) -> Response:
     """Images of the index along the way from one image to another."""
     return JSONResponse(await between(request, service, await read_json(request, service, PathRequest)))
 
 
 @api_router.get("/thumbnail")
-async def small(id: str, service: Served) -> Response:
+async def small(id: str, service: ServiceDependency) -> Response:
     """The small picture of an image of the index."""
     found = await thumbnail(service, id)
     return Response(found, media_type=media_type(found))

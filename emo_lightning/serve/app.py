@@ -18,9 +18,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.web.local_pages import PAGE_MEDIA_TYPES, page_files
-from emo_lightning.serve.api import Served
+from emo_lightning.serve.api import ServiceDependency
 from emo_lightning.serve.api import api_router as api
-from emo_lightning.serve.description import describe, description_page
+from emo_lightning.serve.description import description_page, openapi_schema
 from emo_lightning.serve.door import Door, Gate
 from emo_lightning.serve.failures import ApiError, ClientGoneError, on_api_error, on_bug, on_gone, on_http_error
 from emo_lightning.serve.neighbours import NO_INDEX
@@ -82,7 +82,7 @@ async def part(name: str) -> Response:
 
 
 @page_router.get("/page-data")
-async def data(service: Served) -> Response:
+async def data(service: ServiceDependency) -> Response:
     """What the page has to know."""
     about = {**asdict(service.about), "colours": EMOTION_COLOURS, "max_body": service.limits.body}
     images = None if service.index is None else len(service.index)
@@ -92,24 +92,24 @@ async def data(service: Served) -> Response:
 @page_router.get("/docs")
 async def docs(request: Request) -> Response:
     """The description of the API, for people."""
-    return HTMLResponse(description_page(describe(request.app)))
+    return HTMLResponse(description_page(openapi_schema(request.app)))
 
 
 @page_router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """The description of the API, for programs."""
-    return JSONResponse(describe(request.app))
+    return JSONResponse(openapi_schema(request.app))
 
 
 @page_router.get("/health")
-async def health(service: Served) -> Response:
+async def health(service: ServiceDependency) -> Response:
     """Whether it works."""
     well = service.batcher.alive
     return JSONResponse({"status": "ok" if well else "the model's thread has ended"}, 200 if well else 503)
 
 
 @page_router.get("/metrics")
-async def metrics(service: Served) -> Response:
+async def metrics(service: ServiceDependency) -> Response:
     """Metrics for Prometheus."""
     return Response(service.measured.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

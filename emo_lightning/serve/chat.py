@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from emo_lightning.serve.looking import PictureResult
     from emo_lightning.serve.shapes import ChatRequest
 
-DONE = "data: [DONE]\n\n"
+STREAM_END = "data: [DONE]\n\n"
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Completion:
         events = [self._event({"content": rest}) if rest else "", self._event({}, _finish(found), extra)]
         if self._counted:
             events.append(event_of({**self._head("chat.completion.chunk"), "choices": [], "usage": usage([found.tokens])}))
-        return "".join([*events, DONE])
+        return "".join([*events, STREAM_END])
 
     @property
     def _counted(self) -> bool:

@@ -14,7 +14,7 @@ from emo_lightning.serve.bodies import Strict
 from emo_lightning.serve.failures import ApiError
 from emo_lightning.serve.looking import PictureRequest
 from emo_lightning.serve.service import while_connected
-from emo_lightning.serve.shapes import FiniteNumber, Input, given_input
+from emo_lightning.serve.shapes import EmbeddingsInput, FiniteNumber, given_input
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -31,7 +31,7 @@ _MOST_PIXELS = 4_000_000
 class CoverRequest(Strict):
     """A picture and a region of it."""
 
-    image: Input
+    image: EmbeddingsInput
     box: Annotated[list[FiniteNumber], Field(min_length=4, max_length=4)]
     """[x1, y1, x2, y2] in pixels of the upright picture; what leaves it is cut off."""
     cover: Literal["mean", "blur"] = "mean"

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic.json_schema import models_json_schema
 
-from emo_lightning.serve.api import BODIES
+from emo_lightning.serve.api import REQUEST_BODIES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,10 +40,10 @@ class Route(NamedTuple):
     rows: list[Key]
 
 
-def describe(app: FastAPI) -> dict[str, object]:
+def openapi_schema(app: FastAPI) -> dict[str, object]:
     """OpenAPI 3.1 of the routes below `/v1`."""
     found = get_openapi(title=app.title, version=_version(), routes=app.routes, description="What `emo serve` answers.")
-    _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=_REF)
+    _, schemas = models_json_schema([(model, "validation") for model in REQUEST_BODIES], ref_template=_REF)
     known = found.setdefault("components", {}).setdefault("schemas", {})
     # FastAPI's own error, which is answered by ours.
     for name in ("HTTPValidationError", "ValidationError"):
@@ -61,7 +61,7 @@ def description_page(described: Mapping[str, object]) -> str:
     """The same as HTML.
 
     Args:
-        described: of `describe`.
+        described: of `openapi_schema`.
     """
     environment = Environment(
         loader=PackageLoader(__name__.rpartition(".")[0], "page"),

@@ -8,7 +8,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-INVALID = "invalid_request_error"
+INVALID_REQUEST = "invalid_request_error"
 
 
 class ApiError(Exception):
@@ -42,7 +42,7 @@ class ApiError(Exception):
         """OpenAI's `type`."""
         if self.status == HTTPStatus.UNAUTHORIZED:
             return "authentication_error"
-        return INVALID if self.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
+        return INVALID_REQUEST if self.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
 
     @property
     def body(self) -> dict[str, object]:

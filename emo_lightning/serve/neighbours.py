@@ -13,7 +13,7 @@ from emo_lightning.core.errors import UserError
 from emo_lightning.core.text import shown
 from emo_lightning.serve.bodies import Strict
 from emo_lightning.serve.failures import ApiError
-from emo_lightning.serve.shapes import FiniteNumber, Input, given_input
+from emo_lightning.serve.shapes import EmbeddingsInput, FiniteNumber, given_input
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -30,7 +30,7 @@ NO_INDEX = (
 class SearchStart(Strict):
     """Where to look from: a picture, an embedding as `/v1/explain` gave it, or the id of an image of the index."""
 
-    image: Input | None = None
+    image: EmbeddingsInput | None = None
     embedding: list[FiniteNumber] | None = None
     id: str | None = None
 
@@ -49,7 +49,7 @@ class Conditions(Strict):
 class SearchRequest(Conditions):
     """The nearest images of the index to a picture, or to an embedding as `/v1/explain` gave it."""
 
-    image: Input | None = None
+    image: EmbeddingsInput | None = None
     embedding: list[FiniteNumber] | None = None
     k: int = Field(12, ge=1, le=200)
 

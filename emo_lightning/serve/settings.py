@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from emo_lightning.core.errors import InputError
 
-MB = 2**20
+MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Limits:
     """Of all of them together, decoded: three bytes each."""
     images: int = 32
     """Pictures of one request."""
-    body: int = 32 * MB
+    body: int = 32 * MEBIBYTE
     """Bytes of one request."""
-    bodies: int = 256 * MB
+    bodies: int = 256 * MEBIBYTE
     """Bytes of all requests that are being read or answered."""
     silence: float = 30.0
     """Seconds without a byte, while a request is read."""

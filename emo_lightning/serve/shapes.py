@@ -42,11 +42,11 @@ class Named(Strict):
     image: str
 
 
-Input = str | Named | ImagePart
+EmbeddingsInput = str | Named | ImagePart
 """A picture: a text (`data:` URI, address, base64), or an object that holds one."""
 
 
-def given_input(one: Input, param: str) -> Given:
+def given_input(one: EmbeddingsInput, param: str) -> Given:
     """The picture of an input."""
     match one:
         case Named():
@@ -71,8 +71,8 @@ class ExplainOptions(Strict):
 class ExplainRequest(ExplainOptions):
     """Pictures to explain: one as `image`, or several as `images`."""
 
-    image: Input | None = None
-    images: list[Input] | None = Field(None, min_length=1)
+    image: EmbeddingsInput | None = None
+    images: list[EmbeddingsInput] | None = Field(None, min_length=1)
     ids: list[str] | None = None
     """What the answers call them; else `image`, or their numbers."""
 
@@ -110,7 +110,7 @@ class EmbeddingsRequest(Strict):
     """As OpenAI's, with pictures as `input`."""
 
     model: str
-    input: Input | list[Input]
+    input: EmbeddingsInput | list[EmbeddingsInput]
     encoding_format: Literal["float", "base64"] = "float"
     """`base64`: of float32, least byte first."""
     dimensions: int | None = None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from emo_lightning.serve.chat import DONE, Completion, event_of
+from emo_lightning.serve.chat import STREAM_END, Completion, event_of
 from emo_lightning.serve.failures import ApiError, ClientGoneError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def _events(
             if isinstance(error, ApiError)
             else ApiError(500, f"{type(error).__name__}: a bug of the server's", "internal_error")
         )
-        yield event_of(shown.body) + DONE
+        yield event_of(shown.body) + STREAM_END
         if shown is not error:
             raise
     finally:

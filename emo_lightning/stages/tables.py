@@ -51,14 +51,14 @@ def table5_stage(
     """
     from emo_lightning.core.files import write_json
     from emo_lightning.core.tables.terminal import show
-    from emo_lightning.report.tables.overview import WIDTH, overview_tables
+    from emo_lightning.report.tables.overview import OVERVIEW_WIDTH, overview_tables
 
     _check_about(about, predictions)
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed, anchors=anchors)
     result = {**scored, "remarks": remarks or [], "about": about or {}}
     write_json(out / "table5.json", result)
     # One table; what stands beside it is in the report.
-    show(islice(overview_tables(result), 1), most=WIDTH)
+    show(islice(overview_tables(result), 1), most=OVERVIEW_WIDTH)
     for arm, what in (about or {}).items():
         say(f"{arm}: {what}")
 
@@ -121,7 +121,7 @@ def table6_stage(
     from emo_lightning.core.files import write_json
     from emo_lightning.core.tables.terminal import show
     from emo_lightning.report.page import write_page
-    from emo_lightning.report.tables.overview import WIDTH, overview_table6
+    from emo_lightning.report.tables.overview import OVERVIEW_WIDTH, overview_table6
     from emo_lightning.report.tables.table6 import paired_page
 
     if not probes:
@@ -133,6 +133,6 @@ def table6_stage(
     write_json(out / "table6.json", result)
     page = paired_page(paired)
     write_page(out, page)
-    show(overview_table6(result), most=WIDTH)
+    show(overview_table6(result), most=OVERVIEW_WIDTH)
     for note in page.notes:
         say(note)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, write_text
 from emo_lightning.core.terminal import say
-from emo_lightning.data.chat import answer, objective
+from emo_lightning.data.chat import objective, target_answer
 from emo_lightning.data.collate import Collator
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 from emo_lightning.models.tiny_clip import build_clip
@@ -142,7 +142,9 @@ def _shown_tokens(backbone: Backbone, index: TarIndex, objectives: Sequence[str]
         for one in asked:
             keys = one.available(record)
             shown.update(tokens.prompt_ids(keys))
-            shown.update(tokens.tokenizer(answer(keys, record, family.codec, resized), add_special_tokens=False)["input_ids"])
+            shown.update(
+                tokens.tokenizer(target_answer(keys, record, family.codec, resized), add_special_tokens=False)["input_ids"]
+            )
     return shown
 
 

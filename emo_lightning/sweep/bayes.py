@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.sweep.parameters import Parameter, SweepError
-from emo_lightning.sweep.values import TrialValues, fingerprint
+from emo_lightning.sweep.values import TrialValues, values_digest
 
 if TYPE_CHECKING:
     import optuna
@@ -74,12 +74,12 @@ class Bayes:
         trial = self._study.ask(self._space)
         drawn = {name: self._decoded[name][value] if name in self._decoded else value for name, value in trial.params.items()}
         values = self._fixed | drawn
-        self._open.setdefault(fingerprint(values), []).append(trial)
+        self._open.setdefault(values_digest(values), []).append(trial)
         return values
 
     def tell(self, values: TrialValues, metric: float | None) -> None:
         """How a run ended."""
-        for trial in self._open.pop(fingerprint(values), []):
+        for trial in self._open.pop(values_digest(values), []):
             if metric is None:
                 self._study.tell(trial, state=self._states.FAIL)
             else:

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from emo_lightning.core.files import read_yaml
 from emo_lightning.experiment.files import find_file, shipped_experiments
-from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
+from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, did_you_mean, read_parameter
 from emo_lightning.sweep.values import TrialValues, as_text
 
 __all__ = ["Sweep", "SweepError", "beside", "load_sweep", "read_sweep"]
 
 Method = Literal["grid", "random", "bayes"]
-COMMAND = ["${env}", "emo", "sweep", "--trial", "${program}", "${args_json}"]
+SWEEP_COMMAND = ["${env}", "emo", "sweep", "--trial", "${program}", "${args_json}"]
 """What W&B's agent starts for each run. JSON, as its `${args}` writes null and small numbers in a way that YAML does not read back."""
 
 _KEYS = ("program", "method", "metric", "parameters", "command", "name", "description", "project", "entity", "run_cap")
@@ -87,7 +87,7 @@ def read_sweep(path: str | Path, given: TrialValues | None = None) -> tuple[Swee
     path = find_file(path)
     raw = _narrowed(read_yaml(path, SweepError, near=sorted(str(p) for p in path.parent.glob("*.yaml"))), given or {})
     problems = [
-        f"unknown key {key!r}{suggestion(key, _KEYS)}; allowed: {', '.join(_KEYS)}"
+        f"unknown key {key!r}{did_you_mean(key, _KEYS)}; allowed: {', '.join(_KEYS)}"
         for key in raw
         if key not in _KEYS and key not in _REFUSED
     ]
@@ -96,7 +96,7 @@ def read_sweep(path: str | Path, given: TrialValues | None = None) -> tuple[Swee
     method = raw.get("method")
     if method not in ("grid", "random", "bayes"):
         problems.append(
-            f"{_found('method', raw)}{suggestion(method, ('grid', 'random', 'bayes'))}; allowed: grid, random, bayes"
+            f"{_found('method', raw)}{did_you_mean(method, ('grid', 'random', 'bayes'))}; allowed: grid, random, bayes"
         )
     metric = _metric(raw, problems)
     parameters = _parameters(raw, problems)
@@ -162,7 +162,7 @@ def _program(raw: dict[str, Any], problems: list[str]) -> Path | None:
     found = locate(named)
     if found is None:
         near = [f"experiments/{p.name}" for p in shipped_experiments()]
-        problems.append(f"program: no such file {named!r}{suggestion(named, near)}; there are: {', '.join(near)}")
+        problems.append(f"program: no such file {named!r}{did_you_mean(named, near)}; there are: {', '.join(near)}")
     return found
 
 
@@ -182,12 +182,14 @@ def _metric(raw: dict[str, Any], problems: list[str]) -> tuple[str, str, float |
         return "", "minimize", None
     allowed = ("name", "goal", "target")
     problems += [
-        f"metric: unknown key {k!r}{suggestion(k, allowed)}; allowed: {', '.join(allowed)}" for k in metric if k not in allowed
+        f"metric: unknown key {k!r}{did_you_mean(k, allowed)}; allowed: {', '.join(allowed)}"
+        for k in metric
+        if k not in allowed
     ]
     goal, target = metric.get("goal", "minimize"), metric.get("target")
     if goal not in ("minimize", "maximize"):
         problems.append(
-            f"metric: {_found('goal', metric)}{suggestion(goal, ('minimize', 'maximize'))}; allowed: minimize (W&B's default), maximize"
+            f"metric: {_found('goal', metric)}{did_you_mean(goal, ('minimize', 'maximize'))}; allowed: minimize (W&B's default), maximize"
         )
     if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
         problems.append(f"metric: {_found('target', metric)}; expected a number")
@@ -222,10 +224,10 @@ def _check_command(raw: dict[str, Any], problems: list[str]) -> None:
     """W&B's default would run the experiment's YAML with Python."""
     command = raw.get("command")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-        problems.append(f"{_found('command', raw)}; expected {COMMAND}")
+        problems.append(f"{_found('command', raw)}; expected {SWEEP_COMMAND}")
         return
     # W&B's agent starts whatever stands here: a file of someone else's must not choose it.
     if [word for word in command if word != "${env}"] not in [
         ["emo", "sweep", "--trial", "${program}", args] for args in _ARGUMENTS
     ]:
-        problems.append(f"command is {command}: W&B's agent would run it; allowed: {COMMAND}, or with ${{args}}")
+        problems.append(f"command is {command}: W&B's agent would run it; allowed: {SWEEP_COMMAND}, or with ${{args}}")

@@ -11,7 +11,7 @@ from emo_lightning.experiment.resolve import Experiment, load_experiment
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.sweep.config import Sweep, beside, read_sweep
 from emo_lightning.sweep.metrics import promised
-from emo_lightning.sweep.parameters import Parameter, suggestion
+from emo_lightning.sweep.parameters import Parameter, did_you_mean
 from emo_lightning.sweep.values import TrialValues, as_text
 
 _WIDE = ("model", "data", "trainer")
@@ -92,7 +92,7 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: object) -> list[Sta
     if head == "vars" and rest:
         variables = [f"vars.{name}" for name in (read_experiment(sweep.program).get("vars") or {})]
         if ".".join(key.split(".")[:2]) not in variables:
-            msg = f"{sweep.program} has no such variable{suggestion(key, variables)}; allowed: {', '.join(variables)}"
+            msg = f"{sweep.program} has no such variable{did_you_mean(key, variables)}; allowed: {', '.join(variables)}"
             raise ExperimentError(msg)
         return load_experiment(sweep.program, [(key, as_text(value))]).stages
     stages = base.stages
@@ -103,7 +103,7 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: object) -> list[Sta
     if not (own or (wide and (not named or head in _WIDE))):
         near = list(_all_keys(stages))
         msg = (
-            f"no stage of {sweep.program} takes this key{suggestion(key, near)}; allowed: vars.*, STAGE.* with STAGE one of "
+            f"no stage of {sweep.program} takes this key{did_you_mean(key, near)}; allowed: vars.*, STAGE.* with STAGE one of "
             f"{', '.join(stage.name for stage in stages)}, or an argument of the stages (emo run {sweep.program} --print_config)"
         )
         raise ExperimentError(msg)
@@ -138,4 +138,6 @@ def _metric(sweep: Sweep, base: Experiment, extra: list[Parameter]) -> list[str]
     if sweep.metric in names:
         return []
     allowed = ", ".join(names) or "none: no stage of it trains or evaluates"
-    return [f"metric: no stage of {sweep.program} writes {sweep.metric!r}{suggestion(sweep.metric, names)}; allowed: {allowed}"]
+    return [
+        f"metric: no stage of {sweep.program} writes {sweep.metric!r}{did_you_mean(sweep.metric, names)}; allowed: {allowed}"
+    ]

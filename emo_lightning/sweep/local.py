@@ -22,7 +22,7 @@ from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features
 from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.parameters import SweepError
-from emo_lightning.sweep.processes import alone, child, last_error, send, terminated_is_interrupted
+from emo_lightning.sweep.processes import child, last_error, send, sweep_lock, terminated_is_interrupted
 from emo_lightning.sweep.records import LOG_FILE, Run, experiment_of, is_finished, labels, new_run, read_run
 from emo_lightning.sweep.space import Grid, Random, Search
 from emo_lightning.sweep.values import TrialValues, as_text
@@ -93,7 +93,7 @@ def run_local(sweep: Sweep, settings: LocalSettings, start: Callable[[list[str]]
     pool.search = _search(sweep, settings)
     check_features(sweep, settings.fixed, settings.folder)
     outcome.planned = pool.search.total
-    with alone(settings.folder), terminated_is_interrupted():
+    with sweep_lock(settings.folder), terminated_is_interrupted():
         try:
             pool.work()
         except KeyboardInterrupt:

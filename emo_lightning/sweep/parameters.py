@@ -163,12 +163,12 @@ def _wrong(body: dict[str, Any]) -> list[str]:
             ]
         return [f"has {', '.join(body) or 'nothing'}; expected value, values, or min and max, or a distribution"]
     if kind not in _KEYS:
-        return [f"distribution {kind!r} is unknown{suggestion(kind, DISTRIBUTIONS)}; allowed: {', '.join(DISTRIBUTIONS)}"]
+        return [f"distribution {kind!r} is unknown{did_you_mean(kind, DISTRIBUTIONS)}; allowed: {', '.join(DISTRIBUTIONS)}"]
     needed, optional = _KEYS[kind]
     found = [f"{kind} needs {key}" for key in needed if key not in body]
     allowed = (*needed, *optional, "distribution")
     found += [
-        f"unknown key {key!r}{suggestion(key, allowed)}; {kind} allows {', '.join(allowed)}"
+        f"unknown key {key!r}{did_you_mean(key, allowed)}; {kind} allows {', '.join(allowed)}"
         for key in body
         if key not in allowed
     ]
@@ -213,7 +213,7 @@ def _wrong_values(kind: str, body: dict[str, Any]) -> list[str]:
     return found
 
 
-def suggestion(wrong: object, allowed: Iterable[str]) -> str:
+def did_you_mean(wrong: object, allowed: Iterable[str]) -> str:
     """`; did you mean …?` where something near is allowed, else nothing."""
     near = difflib.get_close_matches(str(wrong), list(dict.fromkeys(allowed)), 3, 0.75)
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -19,7 +19,7 @@ from emo_lightning.sweep.parameters import SweepError
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def sweep_lock(folder: Path) -> Iterator[None]:
     """Keep a second sweep out of the folder.
 
     Raises:

@@ -22,7 +22,7 @@ from emo_lightning.experiment.stage_metrics import usable
 from emo_lightning.experiment.status import is_complete
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.parameters import Parameter, SweepError
-from emo_lightning.sweep.values import TrialValues, as_text, fingerprint
+from emo_lightning.sweep.values import TrialValues, as_text, values_digest
 
 RECORD_FILE = "sweep.json"
 LOG_FILE = "sweep.log"
@@ -140,7 +140,7 @@ def run_name(varied: Sequence[Parameter], values: TrialValues) -> str:
     """A folder's name that says what differs, and ends in a mark of all values."""
     short = labels(values)
     said = "_".join(f"{short[p.name]}={as_text(values[p.name])}" for p in varied)
-    return f"{re.sub(r'[^A-Za-z0-9._=+-]+', '-', said)[:_LONGEST_NAME].strip('-')}-{fingerprint(values)}"
+    return f"{re.sub(r'[^A-Za-z0-9._=+-]+', '-', said)[:_LONGEST_NAME].strip('-')}-{values_digest(values)}"
 
 
 def labels(names: Iterable[str]) -> dict[str, str]:

@@ -15,14 +15,14 @@ from typing import Any
 
 from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.foreign import decode_json, object_of
-from emo_lightning.core.lifetimes import PARENT, die_with_parent
+from emo_lightning.core.lifetimes import PARENT_VARIABLE, die_with_parent
 from emo_lightning.core.terminal import say
 from emo_lightning.core.wandb_defaults import wandb_mode, wandb_project
 from emo_lightning.experiment.stage_metrics import usable
 from emo_lightning.sweep.config import Sweep, locate
 from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.parameters import SweepError
-from emo_lightning.sweep.values import TrialValues, as_text, fingerprint
+from emo_lightning.sweep.values import TrialValues, as_text, values_digest
 
 _ANSWER_SECONDS = 5
 _SETTING = re.compile(r"[\w+-]+(\.[\w+-]+)+")
@@ -94,7 +94,7 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
         # The agent has started this process, in a group of its own; killed, it passes nothing on.
         die_with_parent(signal.SIGTERM)
     sweep_id = os.environ.get("WANDB_SWEEP_ID", "trial")
-    runs, name = Path("runs") / f"sweep-{sweep_id}", os.environ.get("WANDB_RUN_ID") or fingerprint(values)
+    runs, name = Path("runs") / f"sweep-{sweep_id}", os.environ.get("WANDB_RUN_ID") or values_digest(values)
     options = [f"--{key}={as_text(value)}" for key, value in values.items()]
     command = [sys.executable, "-m", "emo_lightning", "run", str(program), "--runs", str(runs), "--name", name, *options]
     if start is None:
@@ -141,7 +141,9 @@ def parse_trial(words: list[str]) -> tuple[Path, TrialValues]:
 
 def _run(command: list[str]) -> int:
     """The command's exit code; an agent that stops this process stops the command with it."""
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_AGENT} | {PARENT: str(os.getpid())}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_AGENT} | {
+        PARENT_VARIABLE: str(os.getpid())
+    }
     child = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
     try:

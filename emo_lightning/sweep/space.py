@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from emo_lightning.sweep.parameters import Parameter
-from emo_lightning.sweep.values import TrialValues, fingerprint
+from emo_lightning.sweep.values import TrialValues, values_digest
 
 _TRIES = 200
 
@@ -68,7 +68,7 @@ class Random:
             rng = np.random.default_rng([seed, n])
             for _ in range(_TRIES):
                 values = {p.name: draw(p, rng) for p in parameters}
-                if (mark := fingerprint(values)) not in seen:
+                if (mark := values_digest(values)) not in seen:
                     seen.add(mark)
                     yield values
                     break

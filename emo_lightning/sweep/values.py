@@ -11,7 +11,7 @@ TrialValues = dict[str, object]
 """Dotted key of `emo run` -> value."""
 
 
-def fingerprint(values: TrialValues) -> str:
+def values_digest(values: TrialValues) -> str:
     """Eight hexadecimal digits, the same for the same values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE
+from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.models.backbone import Backbone, BackboneConfig
 from emo_lightning.tasks.backbone import BackboneTask
 from emo_lightning.tasks.optim import OptimConfig
@@ -83,11 +83,11 @@ def check_batch(batch: ChatBatch, backbone: Backbone) -> None:
     """
     backbone.family.check_images(backbone.processor, batch)
     if "labels" in batch:
-        counts = batch["labels"] != IGNORE
+        counts = batch["labels"] != IGNORE_INDEX
         rows = counts[0].split(batch["lengths"]) if "lengths" in batch else counts.unbind()
         supervised = torch.stack([row[1:].any() for row in rows])
         real = ~batch["filler"]
         if not bool(supervised[real].all()):
             row = int((real & ~supervised).nonzero()[0, 0])
-            msg = f"sample {batch['key'][row]!r} has zero supervised tokens: every label is {IGNORE}"
+            msg = f"sample {batch['key'][row]!r} has zero supervised tokens: every label is {IGNORE_INDEX}"
             raise ValueError(msg)

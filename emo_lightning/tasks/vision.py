@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import TRIPLET_PARTS
 from emo_lightning.data.batches import SeenBatch
-from emo_lightning.data.collate import IGNORE
+from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.data.protocols import PairSample
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.seen import SeenHeads
@@ -72,7 +72,7 @@ class VisionTask(BackboneTask[SeenBatch]):
     def _number(self, sample: PairSample, field: str) -> int:
         value: str | None = getattr(sample.record, field)
         if value is None or sample.filler:
-            return IGNORE
+            return IGNORE_INDEX
         if value not in self.numbers[field]:
             allowed = ", ".join(self.numbers[field])
             msg = f"record {sample.key!r} has {field} {value!r}; model.fields.{field} has {allowed}"
@@ -84,7 +84,7 @@ class VisionTask(BackboneTask[SeenBatch]):
         states = self.net.family.picture_states(self.net.base, batch["inputs"], "merger")
         logits = self.heads(states, batch["tokens"])
         losses = [
-            cross_entropy(logits[name].float(), wanted, ignore_index=IGNORE, reduction="sum")
+            cross_entropy(logits[name].float(), wanted, ignore_index=IGNORE_INDEX, reduction="sum")
             for name, wanted in batch["seen"].items()
         ]
         return torch.stack(losses).sum(), (~batch["filler"]).sum()

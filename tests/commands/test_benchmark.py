@@ -29,7 +29,7 @@ from emo_lightning.inference.free_questions import FreeQuestion, answers
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
-from emo_lightning.report.tables.benchmark import HEADS
+from emo_lightning.report.tables.benchmark import LEADERBOARD_HEADS
 from tests.analysis.suites.given import EIGHT
 from tests.core.suites.trees import assessed, pair_row, vecbench_line
 from tests.data_prep.serving import completion, send, server
@@ -404,7 +404,7 @@ def test_a_leaderboard_finds_leaks_and_places_nobody_who_has_one(
 
 def test_an_arrow_says_what_the_best_is_chosen_by() -> None:
     """The title follows the column, and not the column the title."""
-    for heads in HEADS.values():
+    for heads in LEADERBOARD_HEADS.values():
         for head in heads:
             assert head.title.endswith("↓" if head.lower_is_better else "↑"), head
 

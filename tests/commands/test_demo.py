@@ -15,7 +15,7 @@ from emo_lightning.experiment.files import ROOT
 
 
 def test_names_of_the_runs_are_those_of_the_experiments() -> None:
-    for experiment, name in demo.NAMES.items():
+    for experiment, name in demo.RUN_NAMES.items():
         assert read_yaml(ROOT / "experiments" / f"{experiment}.yaml", SchemaError)["name"] == name
 
 

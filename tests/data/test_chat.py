@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from emo_lightning.core.records import EMOTIONS, GroundedObject, Prediction, Record
 from emo_lightning.core.replies import unreadable_reasons
-from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, answer, merge_predictions, objective, parse_answer, prompt
+from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, merge_predictions, objective, parse_answer, prompt, target_answer
 from emo_lightning.models.families import AbsolutePixels, BoxCodec, Relative1000, family_of
 
 CODEC = family_of("qwen2_5_vl").codec
@@ -64,7 +64,7 @@ def parsed(text: str, *, original: tuple[int, int] = (200, 100), resized: tuple[
 def test_a_perfect_reply_gives_the_labels_back(record: Record, columns: int, rows: int, codec: BoxCodec) -> None:
     resized = (28 * columns, 28 * rows)
     keys = OBJECTIVES["explain"].available(record)
-    text = answer(keys, record, codec, resized)
+    text = target_answer(keys, record, codec, resized)
     assert list(json.loads(text)) == list(keys)
     said = parse_answer(text, id=record.id, original=(record.width, record.height), resized=resized, codec=codec)
     for key in ("description", "background", "attribute", "subject", "emotion", "intensity"):

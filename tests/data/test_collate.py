@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import OBJECTIVES
-from emo_lightning.data.collate import IGNORE, CollateError, Collator, ImageQuestion
+from emo_lightning.data.collate import IGNORE_INDEX, CollateError, Collator, ImageQuestion
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.questions import QuestionCollator, QuestionDataset
@@ -57,7 +57,7 @@ def test_the_prompt_of_a_training_sample_is_that_of_inference(processor: Process
     question = ImageQuestion("a", index.image(0), keys, index.record(0))
     train = Collator(processor, "qwen2_5_vl", answers=True)([question])
     asked = Collator(processor, "qwen2_5_vl", answers=False)([question])["input_ids"][0]
-    unsupervised = train["input_ids"][0][train["labels"][0] == IGNORE]
+    unsupervised = train["input_ids"][0][train["labels"][0] == IGNORE_INDEX]
     assert torch.equal(unsupervised, asked)
 
 
@@ -94,8 +94,8 @@ def test_fillers_have_no_labels(processor: Processor, index: TarIndex) -> None:
         [question, ImageQuestion("a", question.image, question.keys, question.record, True)]
     )
     assert batch["filler"].tolist() == [False, True]
-    assert (batch["labels"][0] != IGNORE).any()
-    assert (batch["labels"][1] == IGNORE).all()
+    assert (batch["labels"][0] != IGNORE_INDEX).any()
+    assert (batch["labels"][1] == IGNORE_INDEX).all()
 
 
 def test_samples_without_an_answer_are_errors(processor: Processor, index: TarIndex) -> None:

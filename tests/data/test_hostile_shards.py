@@ -16,7 +16,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.stores import LocalStore
 from emo_lightning.core.tar_scan import ShardError, scan_tar
 from emo_lightning.data.embeddings import EmbeddingTable
-from emo_lightning.data.feature_parts import FeatureError, read_index
+from emo_lightning.data.feature_parts import FeatureError, read_part_index
 from emo_lightning.data.shard_list import list_shards, read_manifest
 from emo_lightning.data.tar_index import TarIndex
 from tests.core.test_images import png_that_claims
@@ -134,10 +134,10 @@ def test_a_range_of_shards_has_an_end() -> None:
 def test_an_index_of_a_cache_is_checked_value_by_value(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "index-00000.json"
     path.write_text(json.dumps({"version": 1, "rank": 0, "world_size": 2, "parts": ["part-00000-00000.safetensors"]}))
-    read_index(path)
+    read_part_index(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(FeatureError, match=r"index-00000\.json: "):
-        read_index(path)
+        read_part_index(path)
 
 
 def test_a_parquet_file_of_a_few_bytes_holds_no_billion_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

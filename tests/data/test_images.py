@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.data.images import as_seen, open_image
+from emo_lightning.data.images import as_seen, open_rgb_image
 from emo_lightning.data.tar_index import TarIndex
 from tests.data.test_tar_index import record, write_tar
 
@@ -25,7 +25,7 @@ def picture(size: tuple[int, int] = (40, 30)) -> Image.Image:
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "grey16.png")
-    found = np.asarray(open_image(tmp_path / "grey16.png")).astype(int)
+    found = np.asarray(open_rgb_image(tmp_path / "grey16.png")).astype(int)
     assert np.abs(found - (values / 257)[..., None]).max() <= 1
 
 
@@ -33,7 +33,7 @@ def test_a_rotated_photograph_is_turned(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     picture().save(tmp_path / "rotated.jpg", exif=exif)
-    assert open_image(tmp_path / "rotated.jpg").size == (30, 40)
+    assert open_rgb_image(tmp_path / "rotated.jpg").size == (30, 40)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_picture_is_the_same_from_everywhere(mode: str, extension: str, orient
         exif[0x0112] = orientation
     path = tmp_path / f"photo.{extension}"
     image.save(path, exif=exif)
-    expected = np.asarray(open_image(path))
+    expected = np.asarray(open_rgb_image(path))
     size = (expected.shape[1], expected.shape[0])
     members = {
         "a.json": record(0, path.read_bytes(), id="a", width=size[0], height=size[1], objects=[]),
@@ -67,7 +67,7 @@ def test_a_picture_is_the_same_from_everywhere(mode: str, extension: str, orient
 def test_an_image_too_long_for_the_model_is_named(tmp_path: Path) -> None:
     picture(size=(700, 3)).save(tmp_path / "strip.png")
     with pytest.raises(InputError, match=r"strip\.png: 700x3: aspect ratio above 200"):
-        open_image(tmp_path / "strip.png")
+        open_rgb_image(tmp_path / "strip.png")
 
 
 @pytest.mark.parametrize("kept", [0, 12, 400])
@@ -76,4 +76,4 @@ def test_broken_files_are_named(tmp_path: Path, kept: int) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(data, "JPEG")
     (tmp_path / "half.jpg").write_bytes(data.getvalue()[:kept])
     with pytest.raises(InputError, match=r"half\.jpg: (does not decode|not an image)"):
-        open_image(tmp_path / "half.jpg")
+        open_rgb_image(tmp_path / "half.jpg")

@@ -77,7 +77,7 @@ def test_rows_are_full(lowest: int, highest: int, most: int, world: int) -> None
 
 @pytest.mark.parametrize("share", [0.6, 0.4, 0.3])
 def test_lengths_that_fill_no_row(share: float) -> None:
-    rows = packing.fit(np.full(20_000, round(1000 * share)), np.arange(20_000), 1000)
+    rows = packing.pack_rows(np.full(20_000, round(1000 * share)), np.arange(20_000), 1000)
     assert sorted(sample for row in rows for sample in row) == list(range(20_000))
     assert len(rows) == -(-20_000 // int(1 / share))
 
@@ -87,7 +87,7 @@ def test_a_row_is_a_random_draw() -> None:
     draw = np.random.default_rng(3)
     kind = draw.random(20_000) < 0.4
     lengths = np.where(kind, draw.integers(60, 90, 20_000), draw.integers(20, 40, 20_000))
-    rows = packing.fit(lengths, draw.permutation(20_000), 736)
+    rows = packing.pack_rows(lengths, draw.permutation(20_000), 736)
     assert lengths.sum() / (736 * len(rows)) >= 0.99
     shares = np.array([kind[row].mean() for row in rows])
     # Of a row of n independent draws: sqrt(0.4 * 0.6 / n).

@@ -16,12 +16,12 @@ import pytest
 from data_prep.export import write_shards
 from emo_lightning.core.records import Record
 from emo_lightning.core.shard_index import (
+    INDEX_ROW,
     LABEL_BITS,
-    ROW,
     ShardIndex,
     build_index,
     index_path,
-    labels_of,
+    label_bits,
     read_index,
     save_index,
 )
@@ -115,7 +115,7 @@ def test_labels_that_are_there_and_not(changes: dict[str, object], tmp_path: Pat
         *(["described"] if one.description else []),
     }
     assert index.groups() == [one.provenance.get("group")]
-    assert labels_of(one) == sum(1 << bit for bit, name in enumerate(LABEL_BITS) if index.has(name)[0])
+    assert label_bits(one) == sum(1 << bit for bit, name in enumerate(LABEL_BITS) if index.has(name)[0])
 
 
 def test_an_invalid_record_is_named_when_records_are_asked_for(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_members_longer_than_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert expected.content == digest.hexdigest()
     assert np.array_equal(expected.rows["format"], [1, 1, 1, 1])
     assert expected.ignored == {"txt": 1}
-    assert set(ROW.names or ()) >= {"json_c"}
+    assert set(INDEX_ROW.names or ()) >= {"json_c"}
 
 
 def crc32(data: bytes) -> int:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.data.batches import RolloutBatch
-from emo_lightning.data.collate import IGNORE, Collator
+from emo_lightning.data.collate import IGNORE_INDEX, Collator
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.features import FeatureCache
@@ -85,7 +85,7 @@ def test_a_bad_image_is_a_filler_of_its_own_length(tars: Path, tiny_qwen: Path, 
     assert after["input_ids"].equal(before["input_ids"])
     begin, end = sum(before["lengths"][:2]), sum(before["lengths"][:3])
     labels = before["labels"].clone()
-    labels[:, begin:end] = IGNORE
+    labels[:, begin:end] = IGNORE_INDEX
     assert after["labels"].equal(labels)
 
 

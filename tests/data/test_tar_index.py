@@ -25,7 +25,7 @@ from emo_lightning.core.records import SCHEMA_VERSION, Record
 from emo_lightning.core.remote import RemoteStore
 from emo_lightning.core.stores import LocalStore
 from emo_lightning.data import tar_index as module
-from emo_lightning.data.images import open_image
+from emo_lightning.data.images import open_rgb_image
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from tests.patience import PATIENCE
 
@@ -647,7 +647,7 @@ def test_a_picture_is_the_same_from_a_file_and_from_a_tar(tmp_path: Path, orient
     pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(out, "png", exif=exif)
     (tmp_path / "a.png").write_bytes(out.getvalue())
-    file = open_image(tmp_path / "a.png")
+    file = open_rgb_image(tmp_path / "a.png")
     size = {"width": file.width, "height": file.height}
     path = write_tar(tmp_path / "a.tar", {"s001.json": record(1, out.getvalue(), **size), "s001.png": out.getvalue()})
     assert TarIndex.open(path).image(0).tobytes() == file.tobytes()

@@ -42,7 +42,7 @@ from tests.patience import PATIENCE, gone, wait_until
     ],
 )
 def test_how_many(samples: int, given: dict[str, int], expected: int) -> None:
-    assert workers.count(samples, **given) == expected
+    assert workers.worker_count(samples, **given) == expected
 
 
 def test_a_number_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

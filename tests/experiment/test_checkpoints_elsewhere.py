@@ -17,7 +17,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from emo_lightning.core.checkpoints import CheckpointFileError, read_checkpoint
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint, saved_to, set_damaged_aside
-from emo_lightning.experiment.saving import LAST, PREVIOUS, SaveEvery
+from emo_lightning.experiment.saving import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from tests.experiment.test_cut_short import StopAt
 from tests.experiment.test_saving import checkpoint, flipped, nine_steps
@@ -56,7 +56,7 @@ def test_a_damaged_one_is_named_and_set_aside(
 ) -> None:
     (folder,) = kept.elsewhere
     older = checkpoint(folder / "step=10.ckpt", 10, "mine")
-    last = checkpoint(folder / LAST, 30, name, WEIGHTS)
+    last = checkpoint(folder / LAST_CHECKPOINT, 30, name, WEIGHTS)
     last.write_bytes(damage(last.read_bytes()))
     with pytest.raises(CheckpointFileError) as refused:
         newest_checkpoint(kept)
@@ -73,7 +73,7 @@ def test_a_damaged_one_is_named_and_set_aside(
 
 @pytest.mark.parametrize("damage", [cut, another_weight])
 def test_a_damaged_one_of_another_is_its_own_to_name(damage: Callable[[bytes], bytes], kept: Checkpoints) -> None:
-    theirs = checkpoint(kept.elsewhere[0] / LAST, 30, "not mine", WEIGHTS)
+    theirs = checkpoint(kept.elsewhere[0] / LAST_CHECKPOINT, 30, "not mine", WEIGHTS)
     theirs.write_bytes(damage(theirs.read_bytes()))
     torch.save({"of": "another program"}, kept.elsewhere[0] / "model.ckpt")
     assert newest_checkpoint(kept) is None
@@ -150,7 +150,7 @@ def half_done(tmp_path: Path) -> Stage:
     with pytest.raises(StageCutShortError):
         train(stage, StopAt(5))
     shutil.rmtree(stage.out / "checkpoints")
-    assert read_checkpoint(tmp_path / "elsewhere" / LAST)["global_step"] == 5
+    assert read_checkpoint(tmp_path / "elsewhere" / LAST_CHECKPOINT)["global_step"] == 5
     return stage
 
 
@@ -161,7 +161,7 @@ def test_it_is_found_when_run_and_data_have_moved(tmp_path: Path) -> None:
     moved = in_run(tmp_path / "moved", tmp_path / "elsewhere", str(tmp_path / "moved.csv"))
     assert train(moved) == 5
     # Nobody goes back to the one before the last of a training that is done.
-    assert [path.name for path in (tmp_path / "elsewhere").glob(PREVIOUS)] == []
+    assert [path.name for path in (tmp_path / "elsewhere").glob(PREVIOUS_CHECKPOINT)] == []
 
 
 def test_that_of_another_training_is_not_taken(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_that_of_another_training_is_not_taken(tmp_path: Path) -> None:
 
 def test_one_of_an_older_release_is_found(tmp_path: Path) -> None:
     stage = half_done(tmp_path)
-    path = checkpoint(tmp_path / "elsewhere" / LAST, 6, stage.digest)
+    path = checkpoint(tmp_path / "elsewhere" / LAST_CHECKPOINT, 6, stage.digest)
     assert newest_checkpoint(Checkpoints.of(stage)) == path
 
 

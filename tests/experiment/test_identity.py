@@ -19,7 +19,7 @@ from emo_lightning.core.fingerprints import HashMemory
 from emo_lightning.data import shard_indices
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.identity import SIDECAR, first_changed, inputs_of, named_paths
+from emo_lightning.experiment.identity import CONTENT_SUFFIX, first_changed, inputs_of, named_paths
 from emo_lightning.experiment.kinds import STAGE_KINDS, FunctionKind
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import Status, is_complete, read_status, write_config, write_status
@@ -289,9 +289,9 @@ def test_files_are_read_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fingerprints, "_SETTLED", -(10**18))
     stage.out.mkdir(parents=True)
     before = inputs_of(stage)
-    assert (stage.out.parent / SIDECAR).is_file()
+    assert (stage.out.parent / CONTENT_SUFFIX).is_file()
     fresh = HashMemory()
-    fresh.keep_in(stage.out.parent / SIDECAR)
+    fresh.keep_in(stage.out.parent / CONTENT_SUFFIX)
 
     def read(*_: object) -> str:
         raise AssertionError
@@ -312,9 +312,9 @@ def test_files_are_read_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("text", ["", "[]", '{"tar x": [1, 2]}', '{"tar x": "y"}'])
 def test_a_damaged_memory_is_none(text: str, tmp_path: Path, stage: Stage) -> None:
     expected = data_hash("train.tar")
-    (tmp_path / SIDECAR).write_text(text)
+    (tmp_path / CONTENT_SUFFIX).write_text(text)
     memory = HashMemory()
-    memory.keep_in(tmp_path / SIDECAR)
+    memory.keep_in(tmp_path / CONTENT_SUFFIX)
     assert memory.of("train.tar", "tar", lambda: "read") == "read"
     assert data_hash(["train.tar"]) == expected
 

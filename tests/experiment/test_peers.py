@@ -20,7 +20,7 @@ FORK = multiprocessing.get_context("fork")
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "BEAT", 0.01)
+    monkeypatch.setattr(peers, "HEARTBEAT_SECONDS", 0.01)
 
 
 def first_rank(folder: Path, end: str) -> None:
@@ -62,7 +62,7 @@ def test_the_first_rank_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    monkeypatch.setattr(peers, "SILENCE", 0.1)
+    monkeypatch.setattr(peers, "MAX_SILENT_SECONDS", 0.1)
     with pytest.raises(PeerLostError, match="rank 0 has said nothing for"):
         second.wait_for_first(2)
 
@@ -80,7 +80,7 @@ def test_an_earlier_start_says_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     process.join()
     second = Peers(tmp_path, Ranks(1, 2))
     second.check()
-    monkeypatch.setattr(peers, "LATE", 0.0)
+    monkeypatch.setattr(peers, "MAX_LATE_SECONDS", 0.0)
     with pytest.raises(PeerLostError, match="rank 0 has said nothing"):
         second.wait_for_first(1)
 

@@ -27,8 +27,8 @@ from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_check
 from emo_lightning.experiment.processes import make_temporary_folder, remove_temporary_folders
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.experiment.saving import (
-    LAST,
-    PREVIOUS,
+    LAST_CHECKPOINT,
+    PREVIOUS_CHECKPOINT,
     STAGE_KEY,
     SaveEvery,
     split_config,
@@ -104,11 +104,11 @@ def test_a_signal_saves_the_step_and_the_next_start_goes_on_there(tmp_path: Path
         train(tmp_path, SaveEvery(steps=100), kill_at=4)
     assert stopped.value.code == 143
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 4
-    assert not (folder / PREVIOUS).exists()
+    assert not (folder / PREVIOUS_CHECKPOINT).exists()
     saver = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=2)
     with pytest.raises(StoppedError):
         train(tmp_path, None, saver, kill_at=5)
-    assert read_checkpoint(folder / PREVIOUS)["global_step"] == 4
+    assert read_checkpoint(folder / PREVIOUS_CHECKPOINT)["global_step"] == 4
     assert train(tmp_path, SaveEvery(steps=7)) == [7]
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 7
     assert len(list(folder.iterdir())) == 1
@@ -261,7 +261,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def saved(folder: Path, step: int) -> None:
     state = {"weight": torch.full((5_000,), float(step))}
     tree = {"state_dict": state, "epoch": 0, "global_step": step, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
-    WholeCheckpoints().save_checkpoint(tree, folder / LAST)
+    WholeCheckpoints().save_checkpoint(tree, folder / LAST_CHECKPOINT)
 
 
 @pytest.mark.parametrize("moment", ["half written", "before it is kept", "before it is renamed"])
@@ -300,7 +300,7 @@ def test_killed_while_a_checkpoint_is_written(folder: Path, moment: str) -> None
     watch(trainer, stage_in(folder.parent))
     assert not list(folder.glob("*.tmp"))
     saved(folder, 3)
-    assert [read_checkpoint(folder / name)["global_step"] for name in (LAST, PREVIOUS)] == [3, 2]
+    assert [read_checkpoint(folder / name)["global_step"] for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)] == [3, 2]
 
 
 def test_where_a_file_has_one_name_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +310,7 @@ def test_where_a_file_has_one_name_alone(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "link", refuse)
     for step in (1, 2, 3):
         saved(folder, step)
-    assert [read_checkpoint(folder / name)["global_step"] for name in (LAST, PREVIOUS)] == [3, 2]
+    assert [read_checkpoint(folder / name)["global_step"] for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)] == [3, 2]
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -344,13 +344,15 @@ def test_each_of_twenty_damages_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "out/checkpoints"
     saved(folder, 1)
     saved(folder, 2)
-    whole, named = (folder / LAST).read_bytes(), 0
+    whole, named = (folder / LAST_CHECKPOINT).read_bytes(), 0
     for data in damages(whole, tmp_path / "scratch"):
-        (folder / LAST).write_bytes(data)
+        (folder / LAST_CHECKPOINT).write_bytes(data)
         with pytest.raises(CheckpointFileError) as refused:
             newest_checkpoint(Checkpoints(folder.parent))
-        assert str(refused.value).startswith(f"{folder / LAST}: "), data[:20]
-        assert str(refused.value).endswith(f"; remove it, or add --go-back, to go on from {folder / PREVIOUS} (step 1)")
+        assert str(refused.value).startswith(f"{folder / LAST_CHECKPOINT}: "), data[:20]
+        assert str(refused.value).endswith(
+            f"; remove it, or add --go-back, to go on from {folder / PREVIOUS_CHECKPOINT} (step 1)"
+        )
         named += 1
     assert named == 20
 
@@ -361,12 +363,12 @@ def test_go_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(folder, 2)
     set_damaged_aside(Checkpoints(tmp_path))
     assert capsys.readouterr().err == ""
-    (folder / LAST).unlink()
-    shutil.copyfile(folder / PREVIOUS, folder / LAST)
-    (folder / LAST).write_bytes((folder / LAST).read_bytes()[:-1])
+    (folder / LAST_CHECKPOINT).unlink()
+    shutil.copyfile(folder / PREVIOUS_CHECKPOINT, folder / LAST_CHECKPOINT)
+    (folder / LAST_CHECKPOINT).write_bytes((folder / LAST_CHECKPOINT).read_bytes()[:-1])
     set_damaged_aside(Checkpoints(tmp_path))
-    assert capsys.readouterr().err == f"{folder / LAST}: damaged; it is called last.ckpt.damaged now\n"
-    assert newest_checkpoint(Checkpoints(tmp_path)) == folder / PREVIOUS
-    (folder / PREVIOUS).write_bytes(b"")
+    assert capsys.readouterr().err == f"{folder / LAST_CHECKPOINT}: damaged; it is called last.ckpt.damaged now\n"
+    assert newest_checkpoint(Checkpoints(tmp_path)) == folder / PREVIOUS_CHECKPOINT
+    (folder / PREVIOUS_CHECKPOINT).write_bytes(b"")
     set_damaged_aside(Checkpoints(tmp_path))
     assert newest_checkpoint(Checkpoints(tmp_path)) is None

@@ -20,7 +20,7 @@ from data_prep.expand.images_received import billed_images, images_of, read_imag
 from data_prep.export.read import read_records
 from data_prep.grounding.masks import decode_mask, encode_mask
 from data_prep.provider.model_under_test import UnderTest
-from data_prep.provider.openai_batches import read_batch, read_results
+from data_prep.provider.openai_batches import read_batch, read_batch_results
 from data_prep.provider.openai_received import read_chat
 from data_prep.provider.prices import load_prices
 from data_prep.review.decisions import ReviewError
@@ -73,7 +73,7 @@ def _address(_: Path) -> Target:
 
 def _batches(_: Path) -> Target:
     line = as_json({"custom_id": "a", "response": {"status_code": 200, "body": REPLY}, "error": None})
-    return Target(lambda data: list(read_results(data.split(b"\n"))), [line + b"\n" + line])
+    return Target(lambda data: list(read_batch_results(data.split(b"\n"))), [line + b"\n" + line])
 
 
 def _batch(_: Path) -> Target:

@@ -24,7 +24,7 @@ from emo_lightning.core.model_loading import read_model_config
 from emo_lightning.core.records import write_jsonl
 from emo_lightning.core.weight_files import check_weight_files
 from emo_lightning.data.embeddings import EmbeddingTable
-from emo_lightning.data.feature_parts import read_header, read_index
+from emo_lightning.data.feature_parts import read_header, read_part_index
 from emo_lightning.experiment.arguments import problems
 from emo_lightning.experiment.identity import inputs_of
 from emo_lightning.experiment.resolve import load_experiment
@@ -317,7 +317,7 @@ RUNS: dict[str, Make] = {
     "sweep's run": _sweep_run,
     "predictions, about": _about,
     "cache, part": partial(_cache, "part-*.safetensors", read_header),
-    "cache, index": partial(_cache, "index-*.json", read_index),
+    "cache, index": partial(_cache, "index-*.json", read_part_index),
     "hashes": _hashes,
     "adapter": _adapter,
     "model's config": _model_config,

@@ -7,7 +7,7 @@ import pytest
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.accumulators import ScoredBatch
-from emo_lightning.metrics.spelling import plain, similar, word_f1
+from emo_lightning.metrics.spelling import casefolded, similar, word_f1
 from emo_lightning.metrics.triplets import TripletScores
 from tests.made import make_prediction, make_record
 
@@ -71,7 +71,7 @@ def test_no_answer_is_wrong_and_nothing_annotated_is_no_number() -> None:
     ],
 )
 def test_similar_is_a_matter_of_words_and_not_of_meaning(said: str, true: str, alike: bool) -> None:
-    assert similar(plain(said), plain(true)) is alike
+    assert similar(casefolded(said), casefolded(true)) is alike
 
 
 def test_f1_over_words_by_hand() -> None:

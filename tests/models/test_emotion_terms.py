@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.chat import answer
-from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
+from emo_lightning.data.chat import target_answer
+from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.emotion_words import EmotionWords, EmotionWordsError
 from emo_lightning.data.sampler import Slot
@@ -53,7 +53,7 @@ def test_the_place_of_the_word_is_found(backbone: Backbone, questions: list[Imag
         first = batch["emotion_first"][row, question.record.emotion.position]
         assert batch["labels"][row, at] == first
         rest = batch["labels"][row, at:]
-        text = backbone.processor.tokenizer.decode(rest[rest != IGNORE])
+        text = backbone.processor.tokenizer.decode(rest[rest != IGNORE_INDEX])
         assert isinstance(text, str)
         assert text.startswith(str(question.record.emotion))
         assert batch["emotion_target"][row].tolist() == pytest.approx(question.record.emotion_distribution(), abs=1e-6)
@@ -153,7 +153,9 @@ def test_words_of_several_tokens(questions: list[ImageQuestion], backbone: Backb
     record = questions[0].record
     assert record is not None
     codec = Collator(backbone.processor, backbone.model_type, answers=True).codec
-    texts = [answer(("emotion", "intensity"), record.model_copy(update={"emotion": e}), codec, (28, 28)) for e in EMOTIONS]
+    texts = [
+        target_answer(("emotion", "intensity"), record.model_copy(update={"emotion": e}), codec, (28, 28)) for e in EMOTIONS
+    ]
     words = EmotionWords.of_answers(cast(PreTrainedTokenizerBase, Halves()), texts)
     assert len(words.before) == len('{"emotion": "') // 3
     assert len(set(words.first)) == 8
@@ -193,7 +195,7 @@ def test_a_sum_that_float16_does_not_hold_leaves_the_loss_finite() -> None:
     from emo_lightning.models.loss import supervised_loss
 
     hidden = torch.ones(1, 1024, 128, dtype=torch.float16)
-    labels = torch.full((1, 1024), IGNORE)
+    labels = torch.full((1, 1024), IGNORE_INDEX)
     labels[0, 5] = 3
     total, count = supervised_loss(hidden, labels, torch.nn.Linear(128, 7, dtype=torch.float16))
     assert (bool(total.isfinite()), int(count)) == (True, 1)

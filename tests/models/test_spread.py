@@ -11,7 +11,7 @@ import torch
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.moments import moments
-from emo_lightning.models.spread import MADE, Gaussian, SeenPictures, TooFewImagesError, TrainingSpread
+from emo_lightning.models.spread import SPREAD_DIM, Gaussian, SeenPictures, TooFewImagesError, TrainingSpread
 
 DES, VISION, PATCH = 6, 5, 48
 
@@ -52,7 +52,7 @@ def test_the_threshold_is_a_quantile_of_the_validation_images() -> None:
     scores = torch.cat([spread(one) for one in pictures(39, 1)]).sort().values
     # ceil(40 · 0.95) = 38th of 39.
     assert spread.threshold == pytest.approx(float(scores[37]), rel=1e-6)
-    assert (spread.train_images, spread.val_images, spread.described.mean.shape) == (400, 39, (DES + VISION + MADE,))
+    assert (spread.train_images, spread.val_images, spread.described.mean.shape) == (400, 39, (DES + VISION + SPREAD_DIM,))
 
 
 def test_images_like_those_of_validation_are_seldom_called_unlike() -> None:

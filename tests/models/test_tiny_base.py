@@ -17,7 +17,7 @@ from emo_lightning.cli import main
 from emo_lightning.core.model_folders import SHIPPED, backbone_of, weights_hash
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.metrics.boxes import SCORES, box_scores
+from emo_lightning.metrics.boxes import BOX_SCORES, box_scores
 
 ID = "emo-lightning/tiny-base"
 FOLDER = SHIPPED[ID]
@@ -46,13 +46,13 @@ def test_fresh_images_have_the_figures_of_the_card(tmp_path: Path) -> None:
     }
     boxes = [np.array([o.bbox for o in said[r.id].objects[:1]]).reshape(-1, 4) for r in records]
     scores = box_scores(boxes, [np.array([o.bbox for o in r.primary_objects]) for r in records])
-    right["box of the subject, mean IoU × 100"] = 100 * float(scores[:, SCORES.index("iou_strict")].mean())
+    right["box of the subject, mean IoU × 100"] = 100 * float(scores[:, BOX_SCORES.index("iou_strict")].mean())
     # What a box costs that is the same for all: the figure is far above it.
     constant = ConstantAnswer(records, "median").answers(records)
     blind = box_scores(
         [np.array([one.objects[0].bbox]) for one in constant], [np.array([o.bbox for o in r.primary_objects]) for r in records]
     )
-    floor = 100 * float(blind[:, SCORES.index("iou_strict")].mean())
+    floor = 100 * float(blind[:, BOX_SCORES.index("iou_strict")].mean())
     assert floor == pytest.approx(card_figure("a constant box, mean IoU × 100"), abs=5)
     least = {"background": 98, "subject": 95, "attribute": 90, "box of the subject, mean IoU × 100": 75}
     for row, found in right.items():

@@ -188,7 +188,7 @@ def test_both_sides_give_a_reply_the_same_probability(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of the policy's own weights, adapters folded in, which come in several pieces; a reply is that of its number alone."""
-    monkeypatch.setattr(vllm_engine, "CHUNK", 40_000)
+    monkeypatch.setattr(vllm_engine, "CHUNK_BYTES", 40_000)
     found = bench(worded_model, questions[2:4], tuning)
     replies = found.draw()
     check_replies(replies, 6, never_drawn(found.backbone), HOW.max_new_tokens)

@@ -17,7 +17,7 @@ from emo_lightning.core.tables.markdown import markdown
 from emo_lightning.core.tables.table import Column, Table
 from emo_lightning.core.tables.terminal import drawn_by_rich
 from emo_lightning.report.examples import right_and_wrong
-from emo_lightning.report.pictures import AnsweredImage, embedded, with_boxes
+from emo_lightning.report.pictures import AnsweredImage, embedded_picture, with_boxes
 from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import RunFolder, own_file
 from emo_lightning.report.sections import RunSections
@@ -97,12 +97,12 @@ def test_a_drawing_is_the_data_of_an_image(tmp_path: Path) -> None:
         '<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"><script>alert(2)</script><a href="javascript:x">y</a></svg>'
     )
     (tmp_path / "a.svg").write_text(svg)
-    shown = str(embedded(tmp_path / "a.svg", '"><script>'))
+    shown = str(embedded_picture(tmp_path / "a.svg", '"><script>'))
     assert shown.startswith('<img class="drawing" alt="&#34;&gt;&lt;script&gt;" src="data:image/svg+xml;base64,')
     assert "alert" not in shown
     (tmp_path / "a.png").write_text("SECRET")
     with pytest.raises(InputError, match=r"a\.png: not an image"):
-        embedded(tmp_path / "a.png", "a")
+        embedded_picture(tmp_path / "a.png", "a")
 
 
 def test_sizes_of_a_picture_are_numbers() -> None:

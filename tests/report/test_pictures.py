@@ -16,7 +16,7 @@ from emo_lightning.analysis.references import References
 from emo_lightning.report.examples import _picture
 from emo_lightning.report.mds_page import write_mds_page
 from emo_lightning.report.panel import write_panel
-from emo_lightning.report.pictures import AnsweredImage, embedded, with_boxes
+from emo_lightning.report.pictures import AnsweredImage, embedded_picture, with_boxes
 from tests.core.test_image_metadata import SECRETS, saved
 from tests.made import make_record
 
@@ -68,6 +68,6 @@ def test_pictures_that_a_run_folder_holds(kind: str, tmp_path: Path) -> None:
     file.write_bytes(data)
     answer = dict.fromkeys(("description", "background", "attribute", "subject", "emotion", "intensity")) | {"boxes": []}
     item: AnsweredImage = {"id": "a", "size": [40, 24], "split": "x", "truth": answer, "predictions": {}}  # type: ignore[typeddict-item]
-    for page in (embedded(file, "a"), with_boxes(item, data, [])["svg"]):
+    for page in (embedded_picture(file, "a"), with_boxes(item, data, [])["svg"]):
         assert said(held(page)) == []
         assert len(held(page)) > 500

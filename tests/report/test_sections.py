@@ -225,7 +225,7 @@ def test_losses_of_many_trainings_are_counted_and_not_all_drawn(run: Path, monke
         shutil.copy(csv, csv.parent / f"{n}" / csv.name)
     drawn = len(next(section for section in RunSections(run).sections if section.key == "training").figures)
     assert drawn >= 4
-    monkeypatch.setattr("emo_lightning.report.sections.CURVES", 2)
+    monkeypatch.setattr("emo_lightning.report.sections.MAX_CURVES", 2)
     sections = RunSections(run)
     assert len(next(section for section in sections.sections if section.key == "training").figures) == 2
     assert any(f"the losses of 2 of {drawn} trainings are drawn" in note for note in sections.notes)

@@ -19,7 +19,7 @@ from emo_lightning.inference.embed import embed_tars
 from emo_lightning.inference.inputs import entries
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.search import SearchIndex
-from emo_lightning.search.rows import SIDE
+from emo_lightning.search.rows import THUMBNAIL_SIDE
 from emo_lightning.search.sources import add_pictures
 from emo_lightning.search.writer import IndexWriter
 
@@ -82,7 +82,7 @@ def test_tars_with_their_records(world_tars: Path, bundle: Path, counted: Counte
         assert [tuple(one["bbox"]) for one in objects] == [one.bbox for one in record.objects]
         small = Image.open(io.BytesIO(index.thumbnail(record.id)))
         assert small.format == "JPEG"
-        assert max(small.size) == min(SIDE, max(picture.size))
+        assert max(small.size) == min(THUMBNAIL_SIDE, max(picture.size))
         np.testing.assert_allclose(small.width / small.height, picture.width / picture.height, rtol=0.02)
         des = counted.model.embed([picture])[0].numpy()
         assert index.search(des, 1)[0].cosine == pytest.approx(1, abs=1e-5)

@@ -313,7 +313,7 @@ def test_without_a_token_whoever_reaches_it_may_ask(model: EmotionModel) -> None
 
 
 def test_the_api_is_described_without_anything_from_elsewhere(running: Running) -> None:
-    from emo_lightning.serve.api import BODIES
+    from emo_lightning.serve.api import REQUEST_BODIES
 
     described = running.http.get("/openapi.json").json()
     assert set(described["paths"]) >= {
@@ -324,7 +324,7 @@ def test_the_api_is_described_without_anything_from_elsewhere(running: Running) 
         "/v1/search",
     }
     text = json.dumps(described)
-    for model in BODIES:
+    for model in REQUEST_BODIES:
         assert f'"#/components/schemas/{model.__name__}"' in text
     known = described["components"]["schemas"]
     assert {name.rpartition("/")[2] for name in _refs(described)} <= set(known)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from emo_lightning.inference.model import EmotionModel
-from emo_lightning.serve.settings import MB, Limits
+from emo_lightning.serve.settings import MEBIBYTE, Limits
 from tests.fuzz.bombs import _png
 from tests.patience import PATIENCE, wait_until
 from tests.serve.conftest import TOKEN, Running, serving
@@ -132,7 +132,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(running: Ru
 
 
 def test_a_body_that_grows_too_large_is_refused_while_it_comes(model: EmotionModel) -> None:
-    with serving(model, Limits(body=MB, silence=PATIENCE)) as server:
+    with serving(model, Limits(body=MEBIBYTE, silence=PATIENCE)) as server:
         with request(server.host, "Content-Type: image/png\r\nTransfer-Encoding: chunked") as connection:
             piece = b"10000\r\n" + bytes(65536) + b"\r\n"
             # Four times the limit are read and thrown away, so that the client finds its answer.
@@ -144,13 +144,13 @@ def test_a_body_that_grows_too_large_is_refused_while_it_comes(model: EmotionMod
         assert b"request_too_large" in answer
         wait_until(lambda: server.door.held == 0)
         # Until it was refused, no more than the limit and a piece were kept.
-        with_file = server.http.post("/v1/explain", files=[("image", ("a.png", bytes(2 * MB)))])
+        with_file = server.http.post("/v1/explain", files=[("image", ("a.png", bytes(2 * MEBIBYTE)))])
         assert (with_file.status_code, with_file.json()["error"]["code"]) == (413, "request_too_large")
         assert server.http.get("/v1/models").status_code == 200
 
 
 def test_all_bodies_together_have_a_limit(model: EmotionModel) -> None:
-    with serving(model, Limits(body=2 * MB, bodies=2 * MB, silence=PATIENCE)) as server:
+    with serving(model, Limits(body=2 * MEBIBYTE, bodies=2 * MEBIBYTE, silence=PATIENCE)) as server:
         with request(server.host, "Content-Type: image/png\r\nContent-Length: 1500000") as slow:
             slow.sendall(bytes(1_400_000))
             wait_until(lambda: server.door.held == 1_400_000)

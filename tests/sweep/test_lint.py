@@ -11,13 +11,13 @@ import yaml
 
 from emo_lightning.cli import main
 from emo_lightning.experiment.files import ROOT
-from emo_lightning.sweep.config import COMMAND, beside, load_sweep
+from emo_lightning.sweep.config import SWEEP_COMMAND, beside, load_sweep
 from emo_lightning.sweep.lint import lint
 
 SWEEPS = sorted((ROOT / "experiments" / "sweeps").glob("*.yaml"))
 GOOD: dict[str, Any] = {
     "program": "experiments/ablate_head.yaml",
-    "command": COMMAND,
+    "command": SWEEP_COMMAND,
     "method": "grid",
     "metric": {"name": "probe/val/accuracy", "goal": "maximize"},
     "parameters": {"des.model.head.fusion": {"values": ["none", "both"]}},

@@ -27,7 +27,7 @@ from emo_lightning.data.mapped_parts import write_part
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.experiment.resolve import load_experiment
-from emo_lightning.sweep.config import COMMAND, load_sweep
+from emo_lightning.sweep.config import SWEEP_COMMAND, load_sweep
 from emo_lightning.sweep.local import SweepOutcome
 from emo_lightning.sweep.records import Run, read_run
 from emo_lightning.sweep.results import settings_of, summary
@@ -79,7 +79,7 @@ def write_sweep(folder: Path, **changes: object) -> Path:
     """The sweep's file."""
     tree: dict[str, object] = {
         "program": "small.yaml",
-        "command": COMMAND,
+        "command": SWEEP_COMMAND,
         "method": "grid",
         "metric": {"name": "des/val/accuracy", "goal": "maximize"},
         "parameters": {"des.model.head.fusion": {"values": ["none", "both"]}, "vars.seed": {"values": [0, 1]}},

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.core.endings import InterruptedBySignal
-from emo_lightning.core.lifetimes import PARENT, die_with_named_parent
+from emo_lightning.core.lifetimes import PARENT_VARIABLE, die_with_named_parent
 from emo_lightning.sweep.processes import child, terminated_is_interrupted
 from emo_lightning.sweep.remote import _run
 from tests.patience import gone, wait_until
@@ -41,9 +41,9 @@ def trial(note: Path, _log: Path) -> None:
     parent = os.getpid()
 
     def start() -> None:
-        os.environ[PARENT] = str(parent)
+        os.environ[PARENT_VARIABLE] = str(parent)
         die_with_named_parent()
-        assert PARENT not in os.environ
+        assert PARENT_VARIABLE not in os.environ
         note_and_wait(note)
 
     FORK.Process(target=start).start()
@@ -61,7 +61,7 @@ def test_a_killed_parent_takes_its_run_with_it(starts: Callable[[Path, Path], No
 
 
 def test_a_trial_says_whose_its_command_is() -> None:
-    code = f"import os, sys; sys.exit(7 if int(os.environ[{PARENT!r}]) == os.getppid() else 1)"
+    code = f"import os, sys; sys.exit(7 if int(os.environ[{PARENT_VARIABLE!r}]) == os.getppid() else 1)"
     assert _run([sys.executable, "-S", "-c", code]) == 7
 
 

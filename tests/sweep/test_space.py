@@ -15,7 +15,7 @@ from emo_lightning.sweep.bayes import Bayes
 from emo_lightning.sweep.parameters import DISTRIBUTIONS, Parameter, SweepError, read_parameter
 from emo_lightning.sweep.records import labels, run_name
 from emo_lightning.sweep.space import Grid, Random, Search, draw
-from emo_lightning.sweep.values import TrialValues, as_text, fingerprint
+from emo_lightning.sweep.values import TrialValues, as_text, values_digest
 
 
 def parameter(name: str = "x", **body: object) -> Parameter:
@@ -117,7 +117,7 @@ def test_names() -> None:
     }
     varied = [parameter("des.model.head.fusion", values=["both", "none"])]
     one, two = (TrialValues({"des.model.head.fusion": "both", "vars.seed": seed}) for seed in (0, 1))
-    assert run_name(varied, one) == f"fusion=both-{fingerprint(one)}"
+    assert run_name(varied, one) == f"fusion=both-{values_digest(one)}"
     assert run_name(varied, one) != run_name(varied, two)
     assert len(run_name([parameter(values=["a/b c" * 99, "x"])], {"x": "a/b c" * 99})) < 120
 
@@ -173,4 +173,4 @@ def test_bayes_goes_on_where_it_was() -> None:
     rest = searched(20, [*done, unfinished])
     assert len(rest) == 8
     assert rest[0][0] == unfinished[0]
-    assert not {fingerprint(v) for v, _ in rest} & {fingerprint(v) for v, _ in done}
+    assert not {values_digest(v) for v, _ in rest} & {values_digest(v) for v, _ in done}

@@ -13,7 +13,7 @@ import yaml
 
 from emo_lightning.cli import main
 from emo_lightning.experiment.files import ROOT
-from emo_lightning.sweep.config import COMMAND
+from emo_lightning.sweep.config import SWEEP_COMMAND
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.remote import parse_trial, trial
 from tests.report.test_wandb import written
@@ -48,7 +48,7 @@ def test_what_the_agent_passes_on_is_what_was_meant(macro: str) -> None:
 
 def test_the_command_of_the_files_is_ours() -> None:
     files = list((ROOT / "experiments/sweeps").glob("*.yaml"))
-    assert {tuple(yaml.safe_load(path.read_text())["command"]) for path in files} == {tuple(COMMAND)}
+    assert {tuple(yaml.safe_load(path.read_text())["command"]) for path in files} == {tuple(SWEEP_COMMAND)}
 
 
 def test_trial_refuses_what_it_does_not_understand(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from emo_lightning.core.disk import SPARE, require_room
+from emo_lightning.core.disk import SPARE_BYTES, require_room
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.mirrors import copy_here
 from emo_lightning.core.remote import RemoteStore
@@ -412,7 +412,7 @@ def test_a_disk_without_the_room_refuses_before_the_tower_runs(
     world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = TarIndex.open(str(world_tars / "*-val-*.tar"))
-    free = shutil.disk_usage(tmp_path)._replace(free=SPARE + 100)
+    free = shutil.disk_usage(tmp_path)._replace(free=SPARE_BYTES + 100)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: free)
         with pytest.raises(InputError, match=r"MB are needed, .* are free on its disk.*model\.backbone\.vision_cache"):
@@ -452,7 +452,7 @@ def test_of_what_others_have_computed_only_what_is_needed_is_copied(tmp_path: Pa
 def test_copies_that_have_no_room_are_refused(tmp_path: Path, parts_of_others: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the disk, or in what may be kept of places behind URLs; before the first one."""
     wanted = [f"{number}" for number in range(12)]
-    free = shutil.disk_usage(tmp_path)._replace(free=SPARE + 11 * parts_of_others)
+    free = shutil.disk_usage(tmp_path)._replace(free=SPARE_BYTES + 11 * parts_of_others)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: free)
         with pytest.raises(InputError, match=r"MB are needed, .* are free on its disk"):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
+from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
@@ -52,7 +52,7 @@ def batch_of(tars: Path, model: Path, rows: range = range(6)) -> tuple[Backbone,
 
 def test_loss_equals_transformers(world_tars: Path, tiny_qwen: Path) -> None:
     backbone, batch = batch_of(world_tars, tiny_qwen)
-    lengths = (batch["labels"] != IGNORE).sum(1)
+    lengths = (batch["labels"] != IGNORE_INDEX).sum(1)
     assert len(set(lengths.tolist())) > 1
     total, count = supervised_loss(backbone.last_hidden_state(batch), batch["labels"], backbone.base.lm_head)
     # A model that this project did not load, with pixels as its processor gives them.
@@ -67,7 +67,7 @@ def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> Non
     backbone, batch = batch_of(world_tars, tiny_qwen)
     tokenizer = backbone.processor.tokenizer
     for row in range(len(batch["key"])):
-        supervised = batch["labels"][row] != IGNORE
+        supervised = batch["labels"][row] != IGNORE_INDEX
         text = tokenizer.decode(batch["input_ids"][row][supervised])
         assert isinstance(text, str)
         assert text.endswith("<|im_end|>")
@@ -302,7 +302,7 @@ def test_too_long_sample_is_not_cut(world_tars: Path, tiny_qwen: Path) -> None:
 
 def test_zero_supervised_tokens_stop(world_tars: Path, tiny_qwen: Path) -> None:
     backbone, batch = batch_of(world_tars, tiny_qwen)
-    batch["labels"][2] = IGNORE
+    batch["labels"][2] = IGNORE_INDEX
     with pytest.raises(ValueError, match="zero supervised tokens"):
         check_batch(batch, backbone)
     batch["filler"][2] = True
@@ -348,7 +348,7 @@ class Unsupervised(Dropping):
     def collate_fn(self) -> Collate:
         collate = ConversationDataModule.collate_fn(self)
         return lambda questions: {
-            k: torch.full_like(v, IGNORE) if k == "labels" else v for k, v in as_dict(collate(questions)).items()
+            k: torch.full_like(v, IGNORE_INDEX) if k == "labels" else v for k, v in as_dict(collate(questions)).items()
         }
 
 

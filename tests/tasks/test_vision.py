@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.data.collate import IGNORE
+from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.models.backbone import BackboneConfig
@@ -56,7 +56,7 @@ def test_loss_is_the_sum_over_fields_of_images_alone(world_tars: Path, tiny_qwen
     samples = [data[Slot(row, False)] for row in range(3)] + [data[Slot(3, True)]]
     samples[1] = samples[1]._replace(record=samples[1].record.model_copy(update={"subject": None}))
     batch = task.collate(samples)
-    assert batch["seen"]["subject"][1] == batch["seen"]["subject"][3] == IGNORE
+    assert batch["seen"]["subject"][1] == batch["seen"]["subject"][3] == IGNORE_INDEX
     total, count = task._step(batch, "train")
     assert int(count) == 3
     expected = torch.zeros(())

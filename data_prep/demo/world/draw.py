@@ -13,10 +13,10 @@ from .backdrops import draw_backdrop
 from .sprites import PROPS, draw_prop, draw_subject
 from .style import RGB, Brush, Style
 
-SIDES = (96, 168)
+IMAGE_SIDES = (96, 168)
 """Pixels: the shorter side is at least the first, the longer at most the second."""
 
-ASPECTS = (3 / 4, 4 / 5, 1.0, 1.0, 5 / 4, 4 / 3)
+ASPECT_RATIOS = (3 / 4, 4 / 5, 1.0, 1.0, 5 / 4, 4 / 3)
 
 PRIMARY_SCALE = (0.48, 0.76)
 """Frame of the primary sprite, as a share of the shorter side."""
@@ -97,8 +97,8 @@ def draw_scene(triplet: TripletKey, style: Style, rng: random.Random) -> Scene:
 
 
 def _size(rng: random.Random) -> tuple[int, int]:
-    aspect = rng.choice(ASPECTS)
-    low, high = SIDES
+    aspect = rng.choice(ASPECT_RATIOS)
+    low, high = IMAGE_SIDES
     longer = rng.randint(round(low * max(aspect, 1 / aspect)), high)
     shorter = max(low, round(longer * min(aspect, 1 / aspect)))
     return (longer, shorter) if aspect >= 1 else (shorter, longer)

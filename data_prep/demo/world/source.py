@@ -25,8 +25,8 @@ WORLD_SPLITS = ("backbone", "pretrain", "train", "val", "test", "heldout")
 """`backbone` holds all combinations, as the pretraining of a downloaded model does; `heldout` holds only those that no later split has,
 and the others the rest."""
 
-LICENCE = "CC0-1.0"
-ORIGIN = "drawn by the world source"
+WORLD_LICENCE = "CC0-1.0"
+WORLD_ORIGIN = "drawn by the world source"
 
 _FORMATS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("jpg", "JPEG", {"quality": 90}),
@@ -128,7 +128,7 @@ class World:
             "subject": triplet[2],
             "objects": [_grounded(layer) for layer in scene.layers],
         }
-        origin = {"licence": LICENCE, "origin": ORIGIN}
+        origin = {"licence": WORLD_LICENCE, "origin": WORLD_ORIGIN}
         return WorldSample(
             key=key,
             image=image,

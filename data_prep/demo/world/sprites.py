@@ -16,7 +16,7 @@ from data_prep.demo.world.backdrops import SUPERSAMPLING
 from .faces import INK, TEAR, WHITE, Face, draw_face
 from .style import RGB, Brush, Style, jittered, mix
 
-FLUSH: RGB = (236, 52, 36)
+FLUSH_COLOUR: RGB = (236, 52, 36)
 """The coat of who scowls is tinted with it."""
 
 PROPS = ("ball", "flower", "box", "balloon", "mushroom")
@@ -54,7 +54,7 @@ def draw_subject(subject: str, attribute: str | None, pixels: int, style: Style,
     """RGBA sprite of (pixels, pixels); `attribute` None draws a plain face. May be mirrored and slightly turned."""
     main, second = (jittered(colour, style.jitter, rng) for colour in rng.choice(style.coats[subject]))
     if attribute == "scowling":
-        main = mix(main, FLUSH, 0.35)
+        main = mix(main, FLUSH_COLOUR, 0.35)
     image = Image.new("RGBA", (pixels * SUPERSAMPLING, pixels * SUPERSAMPLING), (*main, 0))
     pen = Pen(Brush(image), main, second, style.outline, style.outline_width)
     draw_face(pen.brush, _SUBJECTS[subject](pen, attribute == "jumping"), attribute)

@@ -28,7 +28,7 @@ from emo_lightning.core.records import EMOTIONS
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.neighbours import exact_index
 
-APART = 0.05
+MIN_SQUARED_DISTANCE = 0.05
 """Least ‖p_b − p_a‖²: between images of nearly the same mood a position means nothing."""
 
 
@@ -175,7 +175,7 @@ def _ends(
         for a, b in zip(
             rng.choice(np.flatnonzero(names == one), per_pair), rng.choice(np.flatnonzero(names == two), per_pair), strict=True
         ):
-            if ((moods[a] - moods[b]) ** 2).sum() < APART:
+            if ((moods[a] - moods[b]) ** 2).sum() < MIN_SQUARED_DISTANCE:
                 alike += 1
             elif (pair := (int(a), int(b))) not in ends:
                 ends.append(pair)

@@ -10,7 +10,7 @@ from emo_lightning.core.suites.eemo_bench import CHOICE_TASKS
 from emo_lightning.core.suites.item import SuiteName
 from emo_lightning.metrics.suites import emobserver
 
-Carrier = Literal["single", "pair", ""]
+ImageCarrier = Literal["single", "pair", ""]
 """Whether a question of EEmo-Bench is about one image or two."""
 
 
@@ -36,7 +36,7 @@ class SuiteQuestion:
     prompt: str = ""
     images: tuple[str, ...] = ()
     """Paths as the suite writes them: questions about one image, or one pair, are resampled together."""
-    carrier: Carrier = ""
+    carrier: ImageCarrier = ""
     dimension: str = ""
     """EEmo-Bench: what is perceived."""
     ranking: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ import numpy as np
 from emo_lightning.analysis.cross_dataset import Collapse, gain, mean_gain
 from emo_lightning.analysis.suites import eemo, mvei, vecbench
 from emo_lightning.analysis.suites.asked import NO_REPLY, OUT_OF_DOMAIN, SuiteQuestion, SuiteReply
-from emo_lightning.analysis.suites.scored import QuestionReplyPairs, Scorer, Topic, of_tasks
+from emo_lightning.analysis.suites.scored import MetricTopic, QuestionReplyPairs, Scorer, of_tasks
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.suites.item import SuiteName
 from emo_lightning.metrics.arrays import Array, Flags
@@ -28,7 +28,7 @@ class MetricResult(Estimate):
     """One metric, its value and interval in percent (correlations: -1 to 1)."""
 
     title: str
-    topic: Topic
+    topic: MetricTopic
     items: int
     """Questions behind it."""
 

@@ -123,7 +123,7 @@ def _pooled(found: Scorer, pairs: QuestionReplyPairs, right: Flags, among: Flags
 def _descriptions(found: Scorer, pairs: QuestionReplyPairs, among: Flags, judge: str) -> None:
     """Descriptions by their judgements, of one image and of two; a reply that was judged less often than five times has no value."""
     open_ended = of_tasks(pairs, OPEN_TASK) & among
-    judged = flags([len(reply.judgements) == eemo_bench.JUDGEMENTS for _, reply in pairs]) & open_ended
+    judged = flags([len(reply.judgements) == eemo_bench.NUM_JUDGEMENTS for _, reply in pairs]) & open_ended
     scores = np.array([eemo_bench.description_score(reply.judgements) for _, reply in pairs])
     for carrier, title in CARRIERS.items():
         of = judged & of_carrier(pairs, carrier)
@@ -131,7 +131,7 @@ def _descriptions(found: Scorer, pairs: QuestionReplyPairs, among: Flags, judge:
     lacking = int((open_ended & ~judged & flags([bool(reply.judgements) for _, reply in pairs])).sum())
     if lacking:
         found.notes.append(
-            f"{found.name}: {lacking} descriptions have fewer than {eemo_bench.JUDGEMENTS} judgements, and no value"
+            f"{found.name}: {lacking} descriptions have fewer than {eemo_bench.NUM_JUDGEMENTS} judgements, and no value"
         )
 
 

@@ -13,7 +13,7 @@ from emo_lightning.core.suites.item import SuiteName
 PUBLISHED_VALUES_FILE = Path(__file__).with_name("published.yaml")
 
 
-SEEN = "at the source"
+READ_AT_SOURCE = "at the source"
 """Of values that were read where they were published."""
 
 
@@ -42,7 +42,7 @@ class PublishedTable(_Given):
     replies: str
     """How they were drawn."""
     models: tuple[PublishedModel, ...]
-    read: str = SEEN
+    read: str = READ_AT_SOURCE
     """Where the values were read."""
 
     def gain(self, model: PublishedModel, key: str) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from emo_lightning.analysis.suites.asked import RANKING_TASK, Carrier, SuiteQuestion, SuiteReply
+from emo_lightning.analysis.suites.asked import RANKING_TASK, ImageCarrier, SuiteQuestion, SuiteReply
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import as_number
 from emo_lightning.core.model_folders import warn_once
@@ -61,7 +61,7 @@ def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[SuiteQuestion]:
     if suite != "eemo_bench":
         yield asked
     elif item.task != ASSESSMENT_TASK:
-        carrier: Carrier = "pair" if len(item.images) == 2 else "single"
+        carrier: ImageCarrier = "pair" if len(item.images) == 2 else "single"
         yield replace(asked, id=f"{carrier}/{item.id}", carrier=carrier)
     else:
         image = item.images[0]

@@ -15,7 +15,7 @@ from emo_lightning.metrics.suites.resampled import Metric
 QuestionReplyPairs: TypeAlias = Sequence[tuple[SuiteQuestion, SuiteReply]]
 """Every question of a suite, with the reply to it."""
 
-Topic = Literal["accuracy", "calibration", "intensity"]
+MetricTopic = Literal["accuracy", "calibration", "intensity"]
 
 
 class ScoredMetric(NamedTuple):
@@ -25,7 +25,7 @@ class ScoredMetric(NamedTuple):
     metric: Metric
     of: Flags
     """(N,): the questions that it is of."""
-    topic: Topic = "accuracy"
+    topic: MetricTopic = "accuracy"
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Scorer:
     """Replies from which it reads nothing; None where it always reads something."""
     notes: list[str] = field(default_factory=list)
 
-    def add(self, key: str, title: str, metric: Metric, of: Flags, topic: Topic = "accuracy") -> Metric:
+    def add(self, key: str, title: str, metric: Metric, of: Flags, topic: MetricTopic = "accuracy") -> Metric:
         """Keep a metric, unless no question is of it; returns it."""
         if of.any():
             self.metrics[key] = ScoredMetric(title, metric, of, topic)

@@ -18,7 +18,7 @@ MAX_JSON_BYTES = 1 << 30
 
 _HALF = re.compile("[\ud800-\udfff]")
 _ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-LARGEST = 1 << 63
+INT64_LIMIT = 1 << 63
 """Whole numbers from minus this one to below it have 64 bits."""
 
 LargestIntegers = Literal["64 bits", "any float"]
@@ -138,7 +138,7 @@ def _integer(digits: str, largest: LargestIntegers) -> int:
     # Of more than 308 digits no float can be made, of more than 4,300 no int.
     if len(digits) <= 309:
         value = int(digits)
-        if -LARGEST <= value < LARGEST or (largest == "any float" and abs(value) < 1 << 1023):
+        if -INT64_LIMIT <= value < INT64_LIMIT or (largest == "any float" and abs(value) < 1 << 1023):
             return value
     msg = f"a whole number of {len(digits.lstrip('-'))} digits; expected {'64 bits' if largest == '64 bits' else 'fewer than 308 digits'}"
     raise RefusedJsonError(msg)

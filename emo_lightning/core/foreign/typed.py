@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from emo_lightning.core.errors import InputError, UserError
-from emo_lightning.core.foreign.json_text import LARGEST
+from emo_lightning.core.foreign.json_text import INT64_LIMIT
 
 
 def object_of(value: object, where: object, error: type[UserError] = InputError) -> dict[str, object]:
@@ -51,12 +51,12 @@ def number_of(
 
 
 def integer_of(
-    value: object, where: object, error: type[UserError] = InputError, *, low: int = -LARGEST, high: int = LARGEST - 1
+    value: object, where: object, error: type[UserError] = InputError, *, low: int = -INT64_LIMIT, high: int = INT64_LIMIT - 1
 ) -> int:
     """As `object_of`, for a whole number from `low` to `high`; true, false and 3.0 are none."""
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
-    bounds = _bounds(low if low > -LARGEST else -math.inf, high if high < LARGEST - 1 else math.inf)
+    bounds = _bounds(low if low > -INT64_LIMIT else -math.inf, high if high < INT64_LIMIT - 1 else math.inf)
     raise error(_wrong(where, value, f"a whole number{bounds}"))
 
 

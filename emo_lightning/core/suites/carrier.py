@@ -26,11 +26,11 @@ from emo_lightning.core.suites.item import (
 _MAX_BYTES = 1 << 30
 _USED = ("image_path", "prompt", "ground_truth", "other_info", "generations")
 
-Finish = Callable[[SuiteItem, Mapping[str, object]], SuiteItem]
+FinishItem = Callable[[SuiteItem, Mapping[str, object]], SuiteItem]
 """What a suite adds to an item, given its `other_info`."""
 
 
-def read_carrier(path: Path, finish: Finish) -> SuiteRows:
+def read_carrier(path: Path, finish: FinishItem) -> SuiteRows:
     """Items of a file, in its order.
 
     Args:
@@ -48,7 +48,7 @@ def read_carrier(path: Path, finish: Finish) -> SuiteRows:
         yield attempt(f"{path}[{name}]", partial(_item, name, row, finish))
 
 
-def _item(name: str, row: object, finish: Finish) -> SuiteItem:
+def _item(name: str, row: object, finish: FinishItem) -> SuiteItem:
     value = as_object(row, "the item")
     said = value.get("generations")
     if said is not None and not (isinstance(said, list) and all(isinstance(one, str) for one in said)):

@@ -19,7 +19,7 @@ from emo_lightning.core.images import MAX_IMAGE_BYTES, image_format
 from emo_lightning.core.text import shown
 from emo_lightning.core.web.addresses import IPAddress, RefusedError, is_public, normal_url
 from emo_lightning.core.web.bodies import IDENTITY_ENCODING, BodyError, BodyLimit, BodyReader, BodyTooLargeError
-from emo_lightning.core.web.hosts import AGENT, LONGEST_WAIT, Host
+from emo_lightning.core.web.hosts import MAX_DELAY_SECONDS, USER_AGENT, Host
 from emo_lightning.core.web.waiting import retry_after
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Downloader:
         self._session: aiohttp.ClientSession = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self.limits.timeout),
-            headers={"User-Agent": f"{AGENT} (obeys robots.txt)", **IDENTITY_ENCODING},
+            headers={"User-Agent": f"{USER_AGENT} (obeys robots.txt)", **IDENTITY_ENCODING},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -201,7 +201,7 @@ class Downloader:
                     raise RefusedError(msg) from None
                 wait = _BACK_OFF * 2 ** (attempt - 1) * random.uniform(1, 1.5)
                 if error.wait is not None:
-                    if error.wait > LONGEST_WAIT:
+                    if error.wait > MAX_DELAY_SECONDS:
                         msg = f"{error}, to be asked again in {error.wait:.0f} s"
                         raise RefusedError(msg) from None
                     wait = max(error.wait, wait)

@@ -11,12 +11,12 @@ from emo_lightning.core.web.addresses import RefusedError
 if TYPE_CHECKING:
     from protego import Protego
 
-AGENT = "emo-lightning"
+USER_AGENT = "emo-lightning"
 """Our name in robots.txt."""
 
 _EXACT = 10**9
 """Whole numbers below it are counted with as they are."""
-LONGEST_WAIT = 120.0
+MAX_DELAY_SECONDS = 120.0
 """Seconds; a server that wants a longer pause than this is not waited for in this run."""
 
 
@@ -52,14 +52,16 @@ class Host:
         from protego import Protego
 
         self._robots = Protego.parse(robots)
-        delay = self._robots.crawl_delay(AGENT) or 0.0
-        rate = self._robots.request_rate(AGENT)
+        delay = self._robots.crawl_delay(USER_AGENT) or 0.0
+        rate = self._robots.request_rate(USER_AGENT)
         if rate is not None and rate.requests > 0:
             # Whole numbers of any length: their quotient may be no float.
-            too_long = rate.seconds > LONGEST_WAIT * rate.requests if rate.requests < _EXACT else rate.seconds > rate.requests
-            delay = max(delay, LONGEST_WAIT + 1 if too_long else min(rate.seconds, _EXACT) / min(rate.requests, _EXACT))
-        if not 0 <= delay <= LONGEST_WAIT:
-            self.refuse(f"robots.txt wants {delay:g} s between requests, at most {LONGEST_WAIT:.0f} s are waited")
+            too_long = (
+                rate.seconds > MAX_DELAY_SECONDS * rate.requests if rate.requests < _EXACT else rate.seconds > rate.requests
+            )
+            delay = max(delay, MAX_DELAY_SECONDS + 1 if too_long else min(rate.seconds, _EXACT) / min(rate.requests, _EXACT))
+        if not 0 <= delay <= MAX_DELAY_SECONDS:
+            self.refuse(f"robots.txt wants {delay:g} s between requests, at most {MAX_DELAY_SECONDS:.0f} s are waited")
             return
         self.interval = max(self.interval, delay)
         self.pause(self.interval)
@@ -76,6 +78,6 @@ class Host:
         """
         if self._refusal is not None:
             raise RefusedError(self._refusal)
-        if self._robots is not None and not self._robots.can_fetch(url, AGENT):
+        if self._robots is not None and not self._robots.can_fetch(url, USER_AGENT):
             msg = "forbidden by robots.txt"
             raise RefusedError(msg)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
-LONGEST = 366 * 86400.0
+MAX_WAIT_SECONDS = 366 * 86400.0
 """Seconds that a header can ask to wait: sums and messages stay sane."""
 
 
@@ -15,7 +15,7 @@ def retry_after(headers: Mapping[str, str], date: Callable[[], float] = time.tim
     """Seconds that a response asks to wait: `retry-after-ms`, or Retry-After in seconds or as an HTTP date.
 
     A date is read against the server's own clock (its Date header) where it names one. Where both forms stand, the longer counts.
-    Something that is neither counts as nothing: the caller's own back-off serves then. More than `LONGEST` is as good as for ever.
+    Something that is neither counts as nothing: the caller's own back-off serves then. More than `MAX_WAIT_SECONDS` is as good as for ever.
 
     Args:
         headers: of the response, names in lower case.
@@ -30,7 +30,7 @@ def retry_after(headers: Mapping[str, str], date: Callable[[], float] = time.tim
             found.append(value)
         elif (until := _date(plain)) is not None:
             found.append(until - (_date(headers.get("date", "")) or date()))
-    return min(LONGEST, max(0.0, *found)) if found else None
+    return min(MAX_WAIT_SECONDS, max(0.0, *found)) if found else None
 
 
 def _number(text: str) -> float | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-JUDGEMENTS = 5
+NUM_JUDGEMENTS = 5
 """How often a language model judges a description, 0 to 2 each."""
 
 
 def description_score(judgements: Sequence[float]) -> float:
     """A description by its five judgements, 0–100."""
-    return 100 * sum(judgements) / (2 * JUDGEMENTS)
+    return 100 * sum(judgements) / (2 * NUM_JUDGEMENTS)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 
-from emo_lightning.metrics.suites.eemo_bench import JUDGEMENTS
+from emo_lightning.metrics.suites.eemo_bench import NUM_JUDGEMENTS
 
-__all__ = ["JUDGEMENTS", "judge_prompt", "judgement"]
+__all__ = ["NUM_JUDGEMENTS", "judge_prompt", "judgement"]
 
 _PROMPT = """\
 You are an expert in emotional psychology and grade an answer to a question about what pictures make people feel. You do not see the pictures: \

@@ -19,8 +19,8 @@ from emo_lightning.models.families.autocast import autocast_type
 from emo_lightning.models.families.samples import Samples
 
 # transformers hands the windows' boundaries to implementations with "flash" in their name, and to no others.
-VISION = "windowed_flash_sdpa"
-LANGUAGE = "packed_sdpa"
+VISION_ATTENTION = "windowed_flash_sdpa"
+LANGUAGE_ATTENTION = "packed_sdpa"
 """Names under which transformers knows `vision_attention` and `language_attention`."""
 
 SEES_WHOLE = "sees_whole_images"
@@ -214,15 +214,15 @@ def attend_in_samples(tower: nn.Module, name: str) -> None:
 
     Args:
         tower: changed in place.
-        name: `VISION` or `LANGUAGE`.
+        name: `VISION_ATTENTION` or `LANGUAGE_ATTENTION`.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(VISION, vision_attention)
-    AttentionInterface.register(LANGUAGE, language_attention)
+    AttentionInterface.register(VISION_ATTENTION, vision_attention)
+    AttentionInterface.register(LANGUAGE_ATTENTION, language_attention)
     # For rows that are padded.
-    AttentionMaskInterface.register(LANGUAGE, sdpa_mask)
+    AttentionMaskInterface.register(LANGUAGE_ATTENTION, sdpa_mask)
     # Not at loading: there a name with "flash" in it is checked against the installed FlashAttention packages.
     for part in tower.modules():
         if (config := getattr(part, "config", None)) is not None:

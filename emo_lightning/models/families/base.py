@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 from emo_lightning.models.families.boxes import BoxCodec, Size
 from emo_lightning.models.families.inputs import (
     BACKBONE_PARTS,
-    CACHED,
+    CACHED_STATES,
     BackbonePart,
     CachedPicture,
     FamilyError,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKBONE_PARTS",
-    "CACHED",
+    "CACHED_STATES",
     "BackbonePart",
     "CachedPicture",
     "Family",
@@ -307,9 +307,9 @@ class Family(ABC):
 
     def packs(self, model: PreTrainedModel) -> bool:
         """Whether attention keeps samples apart that stand in one row: `prepare` has switched the language model to it."""
-        from emo_lightning.models.families.attention import LANGUAGE
+        from emo_lightning.models.families.attention import LANGUAGE_ATTENTION
 
-        return bool(self.module(model, self.language_model).config._attn_implementation == LANGUAGE)  # type: ignore[union-attr]
+        return bool(self.module(model, self.language_model).config._attn_implementation == LANGUAGE_ATTENTION)  # type: ignore[union-attr]
 
     def image_token_id(self, processor: Processor) -> int:
         """Id of `image_token`."""
@@ -358,7 +358,7 @@ class Family(ABC):
         """
         from torch import Tensor
 
-        cached = next((key for key in CACHED.values() if key in batch), None)
+        cached = next((key for key in CACHED_STATES.values() if key in batch), None)
         wanted = [cached if cached and name == self.pixels else name for name in self.inputs]
         missing = [name for name in wanted if name not in batch]
         if missing:

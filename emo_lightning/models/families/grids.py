@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from emo_lightning.models.families.base import CACHED, CachedPicture, Family, PixelLimits, Processor, VisionInputs, resize_to
+from emo_lightning.models.families.base import (
+    CACHED_STATES,
+    CachedPicture,
+    Family,
+    PixelLimits,
+    Processor,
+    VisionInputs,
+    resize_to,
+)
 from emo_lightning.models.families.boxes import Size
 from emo_lightning.models.families.resize import resized_size
 
@@ -14,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-PLACES = "places"
+PLACES_KEY = "places"
 """Key of a batch: the `PatchPlaces` of its pictures."""
 
 
@@ -70,7 +78,7 @@ class Grids(Family):
         vision = patches_of(processor.image_processor, images)
         tensors: dict[str, object] = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
         grids = [(rows, columns) for _, rows, columns in vision["image_grid_thw"].tolist()]
-        tensors[PLACES] = PatchPlaces.of(grids, Tower(self.window, patch, merge, self.table))
+        tensors[PLACES_KEY] = PatchPlaces.of(grids, Tower(self.window, patch, merge, self.table))
         sizes = self._sizes(processor, vision["image_grid_thw"])
         return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
 
@@ -85,7 +93,7 @@ class Grids(Family):
             raise ValueError(msg)
         patch = processor.image_processor.patch_size
         tensors: dict[str, object] = {
-            CACHED[pictures[0].part]: torch.cat([picture.states for picture in pictures]),
+            CACHED_STATES[pictures[0].part]: torch.cat([picture.states for picture in pictures]),
             "image_grid_thw": torch.tensor([[1, height // patch, width // patch] for width, height in sizes]),
         }
         return VisionInputs(tensors, sizes, tokens)
@@ -149,9 +157,9 @@ class Grids(Family):
     def _check_places(self, batch: Mapping[str, object]) -> None:
         from emo_lightning.models.families.places import PatchPlaces
 
-        found, grids = batch.get(PLACES), cast("Tensor", batch["image_grid_thw"])
+        found, grids = batch.get(PLACES_KEY), cast("Tensor", batch["image_grid_thw"])
         if isinstance(found, PatchPlaces) and found.pictures.lengths != (patches := tuple(grids.prod(-1).tolist())):
-            msg = f"batch[{PLACES!r}] is of pictures of {found.pictures.lengths} patches, batch['image_grid_thw'] of {patches}"
+            msg = f"batch[{PLACES_KEY!r}] is of pictures of {found.pictures.lengths} patches, batch['image_grid_thw'] of {patches}"
             raise ValueError(msg)
 
     def _check_packed(self, processor: Processor, batch: Mapping[str, object]) -> None:

@@ -74,7 +74,7 @@ class PixelLimits(NamedTuple):
     highest: int
 
 
-CACHED: Mapping[BackbonePart, str] = {"vision": "tower_states", "merger": "picture_states"}
+CACHED_STATES: Mapping[BackbonePart, str] = {"vision": "tower_states", "merger": "picture_states"}
 """Keys of a batch whose pictures come out of a cache, by the last part that they have passed: (image tokens, width)."""
 
 

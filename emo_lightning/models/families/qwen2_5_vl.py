@@ -9,14 +9,14 @@ from inspect import signature
 from typing import TYPE_CHECKING, Protocol, cast
 
 from emo_lightning.models.families.base import (
-    CACHED,
+    CACHED_STATES,
     BackbonePart,
     FamilyError,
     Processor,
     Work,
 )
 from emo_lightning.models.families.boxes import AbsolutePixels
-from emo_lightning.models.families.grids import PLACES, Grids
+from emo_lightning.models.families.grids import PLACES_KEY, Grids
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO
 
 if TYPE_CHECKING:
@@ -58,13 +58,18 @@ class Qwen25VL(Grids):
 
     def prepare(self, model: PreTrainedModel, attention: str) -> None:
         """All windows of the vision tower at once, and packed text, where transformers' `sdpa` would take one at a time, or a mask."""
-        from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples, mark_windows
+        from emo_lightning.models.families.attention import (
+            LANGUAGE_ATTENTION,
+            VISION_ATTENTION,
+            attend_in_samples,
+            mark_windows,
+        )
         from emo_lightning.models.families.qwen_layers import read_in_rows
 
         if attention == "sdpa":
             mark_windows(self.module(model, self.vision_blocks), self._whole_blocks(model))
-            attend_in_samples(self.module(model, self.vision_tower), VISION)
-            attend_in_samples(self.module(model, self.language_model), LANGUAGE)
+            attend_in_samples(self.module(model, self.vision_tower), VISION_ATTENTION)
+            attend_in_samples(self.module(model, self.language_model), LANGUAGE_ATTENTION)
             read_in_rows(self.module(model, self.language_model))
 
     def _whole_blocks(self, model: PreTrainedModel) -> Sequence[int]:
@@ -105,11 +110,11 @@ class Qwen25VL(Grids):
 
         visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
         tensors = cast("Mapping[str, Tensor]", batch)
-        if CACHED["merger"] in batch:
-            return tensors[CACHED["merger"]]
-        if CACHED["vision"] in batch:
+        if CACHED_STATES["merger"] in batch:
+            return tensors[CACHED_STATES["merger"]]
+        if CACHED_STATES["vision"] in batch:
             mergers = self._mergers(model)
-            parts = tensors[CACHED["vision"]].chunk(len(mergers), -1)
+            parts = tensors[CACHED_STATES["vision"]].chunk(len(mergers), -1)
             merged: list[Tensor] = [
                 merger(part.reshape(-1, visual.config.hidden_size)) for merger, part in zip(mergers, parts, strict=True)
             ]
@@ -136,7 +141,7 @@ class Qwen25VL(Grids):
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
         patches = sum(pictures)
         # What a cache holds is not computed again.
-        seen = batch.keys() & CACHED.values()
+        seen = batch.keys() & CACHED_STATES.values()
         tower = Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures))
         merger = Work(2 * products["merger"] * patches / merged, 0.0)
         # Pairs of tokens that attend to each other, of samples that see what stands before their branches.
@@ -145,7 +150,7 @@ class Qwen25VL(Grids):
         unread = self._unread(model, products["language"], batch, images)
         return {
             "vision": Work(0.0, 0.0) if seen else tower,
-            "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
+            "merger": Work(0.0, 0.0) if CACHED_STATES["merger"] in seen else merger,
             "language": Work(
                 2 * products["language"] * sum(lengths) - unread.weights,
                 self._among_tokens(model, sum(lengths), causal) - unread.attention,
@@ -246,14 +251,14 @@ class Qwen25VL(Grids):
         # Those of a batch from which rows were taken are of others.
         its = known is not None and known.shape[1:] == inputs["input_ids"].shape
         positions = {"position_ids": known} if its else {}
-        if inputs.keys() & CACHED.values():
+        if inputs.keys() & CACHED_STATES.values():
             if not takes_encoded_pictures():
                 msg = (
                     "this version of transformers takes no cached pictures in padded batches: "
                     "set data.max_tokens in place of data.batch_size, or model.backbone.vision_cache to off, or install a newer one"
                 )
                 raise FamilyError(msg)
-            left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
+            left = {name: value for name, value in inputs.items() if name not in CACHED_STATES.values()}
             encoded = self._encoded(model, self._pictures(model, inputs))
             return {**left, **positions, "mm_encoder_outputs": {"image": encoded}}
         places = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
@@ -264,7 +269,7 @@ class Qwen25VL(Grids):
         """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""
         from emo_lightning.models.families.places import PatchPlaces
 
-        found, pixels = batch.get(PLACES), cast("Tensor", batch["pixel_values"])
+        found, pixels = batch.get(PLACES_KEY), cast("Tensor", batch["pixel_values"])
         if not isinstance(found, PatchPlaces) or found.tower != self._tower(model) or len(found.positions) != len(pixels):
             return {}
         return found.to(device).tower_inputs()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from emo_lightning.models.families.delta_rule import KeptRow, RowDelta
 
-LINEAR = "linear_attention"
+LINEAR_ATTENTION = "linear_attention"
 """Of `layer_types` in its configuration."""
 
 
@@ -62,7 +62,7 @@ class Qwen35(WithoutWindows):
 
     def _placed(self, model: PreTrainedModel, pictures: Tensor, places: Tensor) -> tuple[Tensor, dict[str, object]]:
         pictures, _ = super()._placed(model, pictures, places)
-        return pictures, {"attention_mask": {"full_attention": None, LINEAR: None}}
+        return pictures, {"attention_mask": {"full_attention": None, LINEAR_ATTENTION: None}}
 
     def cache_of(self, model: PreTrainedModel, row: Cache, places: Tensor, mask: Tensor) -> Cache:
         """Keys and values of full attention are gathered; states of linear attention are computed anew from what was kept of the row."""
@@ -85,7 +85,7 @@ class Qwen35(WithoutWindows):
     def _among_tokens(self, model: PreTrainedModel, tokens: int, pairs: float) -> float:
         text = model.config.get_text_config()
         layers: list[str] = text.layer_types
-        linear = layers.count(LINEAR)
+        linear = layers.count(LINEAR_ATTENTION)
         # A token's convolution; and of each head reading, writing and asking a state: three products with (key width, value width).
         keys, values = (
             heads * width

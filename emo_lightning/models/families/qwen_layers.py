@@ -22,7 +22,7 @@ from emo_lightning.models.families.samples import Ends, Samples
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
 
-Turns = tuple[Tensor, Tensor]
+RotaryAngles = tuple[Tensor, Tensor]
 """Cosines and sines of the rotary angles."""
 
 
@@ -59,11 +59,11 @@ class RowAttention(Qwen2_5_VLAttention):
             for of, states in ((self.q_proj, queried), (self.k_proj, hidden_states), (self.v_proj, hidden_states))
         )
         cos, sin = self._turns(options["position_embeddings"])
-        key = turned(key, cos, sin)
+        key = apply_rotary(key, cos, sin)
         if queries is not None:
             cos, sin = cos.index_select(0, queries.places), sin.index_select(0, queries.places)
         found = attention.attend(
-            turned(query, cos, sin),
+            apply_rotary(query, cos, sin),
             key,
             value,
             samples if queries is None else queries.samples,
@@ -73,8 +73,8 @@ class RowAttention(Qwen2_5_VLAttention):
         )
         return self.o_proj(found.flatten(1)[None]), None
 
-    def _turns(self, embeddings: Turns) -> Turns:
-        """(T, 1, d) each, the sines as `turned` takes them."""
+    def _turns(self, embeddings: RotaryAngles) -> RotaryAngles:
+        """(T, 1, d) each, the sines as `apply_rotary` takes them."""
         sections = cast("dict[str, Any]", self.config.rope_parameters)["mrope_section"]
         cos, sin = (_joined(part, sections) for part in embeddings)
         return cos, torch.cat([-sin[..., : self.head_dim // 2], sin[..., self.head_dim // 2 :]], -1)
@@ -153,7 +153,7 @@ class _Norm(torch.autograd.Function):
         return of_x, of_weight, None
 
 
-def turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rotary(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021, arXiv:2104.09864): the halves of every head turn by its token's angles.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from emo_lightning.analysis.suites.published import SEEN, PublishedModel, PublishedTable, published
+from emo_lightning.analysis.suites.published import READ_AT_SOURCE, PublishedModel, PublishedTable, published
 from emo_lightning.core.suites.item import SUITE_TITLES, SuiteName
 from emo_lightning.core.tables.table import Cell, Result, Spread, Table, columns, spread
 from emo_lightning.report.page import Page
@@ -19,7 +19,7 @@ class _Head(NamedTuple):
     lower_is_better: bool = False
 
 
-HEADS: Mapping[SuiteName, tuple[_Head, ...]] = {
+LEADERBOARD_HEADS: Mapping[SuiteName, tuple[_Head, ...]] = {
     "vecbench": (
         _Head("id-ver", "emotions, in domain ↑"),
         _Head("id-vsa", "polarity, in domain ↑"),
@@ -74,7 +74,7 @@ def arm_tables(result: Result, name: str) -> list[Table]:
 def models_table(result: Result) -> Table:
     """Every model by every scorer, and below them what others have published."""
     suite: SuiteName = result["suite"]
-    shown = [head for head in HEADS[suite] if _is_known(result, head.key)]
+    shown = [head for head in LEADERBOARD_HEADS[suite] if _is_known(result, head.key)]
     rows: list[list[Cell]] = []
     for name, arm in result["arms"].items():
         for scorer, found in arm["scorers"].items():
@@ -86,7 +86,12 @@ def models_table(result: Result) -> Table:
             cells = [_published(table, model, head.key) for head in shown]
             if any(cell is not None for cell in cells):
                 rows.append(
-                    [model.model, table.scorer, *cells, "published" if table.read == SEEN else f"published ({table.read})"]
+                    [
+                        model.model,
+                        table.scorer,
+                        *cells,
+                        "published" if table.read == READ_AT_SOURCE else f"published ({table.read})",
+                    ]
                 )
     sources = "; ".join(f"{table.scorer}: {table.source} (replies {table.replies})" for table in published(suite))
     note = (

@@ -8,7 +8,7 @@ from emo_lightning.analysis.baselines import TRIPLET_ONLY, UPPER_READINGS
 from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, number_of, spread
 from emo_lightning.report.tables.table6 import SET_TITLES
 
-WIDTH = 80
+OVERVIEW_WIDTH = 80
 """Characters of a terminal that these tables are made for."""
 
 OVERVIEW_ROWS = {

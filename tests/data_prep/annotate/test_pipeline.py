@@ -104,7 +104,7 @@ def test_a_new_critic_prompt_costs_no_annotator_call(
         before = server.bill()
         monkeypatch.setattr(
             "data_prep.annotate.critic.CRITIC_PROMPT",
-            "Be strict.\n" + __import__("data_prep.annotate.prompts", fromlist=["x"]).CRITIC,
+            "Be strict.\n" + __import__("data_prep.annotate.prompts", fromlist=["x"]).CRITIC_PROMPT,
         )
         monkeypatch.setattr("data_prep.annotate.prompts.CRITIC_PROMPT", "changed")
         run_pass(tmp_path / "s", config.model_copy(update={"max_revisions": 0}), server.base_url)

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from data_prep.cli import main
 from data_prep.dedup.groups import Candidate, Likeness, Thresholds, between, decide
 from data_prep.dedup.pairs import Edges, Forest, close_between, close_hashes, close_vectors, components
-from data_prep.dedup.phash import MIRROR, WINDOWS, fingerprint, wholes
+from data_prep.dedup.phash import MIRROR_BITS, WINDOWS, perceptual_hashes, wholes
 from data_prep.dedup.registration import correlations, thumbnail
 from data_prep.dedup.run import DedupError, DedupSettings, dedup
 from data_prep.demo.config import DemoConfig
@@ -41,7 +41,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: int) -> bytes:
 
 
 def views(data: bytes) -> np.ndarray:
-    return np.frombuffer(fingerprint(data), ">u8").astype(np.uint64)
+    return np.frombuffer(perceptual_hashes(data), ">u8").astype(np.uint64)
 
 
 def item(key: str, data: bytes, source: str = "toy", group: str | None = None, split: str | None = None) -> SourceItem:
@@ -89,7 +89,7 @@ def test_the_hash_of_a_mirrored_image_is_the_mirrored_hash() -> None:
     for seed in range(20):
         image = scene(seed)
         (plain,), (mirrored,) = wholes(views(encoded(image))), wholes(views(encoded(ImageOps.mirror(image))))
-        assert int(plain) ^ MIRROR == int(mirrored)
+        assert int(plain) ^ MIRROR_BITS == int(mirrored)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "I;16", "1", "CMYK"])
@@ -105,9 +105,9 @@ def test_every_kind_of_pixel_is_hashed(mode: str) -> None:
 
 def test_a_plain_image_is_like_no_other() -> None:
     red, blue = encoded(Image.new("RGB", (64, 64), "red")), encoded(Image.new("RGB", (64, 64), "blue"))
-    assert fingerprint(red) == fingerprint(blue) == b""
+    assert perceptual_hashes(red) == perceptual_hashes(blue) == b""
     transparent = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
-    assert fingerprint(encoded(transparent)) == b""
+    assert perceptual_hashes(encoded(transparent)) == b""
     assert between(views(red), views(blue)) == 64
 
 
@@ -211,15 +211,15 @@ def test_all_close_pairs_are_found_whatever_the_size_of_a_block() -> None:
     hashes[4000:4200] = hashes[:200] ^ np.uint64(0b111)
     # In the second block of columns, further left than the first of the pair in its block of rows.
     hashes[4096:4130] = hashes[30:64]
-    hashes[4200:4300] = hashes[:100] ^ np.uint64(MIRROR) ^ np.uint64(1 << 63)
+    hashes[4200:4300] = hashes[:100] ^ np.uint64(MIRROR_BITS) ^ np.uint64(1 << 63)
     bits = np.bitwise_count(hashes[:, None] ^ hashes[None])
-    bits = np.minimum(bits, np.bitwise_count(hashes[:, None] ^ hashes[None] ^ np.uint64(MIRROR)))
+    bits = np.minimum(bits, np.bitwise_count(hashes[:, None] ^ hashes[None] ^ np.uint64(MIRROR_BITS)))
     i, j = np.nonzero(np.triu(bits <= 14, 1))
     expected = {(int(a), int(b), int(bits[a, b])) for a, b in zip(i, j, strict=True)}
     done: list[int] = []
     found = [
         (int(a), int(b), int(d))
-        for edges in close_hashes(hashes, 14, MIRROR, done.append, workers=2)
+        for edges in close_hashes(hashes, 14, MIRROR_BITS, done.append, workers=2)
         for a, b, d in zip(*edges, strict=True)
     ]
     assert len(found) == len(set(found))

@@ -18,7 +18,7 @@ from data_prep.demo.simulation.plausible import plausible_truth
 from data_prep.export import ExportError, export_store, write_shards
 from data_prep.settings import CONFIGS
 from data_prep.sources import SourceItem
-from data_prep.store.rehearsal import PARTY, RehearsalError, is_rehearsed
+from data_prep.store.rehearsal import REHEARSAL_PARTY, RehearsalError, is_rehearsed
 from data_prep.store.store import Store
 from emo_lightning.core.records import Record
 from tests.data_prep.conftest import picture
@@ -71,7 +71,7 @@ def test_every_step_runs_without_a_key_and_the_bill_is_that_of_the_true_pass(
         assert store.ledger.call_totals() == []
         assert store.ledger.outcome_counts()["pending"] == 8
     with Store(place, write=False) as store:
-        assert {row[0] for row in store.ledger.read("SELECT DISTINCT party FROM calls")} == {PARTY}
+        assert {row[0] for row in store.ledger.read("SELECT DISTINCT party FROM calls")} == {REHEARSAL_PARTY}
     assert main(["annotate", str(root), "--config", config, "--rehearse"]) == 0
     assert "8 done before" in capsys.readouterr().out, "a rehearsal goes on where it was"
     assert main(["status", str(place)]) == 0
@@ -121,7 +121,7 @@ def test_what_runs_on_this_machine_is_left_out_and_voters_vote(tmp_path: Path) -
     (tmp_path / "pass.yaml").write_text(yaml.safe_dump(config))
     moved = rehearsed(DemoConfig.load(tmp_path / "pass.yaml"), "http://127.0.0.1:9/v1")
     assert moved.local == []
-    assert {one.party_name for one in moved.endpoints} == {PARTY}
+    assert {one.party_name for one in moved.endpoints} == {REHEARSAL_PARTY}
     root = photographs(tmp_path / "store", 2)
     assert rehearse(root, DemoConfig.load(CONFIGS / "default.yaml")).report.outcomes.total() == 2
 

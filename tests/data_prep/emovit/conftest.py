@@ -12,7 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_prep.config import EMOVIT_QUESTION
-from data_prep.emovit.scorer import ANSWER
+from data_prep.emovit.scorer import ANSWER_PREFIX
 from tests.data_prep.grounding.models import randomise
 
 
@@ -22,7 +22,7 @@ def language_tokenizer() -> t.PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     special = ["<unk>", "<s>", "</s>", "[PAD]", "<image>"]
-    tokenizer.train_from_iterator([EMOVIT_QUESTION, ANSWER], trainers.BpeTrainer(vocab_size=90, special_tokens=special))
+    tokenizer.train_from_iterator([EMOVIT_QUESTION, ANSWER_PREFIX], trainers.BpeTrainer(vocab_size=90, special_tokens=special))
     return t.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",

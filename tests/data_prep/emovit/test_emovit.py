@@ -20,7 +20,7 @@ from data_prep.cli import main
 from data_prep.config import EMOVIT_QUESTION
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.emovit.convert import PROVENANCE, convert
+from data_prep.emovit.convert import PROVENANCE_FILE, convert
 from data_prep.emovit.scorer import LocalVoter
 from data_prep.emovit.vote import DistributionVote
 from data_prep.emovit.votes import LocalVotes, MissingVoteError, run_local_votes
@@ -97,7 +97,7 @@ def test_a_whole_checkpoint_lands_key_by_key(base: Path, tuned: dict, tmp_path: 
     torch.save({"model": file, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "emovit.pth")
     report = convert(tmp_path / "emovit.pth", str(base), tmp_path / "out")
     assert report["from_base"] == []
-    assert json.loads((tmp_path / "out" / PROVENANCE).read_text()) == report
+    assert json.loads((tmp_path / "out" / PROVENANCE_FILE).read_text()) == report
     got = weights(tmp_path / "out")
     assert got.keys() == tuned.keys()
     assert all(torch.equal(got[key], tuned[key]) for key in tuned)

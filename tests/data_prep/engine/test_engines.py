@@ -17,7 +17,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.dedup.phash import Hashing
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.engine import LOCAL, EngineError, EngineResult, ItemRow, Step, in_batches
+from data_prep.engine import LOCAL_ENGINE, EngineError, EngineResult, ItemRow, Step, in_batches
 from data_prep.engine.cluster import RayEngine, connected
 from data_prep.sources import SourceItem
 from data_prep.store.store import Store
@@ -77,7 +77,7 @@ def test_both_engines_find_the_same_duplicates(cluster: Cluster, store: Store, t
 
     store.import_items([item(f"twin-{n}", encoded(scene(n, (40, 30)).resize((80, 60)))) for n in (3, 5, 7)])
     found = []
-    for engine in (LOCAL, RayEngine()):
+    for engine in (LOCAL_ENGINE, RayEngine()):
         store.ledger.write_now(("DELETE FROM image_hashes", ()), ("DELETE FROM duplicates", ()))
         assert dedup(store, DedupSettings(), engine=engine).hashed == 44
         tables = ("image_hashes ORDER BY image_sha256", "duplicates ORDER BY item_id", "items ORDER BY id")
@@ -211,7 +211,7 @@ def test_a_cluster_without_a_token_is_joined_only_when_told(monkeypatch: pytest.
 
 
 def test_the_local_engine_loads_nothing_for_nothing(store: Store) -> None:
-    assert list(LOCAL.map(store, [], Refusing())) == []
+    assert list(LOCAL_ENGINE.map(store, [], Refusing())) == []
     assert os.environ.get("RAY_USAGE_STATS_ENABLED") == "0"
 
 
@@ -263,7 +263,7 @@ def test_every_model_computes_the_same_on_a_cluster(cluster: Cluster, store: Sto
     embedding = Embedding(Embedder(str(folder)))
     step = Together(embedding, Grounding(config, _models_key(config)), Voting(voter, identity(voter.path)))
     rows = [ItemRow(row.sha256, row.extension, "a red dog") for row in rows_of(store)[:4]]
-    here, there = (list(engine.map(store, [rows], step)) for engine in (LOCAL, RayEngine()))
+    here, there = (list(engine.map(store, [rows], step)) for engine in (LOCAL_ENGINE, RayEngine()))
     assert here == there
     vectors, regions, votes = zip(*[pickle.loads(cast(bytes, part)) for part in here[0]], strict=True)
     assert [len(np.frombuffer(vector, np.float16)) for vector in vectors] == [16] * 4

@@ -20,7 +20,7 @@ from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.dedup.run import DedupSettings, dedup
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.engine import LOCAL, ItemRow, in_batches, ray_calls
+from data_prep.engine import LOCAL_ENGINE, ItemRow, in_batches, ray_calls
 from data_prep.engine.cluster import RayEngine
 from data_prep.engine.ray_handles import cluster_nodes
 from data_prep.export import export_store
@@ -159,7 +159,7 @@ def test_senders_are_spread_and_a_node_gone_by_then_gets_none(
 def test_a_node_lost_while_it_hashes(cluster: Cluster, doomed: Callable[[], None], tmp_path: Path) -> None:
     pictures = [item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(320)]
     found = []
-    for engine in (LOCAL, RayEngine()):
+    for engine in (LOCAL_ENGINE, RayEngine()):
         with Store(tmp_path / type(engine).__name__, write=True) as store:
             store.import_items(pictures)
             report = dedup(store, DedupSettings(), None, lambda step, done, total: doomed() if done < total else None, engine)

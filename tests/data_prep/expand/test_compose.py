@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from data_prep.expand.compose import Composition, Triple, compose, quotas, rarity_weights
+from data_prep.expand.compose import Composition, TripletTexts, compose, quotas, rarity_weights
 from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.queries import choose, template_query
 from data_prep.provider.prices import load_prices
@@ -25,7 +25,7 @@ def draw(
     count: int,
     seed: int = 0,
     *,
-    taken: Collection[Triple] = (),
+    taken: Collection[TripletTexts] = (),
     temperature: float = 1.0,
     two_elements: float = 0.5,
     edges: Literal["any", "seen"] = "any",

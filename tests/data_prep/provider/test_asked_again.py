@@ -23,7 +23,7 @@ from data_prep.provider.base import BatchLine
 from data_prep.provider.batch.service import BatchService
 from data_prep.provider.failures import StopSignal
 from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.openai_batches import read_results
+from data_prep.provider.openai_batches import read_batch_results
 from data_prep.provider.openai_parameters import rejected_parameter
 from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import INVALID_REPLY
@@ -317,7 +317,7 @@ def test_lines_of_a_batch_are_read_as_single_replies_are() -> None:
 
     half = line("half", completion("CUT")).replace(b"CUT", rb"a \ud83d b")
     lines = list(
-        read_results(
+        read_batch_results(
             [
                 line("good", completion("{}")),
                 half,

@@ -20,7 +20,7 @@ from data_prep.provider.batch.records import open_batches
 from data_prep.provider.batch.service import BatchService
 from data_prep.provider.failures import CallError, StopSignal
 from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.openai_batches import capped_lines, read_results
+from data_prep.provider.openai_batches import capped_lines, read_batch_results
 from data_prep.provider.prices import Price
 from data_prep.settings import ConfigError
 from data_prep.store.store import Store
@@ -226,7 +226,7 @@ def test_a_garbled_line_of_a_result_file_hides_no_other() -> None:
     garbled = [whole[:40], b"[1]", b'{"response": null}', b'{"custom_id": "b", "response": {"status_code": "no"}}']
 
     def results(path: Path) -> Iterator[BatchLine | None]:
-        return read_results(capped_lines(io.BytesIO(b"\n".join([garbled[0], whole, *garbled[1:], b""]))))
+        return read_batch_results(capped_lines(io.BytesIO(b"\n".join([garbled[0], whole, *garbled[1:], b""]))))
 
     api = SimpleNamespace(results=results)
     service = BatchService(api, OpenAIProvider(), "http://x", StopSignal(), 1.0)

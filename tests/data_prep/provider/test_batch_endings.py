@@ -23,7 +23,7 @@ from data_prep.provider.batch import records, takeover
 from data_prep.provider.batch.account import Account
 from data_prep.provider.batch.records import BatchResult, open_batches
 from data_prep.provider.failures import CallError
-from data_prep.provider.openai_batches import identifier, read_batch, read_results
+from data_prep.provider.openai_batches import identifier, read_batch, read_batch_results
 from data_prep.provider.transport import without_key
 from data_prep.store.ledger import Ledger
 from data_prep.store.store import Store
@@ -545,7 +545,7 @@ def test_what_a_line_says_of_an_execution() -> None:
         {"custom_id": "nothing", "response": None, "error": None},
         {"custom_id": "odd", "response": {"status_code": 7, "body": {}}},
     ]
-    found = list(read_results(json.dumps(line).encode() for line in lines))
+    found = list(read_batch_results(json.dumps(line).encode() for line in lines))
     assert [line and (line.key, line.status) for line in found] == [("never", None), ("null", None), None, None]
     assert read_batch({"status": "Canceled"}).status == "cancelled"
 

@@ -15,7 +15,7 @@ from data_prep.annotate.estimate import estimate
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.provider.budget import NANO, Budget, budget_nano
+from data_prep.provider.budget import NANO_PER_DOLLAR, Budget, budget_nano
 from data_prep.provider.image_tokens import ImageTokens
 from data_prep.provider.prices import load_prices
 from data_prep.settings import ConfigError
@@ -83,7 +83,7 @@ def test_a_pass_stops_before_its_budget_and_goes_on_with_a_larger_one(
         with Store(whole, write=False) as opened:
             all_of_it = opened.ledger.total_cost()
     with simulated_annotators([r for r, _ in toys], path) as sim:
-        limit = f"{share * all_of_it / NANO:.9f}"
+        limit = f"{share * all_of_it / NANO_PER_DOLLAR:.9f}"
         arguments = ["annotate", str(root), "--config", str(path), "--base-url", sim.base_url]
         assert main([*arguments, "--budget", limit]) == 3
         out = capsys.readouterr().out
@@ -128,11 +128,11 @@ def test_a_budget_needs_a_limit_on_every_reply(tmp_path: Path, toys: list, write
     config = DemoConfig.load(write_config(lambda c: c["critic"].update(parameters={"temperature": 0})))
     import_toys(tmp_path / "s", toys[:1])
     with pytest.raises(ConfigError, match="critic: a budget needs a limit"):
-        run_pass(tmp_path / "s", config, "http://127.0.0.1:9/v1", limit_nano=NANO)
+        run_pass(tmp_path / "s", config, "http://127.0.0.1:9/v1", limit_nano=NANO_PER_DOLLAR)
     for wrong in ("-1", "0", "fifty", "nan"):
         with pytest.raises(ConfigError, match="--budget"):
             budget_nano(wrong)
-    assert budget_nano("50") == 50 * NANO
+    assert budget_nano("50") == 50 * NANO_PER_DOLLAR
 
 
 def test_a_reply_without_usage_is_counted_at_its_bound(

@@ -28,7 +28,7 @@ from data_prep.provider.rate import RateLimit
 from data_prep.settings import CONFIGS, ConfigError
 from data_prep.sources.base import RefusedError
 from emo_lightning.core.web.hosts import Host
-from emo_lightning.core.web.waiting import LONGEST, retry_after
+from emo_lightning.core.web.waiting import MAX_WAIT_SECONDS, retry_after
 from tests.data_prep.provider.test_transport import answering, bomb, dripping, reply
 from tests.data_prep.serving import good, import_toys, run_pass, send, server
 
@@ -65,7 +65,7 @@ def test_headers_of_any_size_are_numbers_that_can_be_waited_for() -> None:
     for text in (*NUMBERS, *DATES):
         for headers in ({"retry-after": text}, {"retry-after-ms": text}, {"retry-after": DATES[1], "date": text}):
             found = retry_after(headers)
-            assert found is None or 0 <= found <= LONGEST
+            assert found is None or 0 <= found <= MAX_WAIT_SECONDS
         for part in ("limit", "remaining", "reset"):
             headers = {f"x-ratelimit-{name}-requests": "10" for name in ("limit", "remaining")} | {
                 "x-ratelimit-reset-requests": "1s"
@@ -74,7 +74,7 @@ def test_headers_of_any_size_are_numbers_that_can_be_waited_for() -> None:
             buckets = provider.reported_buckets(headers)
             limit = RateLimit(clock=lambda: 100.0)
             limit.update(limit.take(99.0), buckets)
-            assert 0 <= max(0.0, limit.delay(100.0)) <= LONGEST
+            assert 0 <= max(0.0, limit.delay(100.0)) <= MAX_WAIT_SECONDS
             assert limit.rate > 0
 
 

@@ -14,7 +14,7 @@ import pytest
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.provider.base import Provider, Question
-from data_prep.provider.received import Body, NotFromApi, Usage, paid
+from data_prep.provider.received import BodyOutcome, NotFromApi, Usage, paid
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
 from data_prep.settings import ConfigError
@@ -45,7 +45,7 @@ class Native(Provider):
         assert question.schema is not None
         return {"blocks": blocks, "system": {question.schema.name: question.schema.schema}, "settings": question.parameters}
 
-    def read(self, raw: bytes) -> Body:
+    def read(self, raw: bytes) -> BodyOutcome:
         try:
             found = json.loads(raw)
             usage = Usage(found["billed"]["in"], 0, found["billed"]["out"])

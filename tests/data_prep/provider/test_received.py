@@ -18,8 +18,8 @@ from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.openai_received import read_chat
 from data_prep.provider.prices import Price, price_reply
 from data_prep.provider.received import (
-    EMPTY,
-    Body,
+    EMPTY_REPLY,
+    BodyOutcome,
     CutByLength,
     NotFromApi,
     PaidReply,
@@ -55,7 +55,7 @@ def raw(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-BODIES: dict[str, tuple[bytes, Body]] = {
+BODIES: dict[str, tuple[bytes, BodyOutcome]] = {
     "whole": (raw(chat(VOTE)), PaidReply(VOTE, BILLED)),
     "no usage": (raw(chat(VOTE, usage=None)), PaidReply(VOTE)),
     "byte order mark": (b"\xef\xbb\xbf" + raw(chat(VOTE)), PaidReply(VOTE, BILLED)),
@@ -104,8 +104,8 @@ BODIES: dict[str, tuple[bytes, Body]] = {
     "a list of numbers": (raw(chat([1, 2])), Unusable("the content is a list with int in it", usage=BILLED)),
     "a number": (raw(chat(5)), Unusable("the content is int, not a text", usage=BILLED)),
     "a boolean": (raw(chat(True)), Unusable("the content is bool, not a text", usage=BILLED)),
-    "empty": (raw(chat("")), Unusable(EMPTY, usage=BILLED)),
-    "nothing but thinking": (raw(chat(None, reasoning_content="hm")), Unusable(EMPTY, usage=BILLED)),
+    "empty": (raw(chat("")), Unusable(EMPTY_REPLY, usage=BILLED)),
+    "nothing but thinking": (raw(chat(None, reasoning_content="hm")), Unusable(EMPTY_REPLY, usage=BILLED)),
     "a tool's input": (
         raw(chat(None, "tool_calls", tool_calls=[{"function": {"name": "EmotionVote", "arguments": VOTE}}])),
         PaidReply(VOTE, BILLED),
@@ -157,7 +157,7 @@ BODIES: dict[str, tuple[bytes, Body]] = {
     "begun reply": (b'{"choices": [{"message": {"con', Unusable("the reply is cut off, or no JSON")),
     "begun stream": (b'data: {"choices": [{"delta": {"con', Unusable("the reply is cut off, or no JSON")),
     "too deep": (b"{" + b'"a":[' * 100_000, Unusable("the reply is cut off, or no JSON")),
-    "no choices": (raw({"choices": [], "usage": {"prompt_tokens": "x", "completion_tokens": 1}}), Unusable(EMPTY)),
+    "no choices": (raw({"choices": [], "usage": {"prompt_tokens": "x", "completion_tokens": 1}}), Unusable(EMPTY_REPLY)),
     "page": (b"<html>502</html>", NotFromApi("no JSON: <html>502</html>")),
     "words": (b"upstream connect error", NotFromApi("no JSON: upstream connect error")),
     "nothing": (b"", NotFromApi("an empty body")),

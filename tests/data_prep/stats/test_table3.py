@@ -22,7 +22,7 @@ from data_prep.export import write_shards
 from data_prep.grounding import ground
 from data_prep.review.decisions import Review
 from data_prep.stats.ablations import final_draft, first_draft
-from data_prep.stats.corruptions import MOVED, corrupt, generator
+from data_prep.stats.corruptions import MAX_MOVED_IOU, corrupt, generator
 from data_prep.stats.references import TABLE3_FIELDS, CriticReference, Values, iou
 from data_prep.store.store import Store
 from emo_lightning.core.records import Emotion, Record, intensity_level
@@ -63,7 +63,7 @@ def test_a_corruption_makes_one_field_wrong_and_nothing_else() -> None:
                     assert found.box is not None
                     assert right.box is not None
                     overlap = iou(found.box, right.box)
-                    assert overlap < MOVED
+                    assert overlap < MAX_MOVED_IOU
                     assert (overlap >= 0.1) == (found.severity == 1)
                     assert 0 <= found.box[0] < found.box[2] <= 40
                     assert 0 <= found.box[1] < found.box[3] <= 32

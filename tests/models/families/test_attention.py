@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.families import attention
-from emo_lightning.models.families.attention import VISION, attend_in_samples
+from emo_lightning.models.families.attention import VISION_ATTENTION, attend_in_samples
 
 if TYPE_CHECKING:
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
@@ -64,7 +64,7 @@ def test_equals_window_by_window(
     tower: Qwen2_5_VisionTransformerPretrainedModel, grids: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, expected_gradient = embedded(tower, grids)
-    attend_in_samples(tower, VISION)
+    attend_in_samples(tower, VISION_ATTENTION)
     calls: list[int] = []
     attend: Callable[..., Tensor] = attention.attend
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalG
 
 from emo_lightning.core.records import GroundedObject
 from emo_lightning.data.chat import objective, parse_answer
-from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
+from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
 from emo_lightning.models.families import FAMILIES, AbsolutePixels, FamilyError, Relative1000, family_of, strictest_aspect_ratio
@@ -109,7 +109,7 @@ def test_a_new_family_is_one_object_in_the_registry(toy: Path, tiny_qwen: Path, 
     question = ImageQuestion(record.id, index.image(row), objective("grounding").available(record), record)
     collate = Collator(backbone.processor, backbone.model_type, answers=True)
     batch = collate([question])
-    text = backbone.processor.tokenizer.decode(batch["labels"][0][batch["labels"][0] != IGNORE], skip_special_tokens=True)
+    text = backbone.processor.tokenizer.decode(batch["labels"][0][batch["labels"][0] != IGNORE_INDEX], skip_special_tokens=True)
     assert isinstance(text, str)
     boxes = sorted(o.bbox for o in record.primary_objects)
     sides = (record.width, record.height) * 2
@@ -199,11 +199,11 @@ def test_no_other_module_names_a_family(package: str) -> None:
 
 
 def test_an_image_that_no_processor_takes_is_refused(tmp_path: Path) -> None:
-    from emo_lightning.data.images import open_image
+    from emo_lightning.data.images import open_rgb_image
 
     Image.new("RGB", (401, 2)).save(tmp_path / "long.png")
     with pytest.raises(ValueError, match="aspect ratio above 200"):
-        open_image(tmp_path / "long.png")
+        open_rgb_image(tmp_path / "long.png")
 
 
 def test_boxes_of_both_conventions_come_back() -> None:

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
+from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
-from emo_lightning.models.families.base import CACHED, BackbonePart, CachedPicture
-from emo_lightning.models.families.grids import PLACES
+from emo_lightning.models.families.base import CACHED_STATES, BackbonePart, CachedPicture
+from emo_lightning.models.families.grids import PLACES_KEY
 from tests.models.families.newcomer import check_family
 from tests.models.families.test_places import Waits, gradients
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
@@ -77,7 +77,7 @@ def test_loss_and_gradients_are_those_of_transformers(tiny: Path, questions: lis
         backbone.zero_grad()
         loss, count = backbone.answer_loss(batch)
         loss.backward()
-        assert int(count) == int((labels != IGNORE).sum())
+        assert int(count) == int((labels != IGNORE_INDEX).sum())
         assert float(loss) == pytest.approx(float(expected) * int(count), rel=1e-5)
         ours = dict(backbone.base.named_parameters())
         for name, parameter in theirs.named_parameters():
@@ -103,8 +103,8 @@ def test_what_a_cache_holds_is_what_the_live_tower_gives(
         assert len(states) == sum(inputs.tokens)
         pictures.append(CachedPicture(picture.size, states, part))
     found = family.cached_inputs(backbone.processor, pictures)
-    cached = {name: value for name, value in live.items() if name not in ("pixel_values", PLACES)} | found.tensors
-    assert CACHED[part] in cached
+    cached = {name: value for name, value in live.items() if name not in ("pixel_values", PLACES_KEY)} | found.tensors
+    assert CACHED_STATES[part] in cached
     with torch.no_grad():
         expected, given = (backbone.answer_loss(cast(ChatBatch, batch))[0] for batch in (live, cached))
     # To the bit for the row; transformers' tower sees the padded batch's pictures together.
@@ -117,7 +117,7 @@ def test_nothing_waits_for_the_device(tiny: Path, questions: list[ImageQuestion]
     with Waits() as waits:
         given = gradients(backbone, batch)
     assert not waits.found
-    without = cast(ChatBatch, {name: value for name, value in batch.items() if name != PLACES})
+    without = cast(ChatBatch, {name: value for name, value in batch.items() if name != PLACES_KEY})
     with Waits() as waits:
         worked_out = gradients(backbone, without)
     assert waits.found, "the test does not see what transformers asks for"

@@ -21,7 +21,7 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
-from emo_lightning.models.families.grids import PLACES
+from emo_lightning.models.families.grids import PLACES_KEY
 from emo_lightning.models.families.places import PatchPlaces, Tower
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
@@ -63,7 +63,7 @@ def batch_of(backbone: Backbone, tars: Path, sizes: Sequence[tuple[int, int]] = 
 
 
 def without(batch: ChatBatch) -> ChatBatch:
-    return cast(ChatBatch, {name: value for name, value in batch.items() if name != PLACES})
+    return cast(ChatBatch, {name: value for name, value in batch.items() if name != PLACES_KEY})
 
 
 def gradients(backbone: Backbone, batch: ChatBatch) -> list[Tensor]:
@@ -163,7 +163,7 @@ def test_a_batch_is_one_call_of_attention_a_layer_and_no_padding(backbone: Backb
     """Of samples and windows of one length, which are one call on a CPU, too; on a GPU the kernel takes those of all lengths."""
     batch = batch_of(backbone, world_tars, [(224, 112)] * 3)
     assert len(set(batch["lengths"])) == 1
-    places = cast("dict[str, Any]", batch)[PLACES]
+    places = cast("dict[str, Any]", batch)[PLACES_KEY]
     assert set(places.windows.samples.lengths) == {64}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen, torch.no_grad():
         backbone.last_hidden_state(batch)
@@ -188,12 +188,12 @@ def test_places_travel_with_the_batch(backbone: Backbone, world_tars: Path) -> N
 
     batch = batch_of(backbone, world_tars)
     found = pickle.loads(pickle.dumps(batch))
-    assert found[PLACES].windows.order.equal(cast("dict[str, Any]", batch)[PLACES].windows.order)
-    moved = cast("dict[str, Any]", move_data_to_device(dict(batch), torch.device("meta")))[PLACES]
+    assert found[PLACES_KEY].windows.order.equal(cast("dict[str, Any]", batch)[PLACES_KEY].windows.order)
+    moved = cast("dict[str, Any]", move_data_to_device(dict(batch), torch.device("meta")))[PLACES_KEY]
     assert moved.windows.order.is_meta
     assert moved.windows.samples.bounds.is_meta
     halved = HalfPrecision("bf16-true").convert_input(dict(batch))
-    assert halved[PLACES].positions.dtype == torch.int64
+    assert halved[PLACES_KEY].positions.dtype == torch.int64
     assert halved["pixel_values"].dtype == torch.uint8
 
 
@@ -202,4 +202,4 @@ def test_places_of_other_pictures_are_refused(backbone: Backbone, world_tars: Pa
     backbone.family.check_images(backbone.processor, batch)
     other = dict(batch_of(backbone, world_tars, SIZES[::-1]))
     with pytest.raises(ValueError, match=r"batch\['places'\] is of pictures of \(\d+, 64, 60, 128\) patches"):
-        backbone.family.check_images(backbone.processor, batch | {PLACES: other[PLACES]})
+        backbone.family.check_images(backbone.processor, batch | {PLACES_KEY: other[PLACES_KEY]})

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from emo_lightning.data.chat import prompt
-from emo_lightning.data.collate import IGNORE, Collator, ImageQuestion
+from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.models.families import family_of
-from emo_lightning.models.families.grids import PLACES
+from emo_lightning.models.families.grids import PLACES_KEY
 from emo_lightning.models.families.places import PatchPlaces, Tower
 from tests.models.families.test_parity import batch_of, loaded, questions  # noqa: F401 - fixture
 from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
@@ -45,7 +45,7 @@ def test_a_table_of_another_size_is_stretched_by_the_tower_itself(tiny: Path, qu
     assert tower == Tower(None, 16, 2, 48)
     batch = cast("dict[str, Any]", batch_of(backbone, questions, packed=True))
     other = PatchPlaces.of([(2, 2)], Tower(None, 16, 2, 24))
-    assert cast(Any, backbone.family)._tower_inputs(backbone.base, {**batch, PLACES: other}, torch.device("cpu")) == {}
+    assert cast(Any, backbone.family)._tower_inputs(backbone.base, {**batch, PLACES_KEY: other}, torch.device("cpu")) == {}
 
 
 def test_a_thinking_model_answers_without_a_thought(
@@ -61,7 +61,7 @@ def test_a_thinking_model_answers_without_a_thought(
     asked, _, answered = text.partition("<|im_start|>assistant\n")
     assert prompt(questions[0].keys) in asked
     assert answered.startswith("<think>\n\n</think>\n\n{")
-    labels = tokenizer.decode(batch["labels"][0][batch["labels"][0] != IGNORE])
+    labels = tokenizer.decode(batch["labels"][0][batch["labels"][0] != IGNORE_INDEX])
     assert isinstance(labels, str)
     assert labels.startswith('{"description"')
     for text in ("<think>", "a\n<think>\n", "a"):

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as theirs
 
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.collate import IGNORE, ImageQuestion
+from emo_lightning.data.collate import IGNORE_INDEX, ImageQuestion
 from emo_lightning.models.backbone import Backbone, LoRA
-from emo_lightning.models.families.qwen_layers import RowNorm, turned
+from emo_lightning.models.families.qwen_layers import RowNorm, apply_rotary
 from tests.models.test_branches import together
 from tests.models.test_packing import KEYS, close, collator, learned, questions, tuned  # noqa: F401 - fixture
 from tests.worded import worded_qwen  # noqa: F401 - fixture
@@ -51,7 +51,7 @@ def test_rotary_positions_are_the_same_to_the_bit() -> None:
     cos, sin = (torch.cat([part, part], -1) for part in (angles.cos(), angles.sin()))
     signed = torch.cat([-sin[..., :4], sin[..., 4:]], -1)
     expected = differentiated(lambda x: x * cos + theirs.rotate_half(x) * sin, states)
-    for found, other in zip(differentiated(lambda x: turned(x, cos, signed), states), expected, strict=True):
+    for found, other in zip(differentiated(lambda x: apply_rotary(x, cos, signed), states), expected, strict=True):
         assert found.equal(other)
 
 
@@ -96,7 +96,7 @@ def test_ends_reach_back_to_the_token_before_the_answer(worded_qwen: Path, quest
     (shared, *first), second = batch["answer_ends"][:4], batch["answer_ends"][4]
     assert shared == 0
     for piece, count in zip(batch["labels"][0].split(pieces), [shared, *first, second], strict=True):
-        targets = (piece != IGNORE).nonzero()[:, 0].tolist()
+        targets = (piece != IGNORE_INDEX).nonzero()[:, 0].tolist()
         assert targets == list(range(len(piece) - count + 1, len(piece))) if count else not targets
 
 
