@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import add_store_argument, new_parser
@@ -11,10 +13,10 @@ from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from data_prep.review.log import ReviewLog
-    from data_prep.review.messages import ReviewReport, StudyRow
     from data_prep.review.server import Session
     from data_prep.review.session import ReviewSession
     from data_prep.store.store import Store
+    from emo_lightning.core.tables.table import Table
 
 
 _PAGE, _STUDY = "the review page", "the page of a study (--study)"
@@ -23,8 +25,8 @@ _EXPORT, _IMPORT = "--label-studio-export", "--label-studio-import"
 _MODES = {
     _PAGE: ("port", "sample", "seed", "states", "reviewer", "second"),
     _STUDY: ("study", "port", "reviewer"),
-    _REPORT: ("report", "json"),
-    _TABLE4: ("study", "report", "json"),
+    _REPORT: ("report", "json", "out"),
+    _TABLE4: ("study", "report", "json", "out"),
     _EXPORT: ("label_studio_export", "sample", "seed", "states", "reviewer", "second", "images", "with_reviews"),
     _IMPORT: ("label_studio_import", "reviewer"),
 }
@@ -72,6 +74,13 @@ def _parser() -> Parser:
     )
     parser.add_argument("--report", action="store_true", help="print accuracy and agreement (with --study: Table 4), then stop")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, for programs")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="also write the report into this directory: review.json and .md, accuracy and agreement as .tex and .csv (with --study: "
+        "table4.json, .md, .tex and .csv)",
+    )
     studio = parser.add_argument_group("Label Studio")
     studio.add_argument(
         "--label-studio-export",
@@ -175,72 +184,36 @@ def _serve(session: Session, port: int, what: str) -> int:
 
 
 def _report(args: argparse.Namespace, log: ReviewLog) -> int:
+    from data_prep.review.report_tables import report_notes, report_tables, table4_table
+
     if args.study is not None:
         from data_prep.review.study import StudyConfig, table4
 
-        config = StudyConfig.load(args.study)
-        table = table4(log, config)
-        if args.json:
-            say_json(table)
-        else:
-            say(_table4_text(table))
-        return 0
-    from data_prep.review.agreement import report
-
-    found = report(log)
-    if args.json:
-        say_json(found)
+        study = table4(log, StudyConfig.load(args.study))
+        _give(args, "table4", study, [table4_table(study)], [])
     else:
-        say(_report_text(found))
+        from data_prep.review.agreement import report
+
+        found = report(log)
+        _give(args, "review", found, report_tables(found), report_notes(found))
     return 0
 
 
-def _table4_text(table: dict[str, dict[str, StudyRow | None]]) -> str:
-    names = {"arousal": "Emotion arousal", "emotion": "CES acc.", "context": "Anno. acc."}
-    width = max(len("Dataset"), *map(len, table))
-    lines = [f"{'Dataset':<{width}}" + "".join(f"  {names[q]:>22}" for q in names) + "  participants"]
-    for group, row in table.items():
-        cells = [_interval(row[question]) for question in names]
-        people = max(cell["participants"] for cell in row.values() if cell)
-        lines.append(f"{group:<{width}}" + "".join(f"  {cell:>22}" for cell in cells) + f"  {people:>12}")
-    return "\n".join([*lines, "percent, with 95 % intervals over participants (none with one participant)"])
+def _give(args: argparse.Namespace, name: str, found: Mapping[str, object], tables: list[Table], notes: list[str]) -> None:
+    """Print what was found, and write it where `--out` says."""
+    from emo_lightning.core.files import write_json
+    from emo_lightning.core.tables.files import write_beside
+    from emo_lightning.core.tables.terminal import show
 
-
-def _interval(cell: StudyRow | None) -> str:
-    if cell is None or cell["mean"] is None:
-        return "-"
-    return f"{cell['mean']:.2f}" + (f" [{cell['low']:.1f}, {cell['high']:.1f}]" if cell["low"] is not None else "")
-
-
-def _report_text(found: ReviewReport) -> str:
-    if not found["reviewers"]:
-        return "nobody has reviewed yet"
-    lines = [f"{name}: {row['decisions']} decisions on {row['items']} records" for name, row in found["reviewers"].items()]
-    for state, after in found["outcomes"].items():
-        lines.append(f"{state} → " + ", ".join(f"{name} {n}" for name, n in after.items()))
-    for state, rows in found["accuracy"].items():
-        lines += [
-            "",
-            f"accuracy of records that the pass left {state}",
-            f"  {'field':<12} {'right':>9}  {'acc.':>6}  95 % interval  weighted",
-        ]
-        for field, row in rows.items():
-            if row["n"]:
-                of = f"{row['right']}/{row['n']}"
-                interval = f"{100 * row['low']:5.1f} – {100 * row['high']:5.1f}"
-                accuracy, weighted = _percent(row["accuracy"]), _percent(row["weighted"])
-                lines.append(f"  {field:<12} {of:>9}  {accuracy:>6}  {interval}  {weighted:>8}")
-    lines += ["", f"agreement of reviewers\n  {'field':<16} {'n':>5}  {'alike':>6}  kappa"]
-    rated = {field: row for field, row in found["agreement"].items() if row["n"]}
-    for field, agreement in rated.items():
-        value, kind = agreement["kappa"], str(agreement["kind"]).title()
-        kappa = "not defined (one answer throughout)" if value is None else f"{value:.3f} ({kind})"
-        lines.append(f"  {field:<16} {agreement['n']:>5}  {_percent(agreement['observed']):>6}  {kappa}")
-    return "\n".join(lines if rated else [*lines, "  no record has two reviewers; see --second"])
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.2f}"
+    if args.out is not None:
+        write_json(args.out / f"{name}.json", found)
+        write_beside(args.out, name, tables, notes)
+    if args.json:
+        say_json(found)
+        return
+    show(table for table in tables if table.rows)
+    for note in notes:
+        say(note)
 
 
 def _export(args: argparse.Namespace, store: Store, log: ReviewLog) -> int:

@@ -20,7 +20,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--name", help="name of the data set in Table 1 (default: that of the first store or folder)")
     add_json_argument(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="also write stats.json, stats.md, figure5.png and figure5.pdf into this directory"
+        "--out",
+        metavar="DIR",
+        help="also write stats.json, stats.md, figure5.png and figure5.pdf into this directory, and each table as .tex and .csv: table1, "
+        "figure5, agreement, agreement-final, records, cost",
     )
     text = "text (without --json, or with --out)"
     parser.modes({ALWAYS: ("json", "out"), text: ("name",)})
@@ -31,10 +34,12 @@ def main(argv: list[str]) -> int:
     from data_prep.export.read import is_store, read_records
     from data_prep.export.shards import ExportError
     from data_prep.stats.distribution import draw
-    from data_prep.stats.summary import as_text, figure_rows, spending, summarise
+    from data_prep.stats.summary import spending, summarise
+    from data_prep.stats.summary_tables import figure_rows, summary_notes, summary_tables
     from data_prep.store.store import Store
-    from emo_lightning.core.files import write_json, write_text
-    from emo_lightning.core.text import printable
+    from emo_lightning.core.files import write_json
+    from emo_lightning.core.tables.files import write_beside
+    from emo_lightning.core.tables.terminal import show
 
     stats = summarise(read_records(args.records))
     stats["stores"] = {}
@@ -44,16 +49,17 @@ def main(argv: list[str]) -> int:
     if not stats["table1"]["images"] and not stats["stores"]:
         msg = f"{', '.join(args.records)}: there is no record"
         raise ExportError(msg)
-    shown = as_text(args.name or Path(args.records[0]).resolve().name, stats)
-    # Sources and models have the names that somebody else gave them.
-    text = printable(shown)
+    tables = summary_tables(args.name or Path(args.records[0]).resolve().name, stats)
+    notes = summary_notes(stats)
     if args.out:
         out = Path(args.out)
         draw(figure_rows(stats), out)
         write_json(out / "stats.json", stats)
-        write_text(out / "stats.md", text + "\n")
+        write_beside(out, "stats", tables, notes)
     if args.json:
         say_json(stats)
     else:
-        say(text)
+        show(table for table in tables if table.rows)
+        for note in notes:
+            say(note)
     return 0

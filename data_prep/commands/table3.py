@@ -60,7 +60,11 @@ def main(argv: list[str]) -> int:
     )
     add_budget_argument(parser)
     add_json_argument(parser)
-    parser.add_argument("--out", metavar="DIR", help="also write table3.json and table3.md into this directory")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="also write table3.json, .md, .tex and .csv into this directory, and table3-severity.tex and .csv",
+    )
     args = parser.parse_args(argv)
     import asyncio
     import json
@@ -69,9 +73,11 @@ def main(argv: list[str]) -> int:
     from data_prep.demo.config import DemoConfig
     from data_prep.provider.budget import budget_nano
     from data_prep.stats.table3 import table3
-    from data_prep.stats.table3_text import as_text
+    from data_prep.stats.table3_tables import table3_notes, table3_tables
     from data_prep.store.store import Store
     from emo_lightning.core.files import write_text
+    from emo_lightning.core.tables.files import write_beside
+    from emo_lightning.core.tables.terminal import show
 
     config = DemoConfig.load(args.config)
     if args.base_url is not None:
@@ -82,15 +88,17 @@ def main(argv: list[str]) -> int:
     with Store(args.store, write=True, create=False) as store:
         references = _references(args.reference, store, config)
         found = asyncio.run(table3(store, config, references, samples=args.samples, seed=args.seed, limit_nano=limit)).as_json()
-    text = as_text(found)
+    tables, notes = table3_tables(found), table3_notes(found)
     if args.out:
         out = Path(args.out)
         write_text(out / "table3.json", json.dumps(found, indent=1) + "\n")
-        write_text(out / "table3.md", text + "\n")
+        write_beside(out, "table3", tables, notes)
     if args.json:
         say_json(found)
     else:
-        say(text)
+        show(tables)
+        for note in notes:
+            say(note)
         cost = f"${found['nano_dollars'] / NANO:.6f}"
         say(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
     if found["unanswered"].get("budget"):

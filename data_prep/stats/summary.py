@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
-from data_prep.provider.budget import NANO
 from data_prep.stats.agreement import Agreement, AgreementJSON
 from data_prep.stats.distribution import Distribution, DistributionJSON
-from data_prep.stats.table1 import Table1, Table1Row, table1_text
+from data_prep.stats.table1 import Table1, Table1Row
 from data_prep.store.provenance import pool_summary
 from emo_lightning.core.records import Record
 
@@ -50,16 +49,6 @@ class Statistics(TypedDict):
     source: dict[str, int]
     stores: NotRequired[dict[str, Spending]]
     """By the name of the store's folder."""
-
-
-_SPLIT_BY: tuple[Literal["source", "split"], ...] = ("source", "split")
-_COUNTED: tuple[Literal["source", "licence", "revisions", "contested", "human"], ...] = (
-    "source",
-    "licence",
-    "revisions",
-    "contested",
-    "human",
-)
 
 
 def summarise(records: Iterable[Record]) -> Statistics:
@@ -126,73 +115,3 @@ def spending(ledger: Ledger) -> Spending:
         "nano_dollars": cost,
         "nano_dollars_per_valid_record": round(cost / valid) if valid else None,
     }
-
-
-def as_text(name: str, stats: Statistics) -> str:
-    """The statistics as Markdown, for a terminal and for a file."""
-    parts = ["## Table 1", table1_text(name, stats["table1"]), "## Figure 5: balance of emotions", _distributions(stats)]
-    parts += ["## Agreement of the annotators (first round)", _agreement(stats["agreement"])]
-    parts += [
-        "## Records",
-        *(_line(key, stats[key]) for key in _COUNTED if stats[key]),
-    ]
-    for store, spent in stats.get("stores", {}).items():
-        parts += [f"## Cost of {store}", *_spending(spent)]
-    return "\n\n".join(parts)
-
-
-def _distributions(stats: Statistics) -> str:
-    rows = figure_rows(stats)
-    emotions = list(rows[0][1].counts)
-    lines = ["| | " + " | ".join((*emotions, "images", "Δ points", "σ points²")) + " |", "|---" * (len(emotions) + 4) + "|"]
-    for label, d in rows:
-        cells = [f"{share:.2f} %" for share in d.shares.values()]
-        lines.append(f"| {label} | " + " | ".join((*cells, f"{d.total:,}", f"{d.delta:.2f}", f"{d.sigma:.2f}")) + " |")
-    return "\n".join(lines)
-
-
-def figure_rows(stats: Statistics) -> list[tuple[str, Distribution]]:
-    """All images first; then by source and by split, where there are several."""
-    found = stats["distribution"]
-    rows = [("all", found["all"])]
-    for key in _SPLIT_BY:
-        if len(found[key]) > 1:
-            rows += [(f"{key} {name}", row) for name, row in found[key].items()]
-    return [(label, Distribution.of(row["counts"])) for label, row in rows]
-
-
-def _agreement(agreement: AgreementJSON) -> str:
-    votes = agreement["all"]
-    if not votes["records"]:
-        return "no record has the votes of two annotators"
-    lines = ["| annotators | n | agree | Cohen's κ |", "|---|---|---|---|"]
-    for pair, row in votes["pairs"].items():
-        lines.append(f"| {pair} | {row['n']} | {row['agreement']:.1f} % | {_kappa(row['kappa'])} |")
-    lines += ["", f"Fleiss' κ over {votes['records']} records: {_kappa(votes['fleiss_kappa'])}"]
-    lines.append("as the record ended: " + ", ".join(f"{name} {share:.1f} %" for name, share in votes["with_final"].items()))
-    lines.append(
-        f"independent of every voter's training: {agreement['independent_share']:.1f} % of {agreement['records']} records "
-        f"({agreement['not_independent']} have a vote of EmoViT on EmoSet, which it was trained on)"
-    )
-    if agreement["not_independent"]:
-        lines.append(f"Fleiss' κ over the independent ones: {_kappa(agreement['independent']['fleiss_kappa'])}")
-    return "\n".join(lines)
-
-
-def _kappa(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _line(key: str, counts: dict[str, int]) -> str:
-    return f"{key}: " + ", ".join(f"{name} {n}" for name, n in counts.items())
-
-
-def _spending(spent: Spending) -> list[str]:
-    per_valid = spent["nano_dollars_per_valid_record"]
-    lines = [
-        _line("outcomes", spent["outcomes"]),
-        f"paid ${spent['nano_dollars'] / NANO:.6f}"
-        + (f", ${per_valid / NANO:.6f} for each valid record" if per_valid is not None else ""),
-    ]
-    rows = [f"| {name} | {row['calls']} | ${row['nano_dollars'] / NANO:.6f} |" for name, row in spent["calls"].items()]
-    return [*lines, "\n".join(["| | calls | cost |", "|---|---|---|", *rows])]

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict
 
 from data_prep.store.provenance import annotator_replies, source_labels
 from emo_lightning.core.records import Record
+from emo_lightning.core.tables.table import Table, columns
 
 _TYPES = {
     "emoset": ("Social", "Artistic"),
@@ -26,19 +27,19 @@ _TYPES = {
 
 _ORDER = ("Social", "Artistic")
 
-ANNOTATIONS: tuple[Literal["description", "word_level", "category_confidence", "subject_level"], ...] = (
-    "description",
-    "word_level",
-    "category_confidence",
-    "subject_level",
-)
-"""The last four columns."""
-_TEXT_COLUMNS: tuple[Literal["label_source", "tasks", "image_type", "category"], ...] = (
-    "label_source",
-    "tasks",
-    "image_type",
-    "category",
-)
+_ANNOTATIONS: dict[Literal["description", "word_level", "category_confidence", "subject_level"], str] = {
+    "description": "Description",
+    "word_level": "Word-level Anno.",
+    "category_confidence": "Category Conf.",
+    "subject_level": "Subject-level Anno.",
+}
+"""The last four columns, and their titles in the paper."""
+_TEXT_COLUMNS: dict[Literal["label_source", "tasks", "image_type", "category"], str] = {
+    "label_source": "Label Source",
+    "tasks": "Tasks",
+    "image_type": "Image Type",
+    "category": "Category",
+}
 
 
 class Table1Row(TypedDict):
@@ -109,11 +110,19 @@ class Table1:
         return round(100 * self.have[annotation] / self.images, 2) if self.images else 0.0
 
 
-def table1_text(name: str, row: Table1Row) -> str:
-    """The row as Markdown: ✓ from half of the images on, with the share that has the annotation."""
-    head = ("Dataset", "#Image", "Label Source", "Tasks", "Image Type", "Category")
-    columns = ("Description", "Word-level Anno.", "Category Conf.", "Subject-level Anno.")
-    cells = [name, f"{row['images']:,}", *(row[key] for key in _TEXT_COLUMNS)]
-    cells += [f"{'✓' if row[key] >= 50 else '×'} ({row[key]:.1f} %)" for key in ANNOTATIONS]
-    lines = [(*head, *columns), ("---",) * len(cells), cells]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+def table1_table(name: str, row: Table1Row) -> Table:
+    """The row as a table: ✓ from half of the images on, with the share that has the annotation."""
+    return Table(
+        "table1",
+        "Table 1: data sets and their annotations",
+        columns(("dataset", "Dataset"), ("images", "#Image"), *_TEXT_COLUMNS.items(), *_ANNOTATIONS.items()),
+        [
+            [
+                name,
+                row["images"],
+                *(row[key] for key in _TEXT_COLUMNS),
+                *(f"{'✓' if row[key] >= 50 else '×'} ({row[key]:.1f} %)" for key in _ANNOTATIONS),
+            ]
+        ],
+        "✓ from half of the images on; in brackets the share that has the annotation.",
+    )

@@ -118,8 +118,8 @@ def _title(args: argparse.Namespace) -> str:
 
 
 def _show(hits: Sequence[Hit], title: str, notes: Sequence[str], *, way: bool) -> None:
-    from emo_lightning.report.table import Cell, Table, columns
-    from emo_lightning.report.terminal import show
+    from emo_lightning.core.tables.table import Cell, Table, columns
+    from emo_lightning.core.tables.terminal import show
 
     if not hits:
         say(f"{title}: nothing found; fewer conditions find more")

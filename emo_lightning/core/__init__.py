@@ -12,6 +12,7 @@
 | `shard_index` | the index beside a tar |
 | `cache_folder` | where is kept what can be made again |
 | `text` | text that others wrote, as a terminal, Markdown, CSV or a file's name may hold it |
+| `tables` | the one table type, and its forms: terminal, Markdown, LaTeX, CSV |
 | `image_metadata` | what an image file says beside its pixels, and the file without it |
 | `errors` | the base of every error that a user can mend |
 | `files` | files and folders that are whole or not there; JSON objects |

@@ -1,6 +1,6 @@
 """Text that others wrote, put where it can do nothing: a terminal, Markdown, CSV, a file's name.
 
-HTML is escaped by the templates (`report/html.py`), LaTeX by `report/latex.py`; both begin with `plain`.
+HTML is escaped by the templates (`report/html.py`), LaTeX by `core/tables/latex.py`; both begin with `plain`.
 """
 
 from __future__ import annotations

@@ -208,6 +208,10 @@ class Collator:
         # Whatever is asked.
         return self._prompt_ids(("description",)).index(self.image_token) + image_tokens
 
+    def question_length(self, keys: tuple[str, ...], image_tokens: int) -> int:
+        """Tokens of a sample up to where its answer begins."""
+        return len(self._prompt_ids(keys)) - 1 + image_tokens
+
     def length(self, keys: tuple[str, ...], image_tokens: int, target: int) -> int:
         """Tokens of a sample, without its picture.
 
@@ -216,7 +220,7 @@ class Collator:
             image_tokens: of its picture.
             target: tokens of its answer's text.
         """
-        return len(self._prompt_ids(keys)) - 1 + image_tokens + target + 1
+        return self.question_length(keys, image_tokens) + target + 1
 
     def _padded(self, rows: list[list[int]], vision: VisionInputs) -> dict[str, object]:
         input_ids = self._pad(rows, self.tokenizer.pad_token_id)

@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, ImageQuestion
-from emo_lightning.data.lengths import sample_lengths, shared_lengths
+from emo_lightning.data.lengths import refuse_longer, sample_lengths, shared_lengths
 from emo_lightning.data.packing import Lengths
 from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-
-_NAMED = 3
-"""Samples that a message names."""
 
 
 class ConversationDataset(PictureDataset[ImageQuestion]):
@@ -98,22 +95,9 @@ class ConversationDataset(PictureDataset[ImageQuestion]):
         Raises:
             InputError: names the setting, how many samples are too long, and the longest of them.
         """
-        self._check_longest(self._asked_at_all(collate).max(1), "data.max_length", collate.max_length, name)
+        refuse_longer(self.index, self._asked_at_all(collate).max(1), "data.max_length", collate.max_length, f"data.{name}")
         if max_tokens is not None:
-            self._check_longest(self.longest(collate)(0), "data.max_tokens", max_tokens, name)
-
-    def _check_longest(self, lengths: NDArray[np.int64], setting: str, most: int, name: str) -> None:
-        over = np.flatnonzero(lengths > most)
-        if not len(over):
-            return
-        order = over[np.argsort(-lengths[over], kind="stable")]
-        named = ", ".join(f"{self.index.id(row)!r} ({lengths[row]} tokens)" for row in order[:_NAMED].tolist())
-        more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
-        msg = (
-            f"{setting}: found {most}; {len(over)} of the {len(lengths)} samples of data.{name} {'is' if len(over) == 1 else 'are'} longer: "
-            f"{named}{more}; allowed is {lengths.max()} or more (or lower the backbone's max_pixels)"
-        )
-        raise InputError(msg)
+            refuse_longer(self.index, self.longest(collate)(0), "data.max_tokens", max_tokens, f"data.{name}")
 
     def _asked_at_all(self, collate: Collator) -> NDArray[np.int64]:
         """Tokens of each image with each of the questions that may be asked, (N, questions)."""

@@ -193,10 +193,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, ImageQuestion, ChatBat
 
     def train_dataloader(self) -> ResumableLoader[ChatBatch]:
         """Shuffled, sized, resumable."""
-        if self.max_tokens is None:
-            return super().train_dataloader()
-        collate = self._collator(packed=True)
+        collate = self._collator(packed=self.max_tokens is not None)
         self._check_validation(collate)
+        if self.max_tokens is None:
+            self.dataset("train").check_lengths(collate, "train", None)
+            return super().train_dataloader()
         return self.loader_of(self.source("train"), self._rows(self.world_size, self.rank), self._planned(collate))
 
     def val_dataloader(self) -> ResumableLoader[ChatBatch]:

@@ -13,7 +13,8 @@ from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.loader import check_counts
+from emo_lightning.data.lengths import check_questions
+from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import ReadsImages
@@ -136,16 +137,24 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         dataset = self.dataset(name)
         return dataset.reading(self.task.pictures(dataset.index, self))
 
+    def train_dataloader(self) -> ResumableLoader[LabelledBatch]:
+        """Shuffled, sized, resumable; a question that is too long, of either set, is refused first."""
+        for name in self.paths:
+            dataset = self.dataset(name)
+            check_questions(dataset.index, [dataset.keys], self._collator(), f"data.{name}")
+        return super().train_dataloader()
+
     def collate_fn(self) -> Callable[[list[LabelledSample]], LabelledBatch]:
         """In one row, or padded on the right; a head sees them as a cached batch, so that its dropout draws the same for the same place."""
+        return LabelledCollator(self._collator())
+
+    def _collator(self) -> Collator:
         inputs = self.task.backbone_inputs()
-        return LabelledCollator(
-            Collator(
-                inputs.processor,
-                inputs.model_type,
-                answers=False,
-                max_length=self.max_length,
-                padding_side="right",
-                packed=inputs.packs,
-            )
+        return Collator(
+            inputs.processor,
+            inputs.model_type,
+            answers=False,
+            max_length=self.max_length,
+            padding_side="right",
+            packed=inputs.packs,
         )

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,9 @@ _AT_ONCE = 1024
 _VERSION = 2
 """Of how a sample is made of a record, and of what a name is made of; another one counts anew."""
 
+_NAMED = 3
+"""Samples that a message names."""
+
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +38,61 @@ def shared_lengths(index: TarIndex, collate: Collator) -> NDArray[np.int64]:
     sizes, place = np.unique(index.sizes(), axis=0, return_inverse=True)
     tokens = [collate.shared_length(tokens) for *_, tokens in _image_tokens(sizes, collate)]
     return np.array(tokens, dtype=np.int64)[place.reshape(-1)]
+
+
+def question_lengths(index: TarIndex, asked: Iterable[tuple[str, ...]], collate: Collator) -> NDArray[np.int64]:
+    """Tokens of the longest question about each picture, with the picture and without an answer, (N,); no record is read.
+
+    Args:
+        index: the pictures.
+        asked: keys of each question.
+        collate: which makes the samples.
+    """
+    sizes, place = np.unique(index.sizes(), axis=0, return_inverse=True)
+    words = max(collate.question_length(keys, 0) for keys in asked)
+    tokens = [words + tokens for *_, tokens in _image_tokens(sizes, collate)]
+    return np.array(tokens, dtype=np.int64)[place.reshape(-1)]
+
+
+def check_questions(index: TarIndex, asked: Iterable[tuple[str, ...]], collate: Collator, source: str) -> None:
+    """Refuse questions that are too long before the first step: the collator would, when it meets them.
+
+    Args:
+        index: the pictures.
+        asked: keys of each question.
+        collate: which makes the samples.
+        source: key of the set, for the message.
+
+    Raises:
+        InputError: names the setting, how many samples are too long, and the longest of them.
+    """
+    refuse_longer(index, question_lengths(index, asked, collate), "data.max_length", collate.max_length, source)
+
+
+def refuse_longer(index: TarIndex, lengths: NDArray[np.int64], setting: str, most: int, source: str) -> None:
+    """Refuse samples that are longer than a setting allows.
+
+    Args:
+        index: of the samples.
+        lengths: of them in tokens, (N,).
+        setting: its key.
+        most: its value.
+        source: key of the set.
+
+    Raises:
+        InputError: names the setting, how many samples are too long, and the longest of them.
+    """
+    over = np.flatnonzero(lengths > most)
+    if not len(over):
+        return
+    order = over[np.argsort(-lengths[over], kind="stable")]
+    named = ", ".join(f"{index.id(row)!r} ({lengths[row]} tokens)" for row in order[:_NAMED].tolist())
+    more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
+    msg = (
+        f"{setting}: found {most}; {len(over)} of the {len(lengths)} samples of {source} {'is' if len(over) == 1 else 'are'} longer: "
+        f"{named}{more}; allowed is {lengths.max()} or more (or lower the backbone's max_pixels)"
+    )
+    raise InputError(msg)
 
 
 def sample_lengths(index: TarIndex, objectives: Sequence[Objective], collate: Collator) -> NDArray[np.int64]:

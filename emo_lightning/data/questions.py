@@ -11,6 +11,7 @@ from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, ImageQuestion, faults_in
 from emo_lightning.data.images import check_shapes, grey
+from emo_lightning.data.lengths import check_questions
 from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.pictures import PictureDataset
@@ -166,6 +167,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         vision = None if self.blind else self.task.pictures(index.take(rows), self)
         dataset = QuestionDataset(index, rows, self.blind, vision, skip=self.skip)
         asked = list(dict.fromkeys([*self.objectives, *self.task.also_asks()]))
+        check_questions(index.take(rows), [objective(one).keys for one in asked], collator, f"data.sets.{name}")
         return self.rank_loader(dataset, QuestionCollator(collator, asked), self.batch_size, shuffle=False)
 
 

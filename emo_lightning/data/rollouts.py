@@ -14,6 +14,7 @@ from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
+from emo_lightning.data.lengths import check_questions
 from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset
@@ -162,15 +163,24 @@ class RolloutDataModule(FitDataModule[LearnsByReward, AskedOf, RolloutBatch]):
         """One loader for each of `evaluated`, in order."""
         return [self.loader(name) for name in self.evaluated]
 
+    def train_dataloader(self) -> ResumableLoader[RolloutBatch]:
+        """Shuffled, sized, resumable; a question that is too long, of any set, is refused first."""
+        for name in self.paths:
+            source = f"data.{name}" if name in ("train", "val") else f"data.others.{name}"
+            check_questions(self.dataset(name).index, [self.keys], self._collator(), source)
+        return super().train_dataloader()
+
     def collate_fn(self) -> Callable[[list[AskedOf]], RolloutBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use.
 
         Raises:
             InputError: the backbone does not take several samples in one row.
         """
+        return RolloutCollator(self._collator(), images=self.task.wants_images())
+
+    def _collator(self) -> Collator:
         inputs = self.task.backbone_inputs()
         if not inputs.packs:
             msg = "the replies to an image share one reading of it, in rows that this backbone cannot pack: set model.backbone.attention to sdpa"
             raise InputError(msg)
-        collator = Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length, packed=True)
-        return RolloutCollator(collator, images=self.task.wants_images())
+        return Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length, packed=True)

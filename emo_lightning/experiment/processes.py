@@ -28,6 +28,7 @@ from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import SIDECAR
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.peers import Peers
+from emo_lightning.experiment.rendezvous import set_rendezvous
 from emo_lightning.experiment.results import check_results
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.supervision import SAID_NOTHING, Ended, Supervisor, lead_group
@@ -166,11 +167,7 @@ def _stage_process(stage: Stage, number: int, ranks: Ranks, word: Connection, pa
         for name in [n for n in os.environ if n in _LAUNCHER_VARIABLES or n.startswith("TORCHELASTIC_")]:
             del os.environ[name]
     elif ranks.world_size > 1:
-        # torchrun's store still holds the addresses of the stage before: each stage meets at a port of its own.
-        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
-        # As Lightning chooses it under SLURM.
-        port = os.environ.get("MASTER_PORT") or int(os.environ.get("SLURM_JOB_ID", "0")[-4:]) + 15_000
-        os.environ["MASTER_PORT"] = str(int(port) + number)
+        set_rendezvous(number)
     sys.exit(run_stage(stage, word))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from emo_lightning.core.tables.table import Result
 from emo_lightning.report.run_folder import RunFolder, StageFolder
-from emo_lightning.report.table import Result
 
 
 def explained_arms(run: RunFolder, stage: StageFolder, found: Result) -> dict[str, str]:

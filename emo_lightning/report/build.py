@@ -13,13 +13,13 @@ from pathlib import Path
 from emo_lightning.analysis.table5_rows import MODES, ROWS
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_text
+from emo_lightning.core.tables.table import Table, with_unique_names
 from emo_lightning.report.facts import facts_of
 from emo_lightning.report.html import environment
 from emo_lightning.report.kinds import Table5Details
 from emo_lightning.report.sections import RunSections
 from emo_lightning.report.side_by_side import side_by_side
 from emo_lightning.report.svg import ARM_COLOURS
-from emo_lightning.report.table import Table, with_unique_names
 from emo_lightning.report.table_files import write_tables
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from emo_lightning.report.table import Result
+from emo_lightning.core.tables.table import Result
 
 FEW_STEPS = 100
 """Optimiser steps below which a training has hardly begun."""

@@ -16,9 +16,9 @@ from emo_lightning.analysis.des_space.interpolation import Path as Interpolated
 from emo_lightning.analysis.references import References
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.tables.table import Result
 from emo_lightning.report.paper_figures import INK, STYLE, save
 from emo_lightning.report.svg import ARM_COLOURS
-from emo_lightning.report.table import Result
 
 _FORMATS = ("svg", "png", "pdf")
 _STYLE: Any = {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.core.images import encoded
 from emo_lightning.core.records import Prediction, Reference, SchemaError
+from emo_lightning.core.tables.provenance import Provenance
 from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
 from emo_lightning.report.pictures import AnsweredImage, ReportPicture, with_boxes
-from emo_lightning.report.provenance import Provenance
 from emo_lightning.report.run_folder import RunFolder, StageFolder, is_own, listed, own_file
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from emo_lightning.core.tables.table import Cell, Spread, Table, cell_text, number_of, with_minus
 from emo_lightning.report.html import seconds
 from emo_lightning.report.run_folder import COMPLETE, StageFolder
-from emo_lightning.report.table import Cell, Spread, Table, cell_text, number_of, with_minus
 from emo_lightning.report.tables.overview import NOBODY, SPLITS, arms_of
 
 

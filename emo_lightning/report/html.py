@@ -9,8 +9,8 @@ from datetime import datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from emo_lightning.report.provenance import source_lines
-from emo_lightning.report.table import MISSING, Cell, Spread, Table, cell_text, with_minus
+from emo_lightning.core.tables.provenance import source_lines
+from emo_lightning.core.tables.table import MISSING, Cell, Spread, Table, cell_text, with_minus
 
 
 def environment() -> Environment:

@@ -17,13 +17,14 @@ from emo_lightning.core.foreign import read_capped
 from emo_lightning.core.images import MAX_IMAGE_BYTES
 from emo_lightning.core.records import SchemaError
 from emo_lightning.core.replies import UNREADABLE_ANSWERS
+from emo_lightning.core.tables.provenance import Provenance
+from emo_lightning.core.tables.table import Result, Table, of_stage
 from emo_lightning.report import cautions
 from emo_lightning.report.forms import Form, MdsForm, PanelForm, Table5Form, Table6Form
 from emo_lightning.report.pictures import Figure, ReportPicture, with_boxes
-from emo_lightning.report.provenance import Provenance, Sources
+from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import StageFolder
 from emo_lightning.report.svg import mds_svg
-from emo_lightning.report.table import Result, Table, of_stage
 from emo_lightning.report.tables.affect import affect_tables
 from emo_lightning.report.tables.mds import mds_tables
 from emo_lightning.report.tables.objects import object_tables

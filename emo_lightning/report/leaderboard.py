@@ -10,9 +10,9 @@ from emo_lightning.analysis.suites.asked import TITLES
 from emo_lightning.analysis.suites.benchmark import Benchmark
 from emo_lightning.analysis.suites.submissions import RULES, Checks, Submission
 from emo_lightning.core.files import write_text
+from emo_lightning.core.tables.table import Cell, Table, best_of, columns, with_unique_names
 from emo_lightning.report.build import tables_dir
 from emo_lightning.report.html import environment
-from emo_lightning.report.table import Cell, Table, best_of, columns, with_unique_names
 from emo_lightning.report.table_files import write_tables
 from emo_lightning.report.tables.benchmark import HEADS, arm_tables, models_table, own_cell
 

@@ -10,8 +10,8 @@ from emo_lightning.analysis.calibration import SetCalibration
 from emo_lightning.analysis.table5_rows import MODES, ROWS
 from emo_lightning.analysis.table6 import METRICS
 from emo_lightning.core.emotions import EMOTIONS
+from emo_lightning.core.tables.markdown import escaped
 from emo_lightning.metrics.bootstrap import Estimate
-from emo_lightning.report.markdown import escaped
 from emo_lightning.report.model_results import ModelResults
 
 MODEL_CARD_MARK = "<!-- written by emo export -->"

@@ -14,15 +14,16 @@ from markupsafe import Markup
 
 from emo_lightning.core.foreign import as_number
 from emo_lightning.core.images import media_type
+from emo_lightning.core.tables.provenance import Provenance
+from emo_lightning.core.tables.table import Result, Spread, number_of
 from emo_lightning.report.arms import explained_arms
 from emo_lightning.report.examples import Examples
 from emo_lightning.report.forms import TrainingForm
 from emo_lightning.report.kinds import AnsweredPictures
 from emo_lightning.report.pictures import ReportPicture, ShownAnswer
-from emo_lightning.report.provenance import Provenance, Sources
+from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import RunFolder, StageFolder
 from emo_lightning.report.svg import linked_svg
-from emo_lightning.report.table import Result, Spread, number_of
 from emo_lightning.report.tables.overview import METRICS, best_blind, scored
 
 PICTURES = 6

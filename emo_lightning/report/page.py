@@ -22,8 +22,8 @@ from pydantic import ValidationError
 from emo_lightning.core.files import MAX_OBJECT_BYTES, write_json
 from emo_lightning.core.foreign import decode_json, read_capped
 from emo_lightning.core.records import SchemaError
+from emo_lightning.core.tables.table import Cell, Spread, Table, numbered
 from emo_lightning.report.page_file import PageFile, problem
-from emo_lightning.report.table import Cell, Spread, Table, numbered
 
 PAGE = "page.json"
 """Its name in a stage's folder."""

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
+from emo_lightning.core.tables.table import Cell, Column, Spread, Table, numbered, slug
 from emo_lightning.report import problems
-from emo_lightning.report.table import Cell, Column, Spread, Table, numbered, slug
 
 FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".html": "text/html"}
 """What a figure may be. An .html file must be whole in itself; it is shown in a sandboxed frame that may run its scripts."""

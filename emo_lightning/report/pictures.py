@@ -15,9 +15,9 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import integer_of, list_of, number_of, object_of, read_capped, text_of
 from emo_lightning.core.image_metadata import without_metadata
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, media_type
+from emo_lightning.core.tables.provenance import Provenance
 from emo_lightning.report.page import PageFigure
 from emo_lightning.report.page_file import FIGURE_TYPES
-from emo_lightning.report.provenance import Provenance
 from emo_lightning.report.svg import overlay_svg
 
 FRAME_LIMIT = 8_000_000

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
+from emo_lightning.core.tables.provenance import Provenance
+from emo_lightning.core.tables.table import Cell, Result, Table, of_stage
 from emo_lightning.report.arms import explained_arms
 from emo_lightning.report.cautions import few_steps
 from emo_lightning.report.examples import Examples, right_and_wrong
@@ -18,10 +20,9 @@ from emo_lightning.report.kinds import KINDS, AnsweredPictures, Arms, StageResul
 from emo_lightning.report.opening import Opening, opening_of
 from emo_lightning.report.page import PAGE, PageFigure, read_page
 from emo_lightning.report.pictures import Figure, drawn_figure
-from emo_lightning.report.provenance import Provenance, Sources
+from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder, own_file
 from emo_lightning.report.svg import loss_svg, read_losses
-from emo_lightning.report.table import Cell, Result, Table, of_stage
 from emo_lightning.report.tables.overview import overview_table6, overview_tables
 from emo_lightning.report.tables.training import (
     answered_rows,

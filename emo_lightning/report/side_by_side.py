@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from emo_lightning.report.table import Cell, Column, Table, best_of, columns, number_of
+from emo_lightning.core.tables.table import Cell, Column, Table, best_of, columns, number_of
 
 Runs = Sequence[tuple[str, Table]]
 """(name of the run, its table), all of one key."""

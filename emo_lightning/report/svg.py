@@ -20,7 +20,7 @@ from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.intervals import confidence_level
 from emo_lightning.core.logged import logged_rows
 from emo_lightning.core.records import EMOTIONS, SchemaError
-from emo_lightning.report.table import Result
+from emo_lightning.core.tables.table import Result
 
 ARM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0C808", "#D55E00")
 """Of the arms' dashed boxes and curves, in the order of the arms."""

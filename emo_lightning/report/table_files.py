@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import atomic_folder, write_text
-from emo_lightning.report.csv import as_csv
-from emo_lightning.report.latex import latex
-from emo_lightning.report.markdown import escaped, markdown
-from emo_lightning.report.table import Table
-
-RENDERERS: dict[str, Callable[[Table], str]] = {".md": markdown, ".tex": latex, ".csv": as_csv}
-"""Suffix -> what writes a table in that form."""
+from emo_lightning.core.tables.files import RENDERERS
+from emo_lightning.core.tables.latex import latex
+from emo_lightning.core.tables.markdown import escaped, markdown
+from emo_lightning.core.tables.table import Table
 
 
 def write_tables(folder: Path, tables: Sequence[Table], title: str, notes: Sequence[str] = ()) -> Path:

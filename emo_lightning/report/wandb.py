@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.core.boxes import inside
 from emo_lightning.core.images import open_image
+from emo_lightning.core.tables.csv import flat_rows
 from emo_lightning.core.wandb_defaults import wandb_mode, wandb_project
 from emo_lightning.report.build import Report
-from emo_lightning.report.csv import flat_rows
 from emo_lightning.report.examples import Examples
 from emo_lightning.report.kinds import AnsweredPictures
 from emo_lightning.report.pictures import ReportPicture, ShownAnswer

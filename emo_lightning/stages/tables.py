@@ -50,8 +50,8 @@ def table5_stage(
         SchemaError: `about` explains an arm that there is not; and as `score`.
     """
     from emo_lightning.core.files import write_json
+    from emo_lightning.core.tables.terminal import show
     from emo_lightning.report.tables.overview import WIDTH, overview_tables
-    from emo_lightning.report.terminal import show
 
     _check_about(about, predictions)
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed, anchors=anchors)
@@ -119,10 +119,10 @@ def table6_stage(
     from emo_lightning.analysis.table6 import table6
     from emo_lightning.analysis.table6_paired import paired_tests
     from emo_lightning.core.files import write_json
+    from emo_lightning.core.tables.terminal import show
     from emo_lightning.report.page import write_page
     from emo_lightning.report.tables.overview import WIDTH, overview_table6
     from emo_lightning.report.tables.table6 import paired_page
-    from emo_lightning.report.terminal import show
 
     if not probes:
         msg = "probes: no arm is named"

@@ -8,7 +8,7 @@ import pytest
 
 from emo_lightning.analysis.table6 import METRICS, table6
 from emo_lightning.core.records import SchemaError
-from emo_lightning.report.table import cell_text
+from emo_lightning.core.tables.table import cell_text
 from emo_lightning.report.tables.table6 import table6_tables
 
 

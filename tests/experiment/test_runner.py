@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import json
@@ -10,6 +11,7 @@ import re
 import resource
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -616,9 +618,13 @@ def runs_on_two_ranks_and_on_one(out: str, run: Path) -> None:
 
 @pytest.mark.slow
 def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> None:
-    """Its own options and its agent; the workers are forked, where new interpreters would import for ten seconds each."""
+    """Its own options and its agent; the workers are forked, where new interpreters would import for ten seconds each.
+
+    The ports after the agent's are taken: by other jobs, say.
+    """
     words = ["run", str(small(True, devices=2, strategy="ddp")), "--runs", str(tmp_path / "runs")]
-    options = ["--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "emo_lightning", *words]
+    port = free_port()
+    options = ["--nproc-per-node", "2", "--master-port", str(port), "-m", "emo_lightning", *words]
 
     def torchrun() -> None:
         from torch.distributed.launcher.api import elastic_launch
@@ -629,7 +635,10 @@ def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> No
         config.start_method = "fork"
         elastic_launch(config, exit_at_the_end)(words)
 
-    run_each(torchrun, [{}], tmp_path / "output.txt")
+    with contextlib.ExitStack() as stack:
+        for taken in range(port + 1, port + 20):
+            stack.enter_context(socket.create_server(("", taken)))
+        run_each(torchrun, [{}], tmp_path / "output.txt")
     runs_on_two_ranks_and_on_one((tmp_path / "output.txt").read_text(), tmp_path / "runs/small")
 
 

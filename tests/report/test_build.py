@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.tables.table import Spread, Table, columns
 from emo_lightning.report.build import build_report
 from emo_lightning.report.page import Page, PageFigure, write_page
-from emo_lightning.report.table import Spread, Table, columns
 from emo_lightning.stages import report as stages
 from emo_lightning.stages.tables import table5_stage
 from tests.made import book

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 from emo_lightning.analysis.baselines import TRIPLET_ONLY
+from emo_lightning.core.tables.table import Table, columns
 from emo_lightning.report.cautions import equal_arms, few_images, few_steps, of_table6
 from emo_lightning.report.facts import facts_of
 from emo_lightning.report.sections import RunSections
-from emo_lightning.report.table import Table, columns
 
 
 def test_small_runs_are_warned_of() -> None:

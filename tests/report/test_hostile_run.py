@@ -11,16 +11,16 @@ from PIL import Image
 from emo_lightning.analysis.references import References
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import SchemaError, write_jsonl
-from emo_lightning.report.csv import as_csv
+from emo_lightning.core.tables.csv import as_csv
+from emo_lightning.core.tables.latex import latex
+from emo_lightning.core.tables.markdown import markdown
+from emo_lightning.core.tables.table import Column, Table
+from emo_lightning.core.tables.terminal import drawn_by_rich
 from emo_lightning.report.examples import right_and_wrong
-from emo_lightning.report.latex import latex
-from emo_lightning.report.markdown import markdown
 from emo_lightning.report.pictures import AnsweredImage, embedded, with_boxes
 from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import RunFolder, own_file
 from emo_lightning.report.sections import RunSections
-from emo_lightning.report.table import Column, Table
-from emo_lightning.report.terminal import drawn_by_rich
 from tests.made import make_prediction, make_record, write_tar
 
 ANSWER: dict[str, object] = {

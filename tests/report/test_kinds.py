@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from emo_lightning.core.tables.table import Result, Table, columns
 from emo_lightning.report.build import build_report
 from emo_lightning.report.kinds import KINDS, Kind
-from emo_lightning.report.table import Result, Table, columns
 from tests.made import book
 from tests.report.pages import read
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.core.records import SchemaError
+from emo_lightning.core.tables.table import Cell, Column, Spread, Table
 from emo_lightning.report.page import Page, read_page, write_page
-from emo_lightning.report.table import Cell, Column, Spread, Table
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from emo_lightning.core.tables.table import Cell, Table, columns
 from emo_lightning.report.side_by_side import side_by_side
-from emo_lightning.report.table import Cell, Table, columns
-from tests.report.given import SOURCE
+from tests.core.tables.given import SOURCE
 
 
 def test_side_by_side_joins_what_differs() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.tables.table import Spread, Table, columns
 from emo_lightning.report.page import Page, write_page
-from emo_lightning.report.table import Spread, Table, columns
 from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.records import Run, read_run

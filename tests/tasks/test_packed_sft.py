@@ -150,11 +150,13 @@ def test_what_cannot_be_packed_is_refused(
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize("setting", ["max_tokens", "max_length"])
+@pytest.mark.parametrize(
+    ("setting", "cut"), [("max_tokens", {"max_tokens": 4 * ROW}), ("max_length", {"max_tokens": 4 * ROW}), ("max_length", {})]
+)
 def test_a_sample_that_is_too_long_is_named_before_the_first_step(
-    world_tars: Path, tiny_qwen: Path, tmp_path: Path, split: str, setting: str
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, split: str, setting: str, cut: dict[str, int]
 ) -> None:
-    """Validation would meet its own only after an epoch."""
+    """Validation would meet its own only after an epoch; in rows of tokens, and in padded batches."""
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
     collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
     source = data(world_tars, max_tokens=ROW)
@@ -163,7 +165,7 @@ def test_a_sample_that_is_too_long_is_named_before_the_first_step(
     lengths = sample_lengths(index, asked, collate).max(1)
     limit = int(lengths.max()) - 1
     key = index.id(int(lengths.argmax()))
-    given: dict[str, Any] = {"max_tokens": 4 * ROW, setting: limit}
+    given: dict[str, Any] = {**cut, setting: limit}
     if split == "val":
         first = source.dataset("train").index.take([0])
         assert int(sample_lengths(first, asked, collate).max()) <= limit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from emo_lightning.report.table import Cell, Result, Table, best_of, columns, spread
+from emo_lightning.core.tables.table import Cell, Result, Table, best_of, columns, spread
 
 _MEASURES = {"srcc": "SRCC", "plcc": "PLCC", "ccc": "CCC"}
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.intervals import confidence_level
+from emo_lightning.core.tables.table import Cell, Spread, Table, columns
 from emo_lightning.report.page import Page
-from emo_lightning.report.table import Cell, Spread, Table, columns
 
 if TYPE_CHECKING:
     from emo_lightning.analysis.attribute_guidance import Contrast, Guidance

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from emo_lightning.analysis.suites.asked import TITLES, SuiteName
 from emo_lightning.analysis.suites.published import SEEN, PublishedModel, PublishedTable, published
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, columns, spread
 from emo_lightning.report.page import Page
-from emo_lightning.report.table import Cell, Result, Spread, Table, columns, spread
 
 
 class _Head(NamedTuple):

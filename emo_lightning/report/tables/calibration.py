@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, columns
 from emo_lightning.metrics.bootstrap import FEW
 from emo_lightning.metrics.calibration import TEMPERATURES
 from emo_lightning.metrics.distributions import MEASURES
 from emo_lightning.report.page import Page
-from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
 CALIBRATION_COLUMNS = {
     "accuracy": "accuracy ↑",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from emo_lightning.analysis.des_space.inputs import DesSet, notes_of
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, columns
 from emo_lightning.report.page import Page, PageFigure
-from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
 Arms = Mapping[str, Result]
 """Arm -> what the measurement returned."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, columns
 from emo_lightning.metrics.bootstrap import FEW
 from emo_lightning.report.page import Page
-from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
 
 def faithfulness_page(result: Result) -> Page:

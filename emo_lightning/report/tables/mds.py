@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emo_lightning.report.table import Cell, Result, Table, best_of, columns
+from emo_lightning.core.tables.table import Cell, Result, Table, best_of, columns
 
 _MERITS = ("stress", "silhouette_des", "silhouette_2d", "knn_purity_des", "knn_purity_2d")
 

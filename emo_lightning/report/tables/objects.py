@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emo_lightning.report.table import Cell, Result, Table, columns
+from emo_lightning.core.tables.table import Cell, Result, Table, columns
 
 _NANO = {
     "nano_dollars": "US dollars",

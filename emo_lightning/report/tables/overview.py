@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from emo_lightning.analysis.baselines import TRIPLET_ONLY, UPPER_READINGS
-from emo_lightning.report.table import Cell, Result, Spread, Table, best_of, columns, number_of, spread
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, number_of, spread
 from emo_lightning.report.tables.table6 import SET_TITLES
 
 WIDTH = 80

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from emo_lightning.analysis.baselines import TEXT_ONLY, TRIPLET_ONLY, UPPER_READINGS
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, Row, short_definition
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS
+from emo_lightning.core.tables.table import Cell, Column, Result, Spread, Table, best_of, columns, p_value, spread
 from emo_lightning.report.page import Page
-from emo_lightning.report.table import Cell, Column, Result, Spread, Table, best_of, columns, p_value, spread
 from emo_lightning.report.tables.affect import affect_tables
 
 BASELINE_TITLES = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from emo_lightning.analysis.table6 import METRICS, SETS
 from emo_lightning.core.intervals import confidence_level
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, p_value
 from emo_lightning.report.page import Page
-from emo_lightning.report.table import Cell, Result, Spread, Table, best_of, columns, p_value
 
 SET_TITLES = {"test": "combinations seen in training", "heldout": "combinations never trained on"}
 

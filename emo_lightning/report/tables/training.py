@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from emo_lightning.report.provenance import Provenance
+from emo_lightning.core.tables.provenance import Provenance
+from emo_lightning.core.tables.table import Cell, Result, Table, columns
 from emo_lightning.report.run_folder import StageFolder
-from emo_lightning.report.table import Cell, Result, Table, columns
 
 
 def training_row(stage: StageFolder, found: Result) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import random
@@ -76,7 +77,7 @@ def test_a_study_stays_as_it_was_started(store: Store, log: ReviewLog, config: P
 
 
 def test_table_has_means_and_intervals_over_participants(
-    store: Store, log: ReviewLog, config: Path, capsys: pytest.CaptureFixture[str]
+    store: Store, log: ReviewLog, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = StudyConfig.load(config)
     session = StudySession(store, log, study)
@@ -106,10 +107,23 @@ def test_table_has_means_and_intervals_over_participants(
     assert len(given) == 5
     assert main(["review", str(store.root), "--study", str(config), "--report", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == table
-    assert main(["review", str(store.root), "--study", str(config), "--report"]) == 0
-    out = capsys.readouterr().out
-    assert f"{cell(table, 'Ours', 'context')['mean']:.2f} [" in out
-    assert " - " in out
+    out = tmp_path / "out"
+    assert main(["review", str(store.root), "--study", str(config), "--report", "--out", str(out)]) == 0
+    assert f"{cell(table, 'Ours', 'context')['mean']:.2f}" in capsys.readouterr().out
+    assert {p.name for p in out.iterdir()} == {f"table4{suffix}" for suffix in (".json", ".md", ".tex", ".csv")}
+    assert json.loads((out / "table4.json").read_text()) == table
+    ours, original = (
+        {row["Dataset"]: row for row in csv.DictReader((out / "table4.csv").read_text().splitlines())}[name]
+        for name in ("Ours", "Original")
+    )
+    found = cell(table, "Ours", "context")
+    assert [float(ours[key]) for key in ("Anno. acc.", "Anno. acc. low", "Anno. acc. high", "Participants")] == [
+        found["mean"],
+        found["low"],
+        found["high"],
+        4,
+    ]
+    assert original["Anno. acc."] == ""
 
 
 def test_answers_are_changed_and_taken_back_without_loss(store: Store, log: ReviewLog, config: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from data_prep.export import write_shards
 from data_prep.stats.agreement import Agreement, not_independent
 from data_prep.stats.distribution import Distribution, draw
 from data_prep.stats.summary import summarise
-from data_prep.stats.table1 import Table1, table1_text
+from data_prep.stats.table1 import Table1, table1_table
 from data_prep.store.store import Store
 from emo_lightning.core.records import EMOTIONS, Record
 from tests.data_prep.conftest import item_of, truth
@@ -67,7 +68,13 @@ def test_table1_says_what_the_records_have() -> None:
     table.add(voted(9, {"gpt": "awe"}, "emoset", source_labels={"emotion": "awe"}).model_copy(update={"des": [0.0, 1.0]}))
     assert (table.row()["label_source"], table.row()["image_type"]) == ("Human&LLM", "Social&Artistic")
     assert table.row()["category"] == "CES(Mikels'-8)&DES"
-    assert "× (40.0 %) |" in table1_text("x", table.row())
+    printed = table1_table("x", table.row())
+    assert [printed.cell("x", key) for key in ("images", "tasks", "description", "subject_level")] == [
+        5,
+        "G&R",
+        "✓ (100.0 %)",
+        "× (40.0 %)",
+    ]
 
 
 def test_agreement_is_of_the_first_round_and_knows_who_is_no_witness() -> None:
@@ -98,7 +105,10 @@ def test_the_command_counts_stores_and_tars_alike(tmp_path: Path, toys: list, ca
     out = tmp_path / "out"
     assert main(["stats", str(tmp_path / "s"), "--json", "--out", str(out)]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {p.name for p in out.iterdir()} == {"stats.json", "stats.md", "figure5.png", "figure5.pdf"}
+    tables = ("table1", "figure5", "agreement", "agreement-final", "records", "cost")
+    assert {p.name for p in out.iterdir()} == {"stats.json", "stats.md", "figure5.png", "figure5.pdf"} | {
+        f"{name}{suffix}" for name in tables for suffix in (".tex", ".csv")
+    }
     assert found["table1"]["images"] == 23
     assert found["revisions"] == {"0": 11, "1": 12}
     spent = found["stores"]["s"]
@@ -107,8 +117,9 @@ def test_the_command_counts_stores_and_tars_alike(tmp_path: Path, toys: list, ca
     write_shards([(record, data, "png") for record, data in toys], tmp_path / "tars", "toy")
     assert main(["stats", str(tmp_path / "tars"), "--name", "Toys"]) == 0
     text = capsys.readouterr().out
-    assert "| Toys | 24 |" in text
-    assert "| split train |" in text
+    assert re.search(r"│ Toys +│ +24 │", text)
+    assert "split train" in text
     assert "no record has the votes of two annotators" in text
+    assert "Cohen" not in text, "a table without rows is not shown"
     assert summarise([])["table1"]["images"] == 0
     assert main(["stats", str(tmp_path / "nothing")]) == 2

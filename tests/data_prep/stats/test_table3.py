@@ -184,8 +184,12 @@ def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
         }
     assert min(right.values()) < 24, "this test wants drafts that are wrong"
     assert table["rows"]["box"]["no_cross_verification"]["n"] == 0
-    text = (tmp_path / "out/table3.md").read_text()
-    assert "| Bounding box | " in text
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "table3.json",
+        "table3.md",
+        *(f"{name}{suffix}" for name in ("table3", "table3-severity") for suffix in (".tex", ".csv")),
+    }
+    assert "| Bounding box | " in (tmp_path / "out/table3.md").read_text()
     assert json.loads((tmp_path / "out/table3.json").read_text())["rows"] == table["rows"]
 
 

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 from emo_lightning.analysis.baselines import TRIPLET_ONLY
-from emo_lightning.report.table import Spread
+from emo_lightning.core.tables.table import Spread
 from emo_lightning.report.tables.overview import overview_tables
 
 

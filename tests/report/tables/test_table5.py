@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from emo_lightning.analysis.table5_rows import MODES, ROWS
-from emo_lightning.report.table import Spread
+from emo_lightning.core.tables.table import Spread
 from emo_lightning.report.tables.table5 import table5_tables
 
 

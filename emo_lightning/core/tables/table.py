@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from emo_lightning.report.provenance import Provenance
+from emo_lightning.core.tables.provenance import Provenance
 
 MISSING = "–"
 """What stands where a cell is null."""
@@ -160,7 +160,7 @@ def cell_text(cell: Cell, digits: int = 2) -> str:
 
 def with_minus(text: str) -> str:
     """A minus sign instead of the hyphen before a number, for readers; programs read the hyphen."""
-    return re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+    return re.sub(r"(?<![\w.'])-(?=[\d.])", "−", text)
 
 
 def number_of(cell: Cell) -> float | None:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from emo_lightning.report.csv import as_csv
-from emo_lightning.report.latex import latex
-from emo_lightning.report.markdown import markdown
-from emo_lightning.report.table import Spread, Table, cell_text, columns, p_value, with_minus
+from emo_lightning.core.tables.csv import as_csv
+from emo_lightning.core.tables.latex import latex
+from emo_lightning.core.tables.markdown import markdown
+from emo_lightning.core.tables.table import Spread, Table, cell_text, columns, p_value, with_minus
 
 
 def test_cells_are_found_by_keys() -> None:
@@ -36,4 +36,4 @@ def test_columns_of_words_stand_left_and_figures_right() -> None:
     assert "-1.0" in as_csv(one)
     assert cell_text(Spread(-0.001, -0.004, 0.2)) == "0.00 [0.00, 0.20]"
     assert cell_text(-0.004) == "0.00"
-    assert with_minus("a-1, -3 [-2.5, 1e-5], 2-D") == "a-1, −3 [−2.5, 1e-5], 2-D"
+    assert with_minus("a-1, -3 [-2.5, 1e-5], 2-D, Mikels'-8") == "a-1, −3 [−2.5, 1e-5], 2-D, Mikels'-8"

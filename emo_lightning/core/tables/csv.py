@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from emo_lightning.core.tables.table import Cell, Spread, Table
 from emo_lightning.core.text import csv_cell
-from emo_lightning.report.table import Cell, Spread, Table
 
 Extra = Literal["low", "high", "std"]
 

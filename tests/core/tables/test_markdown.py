@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from emo_lightning.report.markdown import markdown
-from tests.report.given import table
+from emo_lightning.core.tables.markdown import markdown
+from tests.core.tables.given import table
 
 
 def test_markdown() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from emo_lightning.core.tables.provenance import source_texts
+from emo_lightning.core.tables.table import Table, cell_text
 from emo_lightning.core.text import plain
-from emo_lightning.report.provenance import source_texts
-from emo_lightning.report.table import Table, cell_text
 
 
 def markdown(table: Table) -> str:

@@ -8,8 +8,8 @@ import pytest
 from rich.table import Table as RichTable
 
 from emo_lightning.core.console import Console
-from emo_lightning.report.table import Cell, Spread, Table, columns
-from emo_lightning.report.terminal import fitted, show
+from emo_lightning.core.tables.table import Cell, Spread, Table, columns
+from emo_lightning.core.tables.terminal import fitted, show
 
 COLUMNS = ("Metric", "predict-attribute", "predict-ces", "constant, mean box", "no emotion")
 ROWS: list[list[Cell]] = [

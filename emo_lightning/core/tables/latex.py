@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emo_lightning.core.tables.provenance import source_texts
+from emo_lightning.core.tables.table import Cell, Spread, Table, cell_text, slug, with_minus
 from emo_lightning.core.text import plain
-from emo_lightning.report.provenance import source_texts
-from emo_lightning.report.table import Cell, Spread, Table, cell_text, slug, with_minus
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -35,6 +35,9 @@ _LATEX = {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "×": r"$\times$",
+    # No package is needed for it, as for a check mark.
+    "✓": r"$\surd$",
+    "²": "$^2$",
     "·": r"$\cdot$",
     "…": r"\ldots{}",
     "α": r"$\alpha$",

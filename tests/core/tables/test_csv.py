@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emo_lightning.report.csv import as_csv
-from tests.report.given import table
+from emo_lightning.core.tables.csv import as_csv
+from tests.core.tables.given import table
 
 
 def test_csv_is_read_by_pandas_as_it_was_written(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emo_lightning.report.provenance import Data, Provenance
-from emo_lightning.report.table import Spread, Table, columns
+from emo_lightning.core.tables.provenance import Data, Provenance
+from emo_lightning.core.tables.table import Spread, Table, columns
 
 SOURCE = Provenance(
     "demo", "table5", "emo demo --fast", "abc1234", "f" * 64, "2026-01-01", (Data("d/manifest.json", "e" * 64),)
