@@ -57,7 +57,7 @@ class ChatBatch(TypedDict):
     label_weights: NotRequired[Tensor]
     """(1, T) float32, where images are asked several questions: what a target counts, at its place."""
     labels: NotRequired[Tensor]
-    """As `input_ids`, with answers: token ids at the answer and its end, `IGNORE` elsewhere."""
+    """As `input_ids`, with answers: token ids at the answer and its end, `IGNORE_INDEX` elsewhere."""
     emotion_at: NotRequired[Tensor]
     """(B,) int64, with distributions: the place of the emotion's first token in its row, -1 without one. Here and below B is the
     number of questions, where images are asked several."""
@@ -194,7 +194,7 @@ class SeenBatch(TypedDict):
     tokens: list[int]
     """How many tokens the tower gives for each of the B pictures."""
     seen: dict[str, Tensor]
-    """Field -> (B,) number of its value; `IGNORE` where it is not annotated or the sample is a filler."""
+    """Field -> (B,) number of its value; `IGNORE_INDEX` where it is not annotated or the sample is a filler."""
     filler: Tensor
     """(B,) bool: a repeated sample that only keeps ranks in step."""
     key: list[str]
