@@ -17,7 +17,7 @@ from data_prep.commands.console import (
     new_parser,
 )
 from data_prep.provider.budget import NANO_PER_DOLLAR
-from emo_lightning.core.errors import BUDGET_REACHED
+from emo_lightning.core.errors import BUDGET_REACHED_EXIT
 from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import on_a_terminal, say
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from data_prep.engine import Engine
     from data_prep.store.store import Store
 
-IMAGES_LEFT = 4
+IMAGES_LEFT_EXIT = 4
 """Exit status of a pass that came to its end but must leave images for another run."""
 _PASS, _CANCELLING, _REHEARSAL = "a pass", "the end of batches (--cancel-batches)", "a rehearsal (--rehearse)"
 _MODES = {
@@ -147,8 +147,8 @@ def main(argv: list[str]) -> int:
         if grounded:
             say("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
     if report.stopped:
-        return BUDGET_REACHED if report.stopped_by_budget else 130
-    return IMAGES_LEFT if report.pending else 0
+        return BUDGET_REACHED_EXIT if report.stopped_by_budget else 130
+    return IMAGES_LEFT_EXIT if report.pending else 0
 
 
 def _rehearse(root: str, config: DemoConfig) -> int:

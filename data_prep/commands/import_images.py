@@ -14,7 +14,7 @@ from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Source, SourceError, SourceItem, SourceRefusal, open_source
 from data_prep.sources.base import Repeat
 from emo_lightning.core.files import replacing
-from emo_lightning.core.label_map import OWN_WORDS, read_label_map
+from emo_lightning.core.label_map import EMOTION_BY_NAME, read_label_map
 from emo_lightning.core.options import ALWAYS
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
@@ -147,7 +147,7 @@ def _source(name: str, licence: str | None, source_name: str | None, labels: str
         msg = f"unknown source {name!r}; allowed: {', '.join(_NAMES)}"
         raise SourceError(msg)
     return open_source(
-        name, licence=licence, source_name=source_name, labels=OWN_WORDS if labels is None else read_label_map(labels)
+        name, licence=licence, source_name=source_name, labels=EMOTION_BY_NAME if labels is None else read_label_map(labels)
     )
 
 

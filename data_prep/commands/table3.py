@@ -12,7 +12,7 @@ from data_prep.commands.console import (
     add_store_argument,
     new_parser,
 )
-from emo_lightning.core.errors import BUDGET_REACHED
+from emo_lightning.core.errors import BUDGET_REACHED_EXIT
 from emo_lightning.core.options import Whole
 from emo_lightning.core.terminal import say, say_json
 
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
         cost = f"${found['nano_dollars'] / NANO_PER_DOLLAR:.6f}"
         say(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
     if found["unanswered"].get("budget"):
-        return BUDGET_REACHED
+        return BUDGET_REACHED_EXIT
     return 130 if found["unanswered"].get("stopped") else 0
 
 

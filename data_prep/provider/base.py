@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Protocol
 
 from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.received import BodyOutcome, body_text, foreign_json, model_name
-from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
+from data_prep.provider.transport import MAX_ANSWER_BYTES, Connection, HttpConnection
 
 FATAL_STATUSES = (401, 402, 404)
 """HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong. Not 403: with it
@@ -148,7 +148,7 @@ class Provider(ABC):
 
     name: ClassVar[str]
     """Of the key `provider` of an endpoint."""
-    most_bytes: ClassVar[int] = MOST_BYTES
+    most_bytes: ClassVar[int] = MAX_ANSWER_BYTES
     """Of one answer."""
 
     @abstractmethod

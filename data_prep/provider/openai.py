@@ -16,7 +16,7 @@ from data_prep.provider.openai_parameters import rejected_parameter
 from data_prep.provider.openai_received import answered_model, read_chat
 from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.received import BodyOutcome, body_text, foreign_json
-from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
+from data_prep.provider.transport import MAX_ANSWER_BYTES, Connection, HttpConnection
 from emo_lightning.core.web.waiting import MAX_WAIT_SECONDS
 
 if TYPE_CHECKING:
@@ -126,7 +126,9 @@ class OpenAIConnection(HttpConnection):
         most: bytes of an answer.
     """
 
-    def __init__(self, base_url: str, api_key: str, headers: Mapping[str, str], timeout: float, most: int = MOST_BYTES) -> None:
+    def __init__(
+        self, base_url: str, api_key: str, headers: Mapping[str, str], timeout: float, most: int = MAX_ANSWER_BYTES
+    ) -> None:
         named = {header: os.environ.get(variable) for header, variable in _ACCOUNT.items()}
         every = {**headers, **{header: value for header, value in named.items() if value}}
         super().__init__(base_url, every, timeout, secret=api_key, most=most)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TOKEN_KEY = "emo_batch"
 """Key of our token in a batch's metadata."""
-MOST_RESULTS = 8 * 2**30
+MAX_RESULT_BYTES = 8 * 2**30
 """Bytes of a file with results that are read: 50,000 requests, the most of a batch, with 160 KiB each."""
 
 
@@ -101,7 +101,7 @@ class OpenAIBatches:
     async def download(self, file_id: str, path: Path) -> bool:
         """See `BatchApi`."""
         private_file(path)
-        room = MOST_RESULTS
+        room = MAX_RESULT_BYTES
         with self._neutral_errors(), path.open("wb") as file:
             async with self._client.files.with_streaming_response.content(file_id) as answer:
                 async for chunk in answer.iter_bytes():

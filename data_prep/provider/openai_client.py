@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from data_prep.provider.transport import MOST_BYTES, TransportError, causes, is_hopeless, root_cause, without_key
+from data_prep.provider.transport import MAX_ANSWER_BYTES, TransportError, causes, is_hopeless, root_cause, without_key
 from emo_lightning.core.web.bodies import IDENTITY_ENCODING, BodyError, BodyLimit, BodyReader
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _FILE = BodyLimit(2**40, ratio=10.0)
 """Of a file with results, which goes to the disk; who writes it there has a limit of his own."""
-_ANSWER = BodyLimit(MOST_BYTES)
+_ANSWER = BodyLimit(MAX_ANSWER_BYTES)
 _FILE_SECONDS = 3600.0
 """For a whole file."""
 _WATCH = "emo_sent"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from emo_lightning.core.foreign import decode_json, whole_characters
 
-MOST_TOKENS = 10**9
+MAX_TOKENS = 10**9
 """Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
 EMPTY_REPLY = "the reply is empty"
 """Why an `Unusable` without a text is none."""
@@ -40,8 +40,8 @@ class Usage:
 
     @classmethod
     def plausible(cls, prompt: int, cached: int, output: int) -> Usage | None:
-        """What a reply claims; None where it cannot be true, as a negative count or more than `MOST_TOKENS`."""
-        if not (0 <= prompt <= MOST_TOKENS and 0 <= output <= MOST_TOKENS and cached >= 0):
+        """What a reply claims; None where it cannot be true, as a negative count or more than `MAX_TOKENS`."""
+        if not (0 <= prompt <= MAX_TOKENS and 0 <= output <= MAX_TOKENS and cached >= 0):
             return None
         return cls(prompt, min(cached, prompt), output)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SECRET = 8
 """Characters from which on a key is one, and not the `x` of a server that wants none."""
-MOST_BYTES = 8 * 2**20
+MAX_ANSWER_BYTES = 8 * 2**20
 """Of one answer; a model's longest reply is a tenth of it."""
 _CHUNK = 2**16
 _SHOWN = 300
@@ -107,7 +107,7 @@ class HttpConnection:
     """
 
     def __init__(
-        self, base_url: str, headers: Mapping[str, str], timeout: float, *, secret: str = "", most: int = MOST_BYTES
+        self, base_url: str, headers: Mapping[str, str], timeout: float, *, secret: str = "", most: int = MAX_ANSWER_BYTES
     ) -> None:
         self._base_url, self._headers = base_url.rstrip("/"), {**headers, **IDENTITY_ENCODING}
         self._timeout, self._secret, self._limit = timeout, secret, BodyLimit(most)

@@ -27,7 +27,7 @@ WHOLE_RECORD = "record"
 
 ReviewVerdict = Literal["right", "wrong", "mended", "undone"]
 REVIEW_VERDICTS: tuple[ReviewVerdict, ...] = ("right", "wrong", "mended")
-MAX_TEXT = 4000
+MAX_TEXT_CHARACTERS = 4000
 """Characters of a mended text."""
 
 
@@ -119,8 +119,8 @@ def mended(record: Record, field: str, value: object) -> Record:
 def _changes(record: Record, field: str, value: object) -> dict[str, object]:
     """What mending a field changes in a record, by field."""
     if field in TEXT_FIELDS:
-        if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
-            msg = f"{record.id}: {field} must be text of 1–{MAX_TEXT} characters, found {str(value)[:80]!r}"
+        if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT_CHARACTERS:
+            msg = f"{record.id}: {field} must be text of 1–{MAX_TEXT_CHARACTERS} characters, found {str(value)[:80]!r}"
             raise ReviewError(msg)
         text = value.strip()
         if field == "subject":

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import socket
 
 REVIEW_PAGE_FOLDER = Path(__file__).with_name("page")
-MAX_BODY = 4 * 2**20
+MAX_BODY_BYTES = 4 * 2**20
 """Bytes of a request; a mended set of boxes with masks is far below."""
 
 _IMAGES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
@@ -167,10 +167,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise RejectedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
         length = self.headers.get("Content-Length", "")
-        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY:
-            raise RejectedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY}")
+        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
+            raise RejectedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY_BYTES}")
         what = "the request"
-        body = decode_json(self.rfile.read(int(length)), what, ReviewError, max_bytes=MAX_BODY)
+        body = decode_json(self.rfile.read(int(length)), what, ReviewError, max_bytes=MAX_BODY_BYTES)
         request = object_of(body, what, ReviewError)
         return "application/json", _json(route(request))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 
 from data_prep.sources.base import Source, SourceError, SourceItem, SourceRefusal
-from emo_lightning.core.label_map import OWN_WORDS, LabelMap
+from emo_lightning.core.label_map import EMOTION_BY_NAME, LabelMap
 from emo_lightning.core.text import name_fault
 
 __all__ = ["SOURCES", "Source", "SourceError", "SourceItem", "SourceRefusal", "open_source"]
@@ -46,7 +46,7 @@ SOURCES = ("folder", "urls", "labelled", *PUBLISHED)
 
 
 def open_source(
-    name: str, *, licence: str | None = None, source_name: str | None = None, labels: LabelMap = OWN_WORDS
+    name: str, *, licence: str | None = None, source_name: str | None = None, labels: LabelMap = EMOTION_BY_NAME
 ) -> Source:
     """The reader of a layout.
 

@@ -11,7 +11,7 @@ from data_prep.sources.index_files import Place, open_text, table_rows, text
 from data_prep.sources.indexed import SPLIT_BY_WORD, Entry, IndexedSource, known_split
 from data_prep.sources.labels import SourceLabels
 from data_prep.sources.tree import Tree, key_of, refused_folder
-from emo_lightning.core.label_map import OWN_WORDS, LabelMap, emotion_of
+from emo_lightning.core.label_map import EMOTION_BY_NAME, LabelMap, emotion_of
 from emo_lightning.core.records import SchemaError
 from emo_lightning.core.text import printable
 
@@ -31,7 +31,7 @@ class LabelledSource(IndexedSource):
         labels: word -> emotion; the eight by their own names where nothing else is declared.
     """
 
-    def __init__(self, name: str = "labelled", licence: str | None = None, labels: LabelMap = OWN_WORDS) -> None:
+    def __init__(self, name: str = "labelled", licence: str | None = None, labels: LabelMap = EMOTION_BY_NAME) -> None:
         super().__init__(licence)
         self.name = name
         self.labels = labels

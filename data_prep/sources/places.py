@@ -14,11 +14,11 @@ T = TypeVar("T")
 R = TypeVar("R", bound=SourceRefusal)
 
 
-MOST_BAD_AT_FIRST = 10_000
+MAX_BAD_ROWS_AT_FIRST = 10_000
 """Rows of one index that may be bad while they are more than half of what was read."""
-MOST_BAD = 100_000
+MAX_BAD_ROWS = 100_000
 """Rows of one index that may be bad at all."""
-MOST_WITHOUT_USE = 120_000
+MAX_UNUSED_ROWS = 120_000
 """Rows of one index that say nothing new, or whose file is not there, while they are more than half: above a published data set of which few
 images were downloaded."""
 
@@ -51,11 +51,11 @@ class RowCount:
         if without_use:
             self._without_use += 1
             many = self._without_use
-            over = many > MOST_WITHOUT_USE and 2 * many > self._read
+            over = many > MAX_UNUSED_ROWS and 2 * many > self._read
         else:
             self._bad += 1
             many = self._bad
-            over = many > MOST_BAD or (many > MOST_BAD_AT_FIRST and 2 * many > self._read)
+            over = many > MAX_BAD_ROWS or (many > MAX_BAD_ROWS_AT_FIRST and 2 * many > self._read)
         if over:
             place = f"{first.file}:{first.line}" if first.line else first.file
             msg = (

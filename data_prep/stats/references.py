@@ -14,7 +14,7 @@ from emo_lightning.core.records import TRIPLET_PARTS, Box, Record, intensity_lev
 TABLE3_FIELDS = ("emotion", "description", "triplet", "intensity", "box")
 """Rows of Table 3, as they are judged: the intensity by its level, the box by its overlap."""
 
-SAME_BOX = 0.5
+SAME_BOX_IOU = 0.5
 """Intersection over union from which two boxes are of the same thing."""
 
 
@@ -104,7 +104,7 @@ class CriticReference:
             # The row decides the type, see `Values`.
             box = cast("Box | None", value)
             boxes = cast("tuple[Box | None, ...]", accepted)
-            if box is not None and any(other is not None and iou(box, other) >= SAME_BOX for other in boxes):
+            if box is not None and any(other is not None and iou(box, other) >= SAME_BOX_IOU for other in boxes):
                 return True
             return False if accepted or value in self.rejected.get(field, ()) else None
         value = _comparable(value)

@@ -15,7 +15,7 @@ from data_prep.provider.budget import NANO_PER_DOLLAR, Tally
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
-from emo_lightning.core.errors import BUDGET_REACHED, InputError
+from emo_lightning.core.errors import BUDGET_REACHED_EXIT, InputError
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.core.replies import UNREADABLE_KEY, Reason
@@ -58,7 +58,7 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
         left = len(requests) - len(answers.replies)
         why = "the budget was reached" if answers.by_budget else "stopped"
         say(f"{why}: {left} questions are left; the same command goes on")
-        return BUDGET_REACHED if answers.by_budget else 130
+        return BUDGET_REACHED_EXIT if answers.by_budget else 130
     found = predictions(index, objectives, answers.replies, config, answers.cut)
     files.append(0, [with_image_identity(prediction, record) for prediction, record in found])
     say(f"{summary_line(files.finish())}: {args.out}")

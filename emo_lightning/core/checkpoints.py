@@ -19,17 +19,17 @@ from emo_lightning.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MAX_PICKLE", "START_ANEW", "CheckpointFileError", "check_content", "pickle_of", "read_checkpoint"]
+__all__ = ["MAX_PICKLE_BYTES", "START_ANEW_ADVICE", "CheckpointFileError", "check_content", "pickle_of", "read_checkpoint"]
 
 _KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
 """What Lightning reads of a checkpoint, and of which type it has to be."""
 
 
-MAX_PICKLE = 5_000_000
+MAX_PICKLE_BYTES = 5_000_000
 """Bytes of what a checkpoint holds beside its tensors: of ten thousand of them it is 2 MB. Each may become a hundred in memory."""
 
 
-START_ANEW = "remove it to start this stage from its beginning"
+START_ANEW_ADVICE = "remove it to start this stage from its beginning"
 """Ends every message about a file that cannot be gone on from."""
 
 
@@ -46,7 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     import torch
 
     path = Path(path)
-    mend = START_ANEW
+    mend = START_ANEW_ADVICE
     if not path.is_file():
         msg = f"{path}: no such file" if not path.exists() else f"{path}: a folder; expected a file; {mend}"
         raise CheckpointFileError(msg)
@@ -86,10 +86,10 @@ def check_content(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        msg = f"{path}: damaged: {error}; {START_ANEW}"
+        msg = f"{path}: damaged: {error}; {START_ANEW_ADVICE}"
         raise CheckpointFileError(msg) from None
     if wrong is not None:
-        msg = f"{path}: damaged: {wrong} has changed since it was written (its checksum is another); {START_ANEW}"
+        msg = f"{path}: damaged: {wrong} has changed since it was written (its checksum is another); {START_ANEW_ADVICE}"
         raise CheckpointFileError(msg)
 
 
@@ -101,7 +101,7 @@ def pickle_of(path: Path) -> bytes | None:
     """
     if not zipfile.is_zipfile(path):
         return None
-    _check_archive(path, START_ANEW)
+    _check_archive(path, START_ANEW_ADVICE)
     with zipfile.ZipFile(path) as archive:
         return b"".join(archive.read(member) for member in archive.infolist() if _is_pickle(member))
 
@@ -118,8 +118,8 @@ def _check_archive(path: Path, mend: str) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         msg = f"{path}: cut off, or no checkpoint of torch: {error}; {mend}"
         raise CheckpointFileError(msg) from None
-    if large := next((member for member in members if _is_pickle(member) and member.file_size > MAX_PICKLE), None):
-        msg = f"{path}: {large.filename} has {large.file_size:,} bytes; at most {MAX_PICKLE:,} are read; {mend}"
+    if large := next((member for member in members if _is_pickle(member) and member.file_size > MAX_PICKLE_BYTES), None):
+        msg = f"{path}: {large.filename} has {large.file_size:,} bytes; at most {MAX_PICKLE_BYTES:,} are read; {mend}"
         raise CheckpointFileError(msg)
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:

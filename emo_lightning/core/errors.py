@@ -62,9 +62,9 @@ def check_count(name: str, value: int) -> None:
         raise InputError(msg)
 
 
-BROKEN_PIPE = 141
+BROKEN_PIPE_EXIT = 141
 """Exit code where the reader of our output has gone: that of a program which SIGPIPE ends, 128 + 13."""
-BUDGET_REACHED = 3
+BUDGET_REACHED_EXIT = 3
 """Exit code of a command that its budget stopped."""
 
 _LIBRARY_ERRORS = {
@@ -144,11 +144,11 @@ def print_error(error: BaseException, command: Sequence[str], prefix: str = "") 
     try:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             # `emo … | head`: no error of ours, but not done either.
-            return BROKEN_PIPE
+            return BROKEN_PIPE_EXIT
         return _explain(error, command, prefix)
     except BrokenPipeError:
         # `emo … 2>&1 | head`: nor can an error be told.
-        return BROKEN_PIPE
+        return BROKEN_PIPE_EXIT
     finally:
         _give_up_what_cannot_be_written()
 

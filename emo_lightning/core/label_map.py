@@ -13,7 +13,7 @@ from emo_lightning.core.text import printable
 LabelMap = Mapping[str, Emotion | None]
 """Word in lower case -> emotion; None for a word that has no equal among the eight."""
 
-OWN_WORDS: LabelMap = {str(emotion): emotion for emotion in EMOTIONS}
+EMOTION_BY_NAME: LabelMap = {str(emotion): emotion for emotion in EMOTIONS}
 """The eight by their own names."""
 
 

@@ -25,7 +25,7 @@ from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
 
 __all__ = [
     "BUNDLE_FILE",
-    "MADE_OF",
+    "MADE_OF_FILE",
     "BackboneError",
     "backbone_of",
     "check_made_of",
@@ -39,7 +39,7 @@ __all__ = [
     "write_made_of",
 ]
 
-MADE_OF = "made_of.json"
+MADE_OF_FILE = "made_of.json"
 """In a folder of weights: part -> `weights_hash` of what it was made from."""
 BUNDLE_FILE = "emo.json"
 """In the folder of an emotion model: where its backbone, DES head and probe are."""
@@ -228,7 +228,7 @@ def made_of(folder: str | Path) -> dict[str, str]:
     Raises:
         BackboneError: its `made_of.json` cannot be read.
     """
-    path = Path(folder) / MADE_OF
+    path = Path(folder) / MADE_OF_FILE
     if not path.is_file():
         return {}
     found = read_object(path, error=BackboneError, max_bytes=MAX_CONFIG_BYTES)
@@ -237,7 +237,7 @@ def made_of(folder: str | Path) -> dict[str, str]:
 
 def write_made_of(folder: str | Path, parts: Mapping[str, str]) -> None:
     """Write `made_of.json`, from part to content hash or to another word that must be equal."""
-    write_json(Path(folder) / MADE_OF, dict(parts))
+    write_json(Path(folder) / MADE_OF_FILE, dict(parts))
 
 
 def check_made_of(maker: object, said: Mapping[str, str], now: Mapping[str, str]) -> None:

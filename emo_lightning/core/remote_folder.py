@@ -11,7 +11,7 @@ from emo_lightning.core.remote import RemoteError, RemotePlace
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-MAX_SMALL = 256 << 20
+MAX_SMALL_FILE_BYTES = 256 << 20
 """Bytes of a file that is read whole."""
 
 
@@ -59,8 +59,8 @@ class RemoteFolder:
             files.invalidate_cache()
             path = self._path(files, name)
             size = files.info(path).get("size")
-            if size is not None and size > MAX_SMALL:
-                msg = f"{size:,} bytes; at most {MAX_SMALL:,} are read at once"
+            if size is not None and size > MAX_SMALL_FILE_BYTES:
+                msg = f"{size:,} bytes; at most {MAX_SMALL_FILE_BYTES:,} are read at once"
                 raise ValueError(msg)
             data = bytes(files.cat_file(path))
             if size is not None and len(data) < size:

@@ -21,7 +21,7 @@ from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
-from emo_lightning.data.skips import MOST_SKIPPED, OnError
+from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
@@ -71,7 +71,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, ImageQuestion, ChatBat
         seed: int = 0,
         allow_leaks: bool = False,
         on_error: OnError = "stop",
-        max_skipped: int = MOST_SKIPPED,
+        max_skipped: int = MAX_SKIPPED_BY_DEFAULT,
         labels: TarLabels | None = None,
     ) -> None:
         if batch_size is not None and max_tokens is not None:

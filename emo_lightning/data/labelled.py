@@ -19,7 +19,7 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.skips import MOST_SKIPPED, OnError
+from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError
 from emo_lightning.data.supervision import LabelCounts, Supervision, collate_supervision, label_summary
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
@@ -94,7 +94,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         seed: int = 0,
         allow_leaks: bool = False,
         on_error: OnError = "stop",
-        max_skipped: int = MOST_SKIPPED,
+        max_skipped: int = MAX_SKIPPED_BY_DEFAULT,
         labels: TarLabels | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)

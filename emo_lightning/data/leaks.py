@@ -11,7 +11,7 @@ from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import Record
 from emo_lightning.data.tar_index import TarIndex
 
-HELD_OUT = {"test", "val", "valid", "validation", "dev", "eval", "heldout", "held-out", "held_out"}
+HELD_OUT_SPLITS = {"test", "val", "valid", "validation", "dev", "eval", "heldout", "held-out", "held_out"}
 """Splits that are no training data, whatever their case."""
 
 
@@ -84,7 +84,7 @@ def check_origins(sets: Mapping[str, Sequence[Origin]], *, allowed: bool) -> Non
     found = [
         f"{count} of {len(train)} records of the set 'train' say split {split!r}"
         for split, count in splits.items()
-        if split.lower() in HELD_OUT
+        if split.lower() in HELD_OUT_SPLITS
     ]
     for name, origins in sets.items():
         near = ((one.id, next((names[mark] for mark in one.marks() if mark in names), None)) for one in origins)

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
-from emo_lightning.data.skips import MOST_SKIPPED, OnError, Skips, check_on_error, faults_of
+from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError, Skips, check_on_error, faults_of
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.data.workers import PREFETCH_FACTOR, Workers, workers
 
@@ -41,7 +41,7 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         seed: int = 0,
         *,
         on_error: OnError = "stop",
-        max_skipped: int = MOST_SKIPPED,
+        max_skipped: int = MAX_SKIPPED_BY_DEFAULT,
     ) -> None:
         super().__init__()
         check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed, max_skipped=max_skipped)

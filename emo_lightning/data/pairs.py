@@ -12,7 +12,7 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset, read_pictured
 from emo_lightning.data.protocols import PairSample, ReadsPairs
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.skips import MOST_SKIPPED, OnError
+from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
@@ -54,7 +54,7 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch | SeenBatch
         seed: int = 0,
         allow_leaks: bool = False,
         on_error: OnError = "stop",
-        max_skipped: int = MOST_SKIPPED,
+        max_skipped: int = MAX_SKIPPED_BY_DEFAULT,
     ) -> None:
         super().__init__(batch_size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
         self.allow_leaks = allow_leaks

@@ -17,7 +17,7 @@ from emo_lightning.data.module import DataModule
 from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.skips import MOST_SKIPPED, OnError
+from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.data.workers import Workers
@@ -111,7 +111,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         blind: bool = False,
         allow_leaks: bool = False,
         on_error: OnError = "stop",
-        max_skipped: int = MOST_SKIPPED,
+        max_skipped: int = MAX_SKIPPED_BY_DEFAULT,
         labels: TarLabels | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, on_error=on_error, max_skipped=max_skipped)

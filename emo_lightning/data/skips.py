@@ -12,7 +12,7 @@ from emo_lightning.core.terminal import say
 
 OnError = Literal["stop", "skip"]
 """`data.on_error`."""
-MOST_SKIPPED = 10
+MAX_SKIPPED_BY_DEFAULT = 10
 """`data.max_skipped`, where nothing else is given."""
 
 

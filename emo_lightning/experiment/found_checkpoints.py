@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from emo_lightning.core.checkpoints import (
-    MAX_PICKLE,
-    START_ANEW,
+    MAX_PICKLE_BYTES,
+    START_ANEW_ADVICE,
     CheckpointFileError,
     check_content,
     pickle_of,
@@ -24,7 +24,7 @@ from emo_lightning.experiment.identity import content_digest
 from emo_lightning.experiment.saving import PREVIOUS_CHECKPOINT, STAGE_KEY
 from emo_lightning.experiment.stage import Stage
 
-GO_BACK = "--go-back"
+GO_BACK_OPTION = "--go-back"
 """Option of `emo run`: a damaged checkpoint is set aside, and the one before it taken."""
 _HALF_WRITTEN = "*.ckpt.*.tmp"
 _NAME = re.compile(STAGE_KEY.encode() + rb"(?:q.|r.{4})X(.{4})", re.DOTALL)
@@ -117,7 +117,7 @@ def saved_to(config: Mapping[str, Any]) -> list[Path]:
 def named_stage(path: Path) -> str | None:
     """The stage that a file names whose end may be missing: torch writes first what is no tensor."""
     with suppress(OSError), open(path, "rb") as file:
-        return _name_in(file.read(2 * MAX_PICKLE))
+        return _name_in(file.read(2 * MAX_PICKLE_BYTES))
     return None
 
 
@@ -191,6 +191,6 @@ def newest_checkpoint(kept: Checkpoints) -> Path | None:
     if damaged is not None:
         msg = str(damaged[0])
         if newest is not None:
-            msg = f"{msg.removesuffix(START_ANEW)}remove it, or add {GO_BACK}, to go on from {newest[2]} (step {newest[0]})"
+            msg = f"{msg.removesuffix(START_ANEW_ADVICE)}remove it, or add {GO_BACK_OPTION}, to go on from {newest[2]} (step {newest[0]})"
         raise DamagedCheckpointError(msg, damaged[1])
     return None if newest is None else newest[2]

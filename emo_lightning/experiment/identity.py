@@ -28,7 +28,7 @@ InputHashes = dict[str, str | None]
 """Dotted key -> what it holds; None where that could not be read (the stage itself says why)."""
 
 CONTENT_SUFFIX = ".content.json"
-MAY_CHANGE = ("data.on_error", "data.max_skipped")
+CHANGEABLE_KEYS = ("data.on_error", "data.max_skipped")
 """Settings of what a stage does at an image that cannot be read: a half-done one may go on with others, as no image that it has used was one."""
 _CACHE_FILES = ("part-*.safetensors", "index-*.json")
 _PROBE_FILES = (METRICS_FILE, PREDICTIONS_FILE, EMBEDDINGS_FILE)
@@ -71,7 +71,7 @@ def settings_of(kind: str, config: Mapping[str, Any], run_dir: str) -> object:
         run_dir: the run's folder, as it stands in them.
     """
     settings: Any = _anywhere(computed_settings(config), run_dir)
-    for key in (*find_kind(kind).reads, *MAY_CHANGE):
+    for key in (*find_kind(kind).reads, *CHANGEABLE_KEYS):
         _without(settings, key.split("."))
     return settings
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from emo_lightning.core.text import allowed_names
 from emo_lightning.experiment.files import ExperimentError
 
-MOST_CHARACTERS = 4_000_000
+MAX_CHARACTERS = 4_000_000
 """Characters of all settings of a stage."""
 _NAMES = re.compile(r"\$\{\s*([\w.]+:\s*)?(\.*)([\w.\[\]-]*)(?=(\$\{)?)")
 """Behind `${`: the name of a resolver, points of a relative key, the key, and whether a part of it is interpolated."""
@@ -97,8 +97,8 @@ class _Sizes:
             size = 1 + len(text)
             if isinstance(node, str) and "${" in text:
                 size += sum(self._of_named(path, *found) for found in _NAMES.findall(text))
-        if size > MOST_CHARACTERS:
-            msg = f"{'.'.join(path) or 'the settings'}: becomes more than {MOST_CHARACTERS:,} characters when its interpolations are resolved"
+        if size > MAX_CHARACTERS:
+            msg = f"{'.'.join(path) or 'the settings'}: becomes more than {MAX_CHARACTERS:,} characters when its interpolations are resolved"
             raise ExperimentError(msg)
         self._known[path] = size
         return size

@@ -31,7 +31,7 @@ from emo_lightning.experiment.peers import Peers
 from emo_lightning.experiment.rendezvous import set_rendezvous
 from emo_lightning.experiment.results import check_results
 from emo_lightning.experiment.stage import Stage, StageCutShortError
-from emo_lightning.experiment.supervision import SAID_NOTHING, Ended, Supervisor, lead_group
+from emo_lightning.experiment.supervision import NO_STATUS_EXIT, Ended, Supervisor, lead_group
 from emo_lightning.experiment.tracking import tracking_of
 
 _LAUNCHER_VARIABLES = {
@@ -56,7 +56,7 @@ _SOCKET_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 """Bytes of a folder's path that leave room for a socket's: its address is that of C, of 108 bytes."""
 
 
-CUT_SHORT = 75
+CUT_SHORT_EXIT = 75
 """Exit code of a stage that ended in good order, but before its end (BSD's EX_TEMPFAIL)."""
 
 
@@ -66,9 +66,9 @@ class StageFailedError(UserError, RuntimeError):
     @classmethod
     def from_exit_code(cls, stage: Stage, code: int) -> StageFailedError:
         """The error for a stage whose process has ended so; a negative code is the signal that killed it."""
-        if code == CUT_SHORT:
+        if code == CUT_SHORT_EXIT:
             return cls(f"stage {stage.name!r} was cut short and is not complete; the same command goes on there")
-        if code == SAID_NOTHING:
+        if code == NO_STATUS_EXIT:
             return cls(f"stage {stage.name!r} ended without a word, and is not complete; the same command goes on there")
         how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
         how += " (is there enough memory?)" if code == -signal.SIGKILL else ""
@@ -286,7 +286,7 @@ def _run_stage(stage: Stage, command: list[str]) -> int:
         return exit_code(asked)
     except StageCutShortError as cut:
         say(f"{prefix}{cut}", file=sys.stderr)
-        return CUT_SHORT
+        return CUT_SHORT_EXIT
     except Exception as error:
         asked = ENDING.asked or ENDING.agreed
         if asked is None or debugging() or user_message(error) is not None:

@@ -26,7 +26,7 @@ from emo_lightning.experiment.found_checkpoints import Checkpoints, set_damaged_
 from emo_lightning.experiment.identity import InputHashes, first_changed, inputs_of
 from emo_lightning.experiment.peers import PeerLostError, Peers
 from emo_lightning.experiment.processes import (
-    CUT_SHORT,
+    CUT_SHORT_EXIT,
     StageFailedError,
     check_process_count,
     remove_temporary_folders,
@@ -159,7 +159,7 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
             # A model of the hub may have been downloaded in between.
             inputs = now
         interrupted = asked is not None and code == exit_code(asked)
-        status: Status = "cut short" if code == CUT_SHORT or interrupted else "failed" if code or changed else "complete"
+        status: Status = "cut short" if code == CUT_SHORT_EXIT or interrupted else "failed" if code or changed else "complete"
         write_status(stage, status, started, inputs, results=results_of(stage) if status == "complete" else None)
     if asked is not None:
         raise InterruptedBySignal(asked)

@@ -17,7 +17,7 @@ import yaml
 from emo_lightning.core.files import read_object, read_yaml, write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT, ExperimentError
-from emo_lightning.experiment.identity import MAY_CHANGE, InputHashes, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.identity import CHANGEABLE_KEYS, InputHashes, first_changed, inputs_of, settings_of
 from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, ResultHashes, reads, refuse_changed
 from emo_lightning.experiment.stage import Stage, first_difference
 
@@ -105,7 +105,7 @@ def changes_of(stage: Stage) -> list[str]:
 
 
 def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    pairs = [(key, _at(old, key), _at(new, key)) for key in MAY_CHANGE]
+    pairs = [(key, _at(old, key), _at(new, key)) for key in CHANGEABLE_KEYS]
     return [f"{key}: {_said(was)} before, {_said(now)} now" for key, was, now in pairs if was != now]
 
 
@@ -120,10 +120,12 @@ def _check_left_out(stage: Stage) -> None:
         ExperimentError: says how many there are, and how many are allowed.
     """
     # Later than at the top: what prints help knows nothing of data.
-    from emo_lightning.data.skips import MOST_SKIPPED, left_out
+    from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, left_out
 
     allowed = (
-        int(str(_at(stage.config, "data.max_skipped") or MOST_SKIPPED)) if _at(stage.config, "data.on_error") == "skip" else 0
+        int(str(_at(stage.config, "data.max_skipped") or MAX_SKIPPED_BY_DEFAULT))
+        if _at(stage.config, "data.on_error") == "skip"
+        else 0
     )
     if (count := len(left_out(stage.out))) > allowed:
         msg = (

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from emo_lightning.core.endings import ENDING_SIGNALS, STAGE_GROUP, STEP_GRACE_SECONDS, exit_code
 from emo_lightning.core.lifetimes import die_with_parent, end_forks_with_this_process
 
-SAID_NOTHING = 70
+NO_STATUS_EXIT = 70
 """Exit code of a stage whose process ended with 0 and never said that it was done (BSD's EX_SOFTWARE)."""
 _MARGIN = 2.0
 """Seconds that a stage has to end itself, before this process does it."""
@@ -88,7 +88,7 @@ class Supervisor:
             # It came before anything was there to answer it.
             self.asked = self.asked or signal.Signals(-code)
         if not (self.complete and code == 0):
-            code = exit_code(self.asked) if self.asked is not None else code or SAID_NOTHING
+            code = exit_code(self.asked) if self.asked is not None else code or NO_STATUS_EXIT
         return Ended(code, self.asked)
 
     def ask(self, number: signal.Signals) -> None:

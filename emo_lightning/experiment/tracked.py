@@ -14,7 +14,7 @@ TrackingMode = Literal["online", "offline", "disabled"]
 TRACKING_MODES: tuple[TrackingMode, ...] = get_args(TrackingMode)
 _SAME_MODE = {"dryrun": "offline", "run": "online"}
 """Former names of W&B's own."""
-LONGEST_TAG = 64
+MAX_TAG_CHARACTERS = 64
 """Characters of one that W&B's server takes."""
 
 
@@ -86,8 +86,12 @@ def tracking_from(path: Path, given: object, overrides: Mapping[str, object]) ->
             msg = f"{path}: {key}: no such key; allowed: {', '.join(f'wandb.{one}' for one in allowed)}"
             raise ExperimentError(msg)
         if name == "tags":
-            if not (isinstance(value, list) and all(isinstance(tag, str) and 1 <= len(tag) <= LONGEST_TAG for tag in value)):
-                msg = f"{path}: {key}: found {value!r}; expected a list of words, each of at most {LONGEST_TAG} characters"
+            if not (
+                isinstance(value, list) and all(isinstance(tag, str) and 1 <= len(tag) <= MAX_TAG_CHARACTERS for tag in value)
+            ):
+                msg = (
+                    f"{path}: {key}: found {value!r}; expected a list of words, each of at most {MAX_TAG_CHARACTERS} characters"
+                )
                 raise ExperimentError(msg)
         elif value is not None and not isinstance(value, str):
             msg = f"{path}: {key}: found {value!r}; expected a word"

@@ -23,7 +23,7 @@ from emo_lightning.core.wandb_defaults import wandb_project
 from emo_lightning.experiment.resolve import Experiment
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.stage_metrics import stage_metrics, usable
-from emo_lightning.experiment.tracked import LONGEST_TAG, TrackedRun, Tracking
+from emo_lightning.experiment.tracked import MAX_TAG_CHARACTERS, TrackedRun, Tracking
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -72,7 +72,7 @@ def _tags(stage: Stage, tracking: Tracking, arms: Mapping[str, str]) -> tuple[st
         "arm": arm,
         "seed": stage.each.get("seed", seed),
     }
-    own = [f"{key}:{value}"[:LONGEST_TAG] for key, value in found.items() if value is not None]
+    own = [f"{key}:{value}"[:MAX_TAG_CHARACTERS] for key, value in found.items() if value is not None]
     return tuple(dict.fromkeys([*own, *tracking.tags]))
 
 

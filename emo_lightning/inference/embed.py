@@ -29,7 +29,7 @@ from emo_lightning.inference.tables import write_results
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.sound import naming
 
-MADE_BY = "embedding.json"
+EMBEDDING_FILE = "embedding.json"
 """Which model's embeddings a folder holds."""
 
 
@@ -104,7 +104,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
 
 def _check_model(out: Path, model: Path, rank: int, begun: bool) -> None:
     """Finished shards are kept, so they have to be this model's; where there are none, nothing is bound to a model."""
-    made_by, weights = out / MADE_BY, bundle_fingerprint(model)
+    made_by, weights = out / EMBEDDING_FILE, bundle_fingerprint(model)
     old = read_object(made_by).get("weights") if begun and made_by.exists() else weights
     if old != weights and old != bundle_fingerprint(model, weights_fingerprint):
         msg = (

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.models.spread import SeenPictures, TrainingSpread
 
-MOST_IMAGES = 2000
+MAX_FITTED_IMAGES = 2000
 """Of a set that are looked at: a mean, some axes and a threshold need no more."""
 _BATCH = 32
 
@@ -85,7 +85,7 @@ def _calibrated(model: EmotionModel, val: Sequence[str], des: dict[str, Tensor])
 
 
 def distances(model: EmotionModel, inputs: Sequence[str]) -> NDArray[np.float64]:
-    """Of pictures from the training pictures, (N,), at most `MOST_IMAGES`; those that cannot be opened are named and left out.
+    """Of pictures from the training pictures, (N,), at most `MAX_FITTED_IMAGES`; those that cannot be opened are named and left out.
 
     Args:
         model: that has a spread.
@@ -107,7 +107,7 @@ def distances(model: EmotionModel, inputs: Sequence[str]) -> NDArray[np.float64]
 def _some(inputs: Sequence[str]) -> list[InputImage]:
     """In an order of no meaning, the same every time."""
     found = entries(inputs)
-    return [found[n] for n in np.random.default_rng(0).permutation(len(found))[:MOST_IMAGES]]
+    return [found[n] for n in np.random.default_rng(0).permutation(len(found))[:MAX_FITTED_IMAGES]]
 
 
 def _looked(model: EmotionModel, chosen: Sequence[InputImage]) -> Iterator[tuple[list[str], SeenPictures]]:

@@ -18,7 +18,7 @@ SAME_WORD_RATIO = 0.8
 
 ARTICLES = frozenset({"a", "an", "the"})
 
-MOST_COMPARED = 200
+MAX_COMPARED_CHARACTERS = 200
 """Characters of a text that are compared: what takes longer is no name of a thing."""
 
 
@@ -30,7 +30,7 @@ def casefolded(text: str | None) -> str:
 @lru_cache(maxsize=1 << 16)
 def similar(said: str, true: str) -> bool:
     """Whether two texts (as `casefolded` gives them) have an F1 over words of at least `SIMILAR_F1`."""
-    return said == true or word_f1(said[:MOST_COMPARED], true[:MOST_COMPARED]) >= SIMILAR_F1
+    return said == true or word_f1(said[:MAX_COMPARED_CHARACTERS], true[:MAX_COMPARED_CHARACTERS]) >= SIMILAR_F1
 
 
 def word_f1(said: str, true: str) -> float:

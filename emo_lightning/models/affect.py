@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.model_folders import MADE_OF, check_made_of, made_of, weights_hash, write_made_of
+from emo_lightning.core.model_folders import MADE_OF_FILE, check_made_of, made_of, weights_hash, write_made_of
 from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.models.weights import CONFIG_NAME, WEIGHTS_NAME, load_network, save_network
 
@@ -109,5 +109,5 @@ def affect_folder(head: str | Path) -> Path | None:
 
 def remove_beside(head: str | Path) -> None:
     """Remove the affect head that an earlier training left: it is of another DES head."""
-    for name in (CONFIG_NAME, WEIGHTS_NAME, MADE_OF):
+    for name in (CONFIG_NAME, WEIGHTS_NAME, MADE_OF_FILE):
         (Path(head).parent / AFFECT_FOLDER / name).unlink(missing_ok=True)

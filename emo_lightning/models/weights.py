@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
-MAX_CONFIG = 1 << 16
+MAX_OWN_CONFIG_BYTES = 1 << 16
 """Bytes of `config.json`; that of a probe with a grid of one has some hundred."""
 _FLOATS, _WHOLE = ("F32", "BF16", "F16", "F64"), ("I64",)
 """Types that a file of weights may have, as its header names them: of numbers that are learned, and of counts."""
@@ -157,7 +157,7 @@ def _read_config(directory: str | Path, kind: type[nn.Module]) -> dict[str, Any]
     if not path.is_file():
         msg = f"{directory}: no {CONFIG_NAME}; expected a folder written by {kind.__name__}.save_pretrained"
         raise MissingFileError(msg)
-    config = read_object(path, max_bytes=MAX_CONFIG)
+    config = read_object(path, max_bytes=MAX_OWN_CONFIG_BYTES)
     if config.get("class") != kind.__name__:
         msg = f"{path}: key 'class' is {config.get('class')!r}; expected {kind.__name__!r}"
         raise InputError(msg)

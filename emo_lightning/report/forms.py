@@ -17,7 +17,7 @@ from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import SchemaError
 from emo_lightning.report.problems import problem
 
-MOST_VALUES = 300_000
+MAX_PAGE_VALUES = 300_000
 """Of one file: nobody reads a table of so many cells, and pydantic keeps a complaint of each."""
 
 
@@ -322,8 +322,8 @@ def check_form(found: Mapping[str, Any], form: type[Form], path: Path, error: ty
     Raises:
         UserError: of the type `error`: names the file, the first key that does not fit, what was found and what is allowed.
     """
-    if sum(1 for _ in _values(found)) > MOST_VALUES:
-        msg = f"{path}: more than {MOST_VALUES:,} values"
+    if sum(1 for _ in _values(found)) > MAX_PAGE_VALUES:
+        msg = f"{path}: more than {MAX_PAGE_VALUES:,} values"
         raise error(msg)
     try:
         form.model_validate(dict(found))

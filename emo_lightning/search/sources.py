@@ -16,7 +16,7 @@ from emo_lightning.core.files import read_object
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.core.stores import is_remote
 from emo_lightning.core.terminal import say
-from emo_lightning.inference.embed import MADE_BY
+from emo_lightning.inference.embed import EMBEDDING_FILE
 from emo_lightning.inference.inputs import InputImage
 from emo_lightning.inference.many import ImageFunction, Looked, look_at_all
 from emo_lightning.search.rows import NewRow, thumbnail_of
@@ -59,7 +59,7 @@ def add_pictures(
 
 def stored_weights(tar: str) -> str | None:
     """Which model's embeddings a tar holds, as `emo embed` notes it beside its tars; None where nobody says."""
-    note = Path(tar).parent / MADE_BY
+    note = Path(tar).parent / EMBEDDING_FILE
     if is_remote(tar) or not note.is_file():
         return None
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from emo_lightning.core.checkpoints import START_ANEW, CheckpointFileError, check_content, read_checkpoint
+from emo_lightning.core.checkpoints import START_ANEW_ADVICE, CheckpointFileError, check_content, read_checkpoint
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str | None:
@@ -32,6 +32,6 @@ def read_best(path: str, folder: str | Path) -> dict[str, object]:
         check_content(Path(path))
         return read_checkpoint(path)
     except CheckpointFileError as error:
-        found = str(error).removesuffix(f"; {START_ANEW}")
+        found = str(error).removesuffix(f"; {START_ANEW_ADVICE}")
         msg = f"{found}; it held the best weights of this training, which are nowhere else: delete {folder} to train anew"
         raise CheckpointFileError(msg) from None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.core.errors import (
-    BROKEN_PIPE,
+    BROKEN_PIPE_EXIT,
     InputError,
     MissingFileError,
     UserError,
@@ -261,7 +261,7 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(60) == BROKEN_PIPE
+        assert process.wait(60) == BROKEN_PIPE_EXIT
 
 
 @pytest.mark.parametrize("body", ["print('x')", "print('x'); raise SystemExit(0)", "print('x'); raise UserError('no')"])
@@ -283,7 +283,7 @@ def test_output_that_cannot_be_written_shows_before_python_ends(body: str) -> No
     if "UserError" in body:
         assert [(end.returncode, end.stderr) for end in ends] == [(2, b"error: no\n")] * 2
     else:
-        assert [end.returncode for end in ends] == [BROKEN_PIPE, 2]
+        assert [end.returncode for end in ends] == [BROKEN_PIPE_EXIT, 2]
         assert ends[0].stderr == b""
         assert ends[1].stderr.startswith(b"error: cannot write: No space left on device")
 

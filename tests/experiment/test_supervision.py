@@ -20,7 +20,7 @@ import pytest
 from emo_lightning.core import endings
 from emo_lightning.core.endings import ENDING, ENDING_SIGNALS, StoppedError, exit_code
 from emo_lightning.experiment import supervision
-from emo_lightning.experiment.supervision import SAID_NOTHING, Supervisor, lead_group
+from emo_lightning.experiment.supervision import NO_STATUS_EXIT, Supervisor, lead_group
 from tests.patience import PATIENCE, gone, wait_until
 
 FORK = multiprocessing.get_context("fork")
@@ -182,7 +182,7 @@ def leaves(word: Connection, parent: int, code: int, done: bool) -> None:
 
 @pytest.mark.parametrize(
     ("code", "done", "seen"),
-    [(0, True, 0), (0, False, SAID_NOTHING), (3, False, 3), (3, True, 3)],
+    [(0, True, 0), (0, False, NO_STATUS_EXIT), (3, False, 3), (3, True, 3)],
     ids=["complete", "a code of 0 alone", "failed", "failed after its word"],
 )
 def test_complete_is_what_says_so(code: int, done: bool, seen: int) -> None:

@@ -16,7 +16,7 @@ from emo_lightning.core.suites import SuiteItem, read_results, read_suite
 from emo_lightning.core.suites.eemo_bench import ASSESSMENT_TASK, RANKING_PROMPT
 from emo_lightning.core.suites.item import SuiteName
 
-MOST_CANDIDATES = 200
+MAX_CANDIDATES = 200
 """Of a question; WebEmo has 25."""
 
 
@@ -43,8 +43,8 @@ def read_questions(suite: SuiteName, files: Sequence[str | Path]) -> list[SuiteQ
 
 def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[SuiteQuestion]:
     """What is asked about one row: mostly one question; of what is known of an image of EEmo-Bench, a ranking and three attributes."""
-    if max(len(item.candidates), len(item.options)) > MOST_CANDIDATES:
-        msg = f"question {item.id!r}: {len(item.candidates):,} candidates; at most {MOST_CANDIDATES} are read"
+    if max(len(item.candidates), len(item.options)) > MAX_CANDIDATES:
+        msg = f"question {item.id!r}: {len(item.candidates):,} candidates; at most {MAX_CANDIDATES} are read"
         raise InputError(msg)
     asked = SuiteQuestion(
         item.id,

@@ -23,7 +23,7 @@ VISION_ATTENTION = "windowed_flash_sdpa"
 LANGUAGE_ATTENTION = "packed_sdpa"
 """Names under which transformers knows `vision_attention` and `language_attention`."""
 
-SEES_WHOLE = "sees_whole_images"
+SEES_WHOLE_KEY = "sees_whole_images"
 """Attribute of the attention of a vision tower's block."""
 
 
@@ -142,7 +142,7 @@ def vision_attention(
     Returns:
         (1, patches, heads, d) and None for the weights.
     """
-    whole = getattr(module, SEES_WHOLE, None)
+    whole = getattr(module, SEES_WHOLE_KEY, None)
     among = None if whole is None else pictures if whole else windows
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     return attend(q, k, v, among or _between(cu_seq_lens_q), causal=False, dropout=dropout, scaling=scaling)[None], None
@@ -162,7 +162,7 @@ def mark_windows(blocks: nn.Module, whole: Sequence[int]) -> None:
         whole: numbers of the former.
     """
     for number, block in enumerate(blocks.children()):
-        setattr(block.get_submodule("attn"), SEES_WHOLE, number in whole)
+        setattr(block.get_submodule("attn"), SEES_WHOLE_KEY, number in whole)
 
 
 def language_attention(

@@ -17,7 +17,7 @@ BASELINE_TITLES = {
 }
 """Where a baseline is called otherwise than in `table5.json`."""
 
-WITHOUT_LOOKING = "answers given without looking, that is, without the image"
+BLIND_NOTE = "answers given without looking, that is, without the image"
 
 _RETRIEVAL = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
@@ -44,7 +44,7 @@ def table5_tables(result: Result, modes: Sequence[ScoringMode] = SCORING_MODES) 
     """
     given = {**result["arms"], **result["baselines"]}
     arms = list(result["arms"])
-    grey = f"{WITHOUT_LOOKING}, from {result['baseline_source']}." if result["baselines"] else ""
+    grey = f"{BLIND_NOTE}, from {result['baseline_source']}." if result["baselines"] else ""
     if UPPER_READINGS & set(result["baselines"]):
         grey += " Upper readings are none of them: they read the description, or the triplet, in the reference."
     tables = []

@@ -360,7 +360,7 @@ def test_of_a_file_that_is_too_large_the_beginning_is_taken(
     server = BatchServer()
     import_toys(tmp_path, toys[:4])
     with batch_server(server) as url:
-        monkeypatch.setattr("data_prep.provider.openai_batches.MOST_RESULTS", 900)
+        monkeypatch.setattr("data_prep.provider.openai_batches.MAX_RESULT_BYTES", 900)
         report = run_pass(tmp_path, DemoConfig.load(config), url, batch=True)
         found = states(tmp_path)
         assert found["reply"] == report.outcomes.total() > 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.review.log import ReviewLog
-from data_prep.review.server import MAX_BODY, REVIEW_PAGE_FOLDER, PageServer, serving
+from data_prep.review.server import MAX_BODY_BYTES, REVIEW_PAGE_FOLDER, PageServer, serving
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
 from emo_lightning.core.web.local_pages import page_files
@@ -142,7 +142,7 @@ def test_requests_are_checked(server: PageServer) -> None:
     assert send(server, "POST", "api/nothing", JSON, b"{}")[0] == 404
     assert send(server, "POST", "api/session", JSON, b"[")[0] == 400
     assert send(server, "POST", "api/session", JSON, b"[]")[0] == 400
-    assert send(server, "POST", "api/session", {**JSON, "Content-Length": str(MAX_BODY + 1)})[0] == 413
+    assert send(server, "POST", "api/session", {**JSON, "Content-Length": str(MAX_BODY_BYTES + 1)})[0] == 413
     status, _, body = send(server, "POST", "api/item", JSON, b'{"id": {"a": 1}}')
     assert status == 400
     assert "not in this sample" in json.loads(body)["error"]

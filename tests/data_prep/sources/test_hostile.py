@@ -189,7 +189,7 @@ ROWS_OF = {
 
 @pytest.mark.parametrize("name", ROWS_OF)
 def test_an_index_of_bad_rows_is_refused_before_its_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 50)
+    monkeypatch.setattr(places, "MAX_BAD_ROWS_AT_FIRST", 50)
     file, head, row, end = ROWS_OF[name]
     write(tmp_path, {"images/a.jpg": 1, "wikiart/A/a.jpg": 2, file: head + row * 5000 + end})
     source = name.partition(",")[0]
@@ -201,7 +201,7 @@ def test_an_index_of_bad_rows_is_refused_before_its_end(name: str, tmp_path: Pat
 
 
 def test_a_parquet_index_of_bad_rows_is_refused_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 50)
+    monkeypatch.setattr(places, "MAX_BAD_ROWS_AT_FIRST", 50)
     table = pyarrow.table({"image": [b"x"] * 500, "emotion_category": ["hope"] * 500})
     pyarrow.parquet.write_table(table, tmp_path / "train-0.parquet")
     with pytest.raises(SourceError, match=r"train-0.parquet: not read further: 51 of its first 51 rows .*\[0\]: .*hope"):
@@ -209,7 +209,7 @@ def test_a_parquet_index_of_bad_rows_is_refused_before_its_end(tmp_path: Path, m
 
 
 def test_good_rows_with_bad_ones_are_read_and_each_bad_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 3)
+    monkeypatch.setattr(places, "MAX_BAD_ROWS_AT_FIRST", 3)
     rows = [["awe", f"{n}.jpg", "a.json"] for n in range(20)]
     # Fewer than half of what was read, at any moment.
     mixed = [row for n, good in enumerate(rows) for row in ((good, 0) if n % 2 else (good,))]
@@ -218,18 +218,18 @@ def test_good_rows_with_bad_ones_are_read_and_each_bad_one_is_named(tmp_path: Pa
     bad = [item for item in found if isinstance(item, SourceRefusal) and "bad row" in item.reason]
     assert [item.file.rpartition("[")[2] for item in bad] == [f"{n}]" for n in range(2, 30, 3)]
     assert len([item for item in found if not isinstance(item, SourceRefusal)]) == 20
-    monkeypatch.setattr(places, "MOST_BAD", 8)
+    monkeypatch.setattr(places, "MAX_BAD_ROWS", 8)
     with pytest.raises(SourceError, match="9 of its first 27 rows cannot be used"):
         list(open_source("emoset").read(tmp_path))
 
 
 def test_one_row_again_and_again_and_files_that_are_not_there_end_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their bound is higher: few images of a data set may have been downloaded."""
-    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 3)
+    monkeypatch.setattr(places, "MAX_BAD_ROWS_AT_FIRST", 3)
     rows = [["awe", f"{n}.jpg", f"{n}.json"] for n in range(100)]
     write(tmp_path, {"0.json": {"emotion": "awe"}, "0.jpg": 0, "train.json": rows})
     assert len([item for item in open_source("emoset").read(tmp_path) if not isinstance(item, SourceRefusal)]) == 1
-    monkeypatch.setattr(places, "MOST_WITHOUT_USE", 20)
+    monkeypatch.setattr(places, "MAX_UNUSED_ROWS", 20)
     with pytest.raises(SourceError, match=r"21 of its first 22 rows .*train.json\[1\]:1: no such file"):
         list(open_source("emoset").read(tmp_path))
     (tmp_path / "train.json").write_text(json.dumps(rows[:1] * 100))
