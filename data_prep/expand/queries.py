@@ -16,14 +16,13 @@ from typing import TypeVar
 from pydantic import Field
 
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
-from data_prep.expand.requests import NO_INPUT_PICTURE
 from data_prep.provider.base import Turn
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import Reply, strict_schema
-from data_prep.provider.request import Request
+from data_prep.provider.request import NO_PICTURE, Request
 from data_prep.provider.workers import ask_all
 from data_prep.stats.graph import Combination, TripletGraph
 from emo_lightning.core.errors import InputError
@@ -156,7 +155,7 @@ class TextCaller(Caller):
             CallError: the endpoint can answer no request at all.
             PassStoppedError: the run is stopping, or its budget is spent.
         """
-        request = TextRequest(endpoint, NO_INPUT_PICTURE, prompt, (), reply)
+        request = TextRequest(endpoint, NO_PICTURE, prompt, (), reply)
         return (await self.ask_request(request, reply, max_invalid=max_invalid))[0]
 
 

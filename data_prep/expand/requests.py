@@ -21,12 +21,11 @@ from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.prices import Price
 from data_prep.provider.received import BodyOutcome, Paid, body_text
 from data_prep.provider.reply_schema import Reply
-from data_prep.provider.request import Picture, Request, cache_key
+from data_prep.provider.request import NO_PICTURE, Request, cache_key
 from data_prep.store.store import Store
 from emo_lightning.core.images import MAX_IMAGE_BYTES
 
 IMAGES_PATH = "/images/generations"
-NO_INPUT_PICTURE = Picture("", "", bytes)
 _KEPT = "sha256:"
 
 
@@ -62,7 +61,7 @@ class ImageRequest(Request):
     @classmethod
     def of(cls, endpoint: ImagesConfig, prompt: str, image_seed: int) -> ImageRequest:
         """A request for one image."""
-        return cls(endpoint, NO_INPUT_PICTURE, prompt, (), Reply, image_seed)
+        return cls(endpoint, NO_PICTURE, prompt, (), Reply, image_seed)
 
     @property
     def text(self) -> str:

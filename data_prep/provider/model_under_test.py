@@ -27,7 +27,7 @@ from data_prep.provider.party import is_answered
 from data_prep.provider.prices import Price, load_prices, nano_per_token
 from data_prep.provider.received import EMPTY_REPLY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
-from data_prep.provider.request import Picture, Request, cache_key
+from data_prep.provider.request import NO_PICTURE, Picture, Request, cache_key
 from data_prep.provider.workers import ask_all
 from data_prep.settings import CONFIGS, ConfigError, Settings, read_yaml
 from data_prep.store.store import Store
@@ -125,10 +125,6 @@ class FreeRequest(Request):
         """The most that the request can cost; None where nothing limits its output."""
         image = price.image.count(self.picture.width, self.picture.height)
         return price.bound(prompt_bound(len(self.text.encode()), image), self.endpoint.max_output_tokens)
-
-
-NO_PICTURE = Picture("", "png", bytes)
-"""Of a question in words alone."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ class Picture:
         return Image(_MEDIA[self.extension], without_metadata(self.read()))
 
 
+NO_PICTURE = Picture("", "png", bytes)
+"""Of a question in words alone."""
+
+
 class LaterTurn(TypedDict):
     """A message after the first question; part of the cache key as it stands."""
 

@@ -13,13 +13,13 @@ from data_prep.annotate.replies import BoxReply, CriticReply, EmotionVote, FullA
 from data_prep.demo.config import DemoConfig
 from data_prep.expand.config import ImagesConfig
 from data_prep.expand.queries import QueryReply, TextRequest
-from data_prep.expand.requests import IMAGES_PROVIDER, NO_INPUT_PICTURE, ImageRequest
+from data_prep.expand.requests import IMAGES_PROVIDER, ImageRequest
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.model_under_test import FreeRequest, UnderTest
 from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.openai_batches import OpenAIBatches
 from data_prep.provider.reply_schema import INVALID_REPLY, Reply
-from data_prep.provider.request import LaterTurn, Picture, Request
+from data_prep.provider.request import NO_PICTURE, LaterTurn, Picture, Request
 
 DATA = b"\x89PNG not really"
 PNG = Picture(hashlib.sha256(DATA).hexdigest(), "png", lambda: DATA, 40, 32)
@@ -56,7 +56,7 @@ REQUESTS: dict[str, Request] = {
     "box": Request(GPT, PNG, prompts.BOX_CRITIC_PROMPT.format(phrase="a", box="b"), (), BoxReply),
     "free": FreeRequest(UNDER_TEST, PNG, "what?", (), Reply, ""),
     "free revised": FreeRequest(UNDER_TEST, PNG, "what?", (), Reply, "r2"),
-    "text": TextRequest(GPT, NO_INPUT_PICTURE, "write", (), QueryReply),
+    "text": TextRequest(GPT, NO_PICTURE, "write", (), QueryReply),
 }
 # Cache key, body, line of a batch, text in the ledger: the first digits of their sha256, as of version 0.1.0. A changed key means that
 # everybody who has a store pays for it again.
