@@ -230,7 +230,7 @@ def test_a_value_that_no_run_can_take_stops_before_the_first(swept: Path, capfd:
     assert "has no end of its own; set run_cap in the file, or --count N" in capfd.readouterr().err
     write_sweep(swept, parameters={"des.model.head.fusion": {"values": ["none", "bth"]}})
     assert main(["sweep", "s.yaml", "--local"]) == 2
-    assert "found bth; allowed: both, self, queries, none, cross" in capfd.readouterr().err
+    assert "found bth; allowed: both, self, queries, none\n" in capfd.readouterr().err
     assert not list(swept.glob("runs/s/*/des"))
 
 
