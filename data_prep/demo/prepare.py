@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,13 @@ def prepare_world(
         if report.stopped:
             raise KeyboardInterrupt
         bill = server.bill()
-        tell("ground", 0, total, "")
-        grounded = ground(store, prep.grounding)
-        tell("export", 0, total, "")
+        valid = store.ledger.outcome_counts().get("valid", 0)
+        at = count(1)
+        tell("ground", 0, valid, "")
+        grounded = ground(store, prep.grounding, on_item=lambda: tell("ground", next(at), valid, ""))
+        tell("export", 0, valid, "")
         manifest = export_store(store, out / "tars", "world")
+        tell("export", sum(manifest["counts"].values()), valid, "")
         result = _summary(store, truth, report)
     result |= {"grounding": dict(grounded), "server_bill": bill, "exported": manifest["counts"]}
     _reference(out / "reference", world, {"test": test, "heldout": heldout}, "truth", tell)

@@ -6,7 +6,8 @@
 | `table6`, `table6_paired`, `probe_predictions` | Table 6: linear probes on frozen DES; whether arms differ |
 | `mds`, `mds_arms` | Figure 6: DES in two dimensions |
 | `calibration` | whether probabilities mean what they say; conformal sets |
-| `cross_dataset`, `label_spaces` | what fine-tuning costs on other data sets |
+| `cross_dataset`, `label_spaces`, `right_answers` | what fine-tuning costs on other data sets |
+| `across_seeds` | the same over several trainings, and whether a difference is more than their choice |
 | `faithfulness` | whether the emotion depends on the region that its words name |
 | `des_space` | what the paper promises of the embedding: retrieval, affective distance, interpolation, stability |
 | `references`, `scored` | their input: annotated images, and predicted distributions beside them |

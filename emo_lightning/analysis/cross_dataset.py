@@ -15,9 +15,9 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from scipy.stats import binomtest
 
-from emo_lightning.analysis.label_spaces import SPACES, LabelSpace, SpaceName
+from emo_lightning.analysis.label_spaces import LabelSpace, SpaceName
 from emo_lightning.analysis.references import check_distinct, require
-from emo_lightning.analysis.scored import probabilities
+from emo_lightning.analysis.right_answers import RightAnswers, judged_images, right_answers
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL, wilson
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array, Flags
@@ -101,26 +101,6 @@ class CrossDataset(TypedDict):
     seed: int
 
 
-@dataclass(frozen=True)
-class _Correctness:
-    """Which images of a set an arm has right."""
-
-    scored: Flags | None
-    """(N,): right by the most probable class; None where no prediction has a distribution, or the space needs words."""
-    said: Flags
-    """(N,): right by the words."""
-    classes: list[str | None]
-    """What counts: by the distribution where there is one, else by the words."""
-    missing: int
-    unscored: int
-    unreadable: int
-
-    @property
-    def right(self) -> Flags:
-        """(N,): by what counts."""
-        return self.said if self.scored is None else self.scored
-
-
 def trained_images(records: Sequence[Reference]) -> set[str]:
     """`Reference.image_hashes` of all images that were trained on.
 
@@ -168,17 +148,11 @@ def cross_dataset(
     arms: dict[str, dict[str, SetScores]] = {arm: {} for arm in predictions}
     gaps: dict[str, dict[str, Array]] = {arm: {} for arm in predictions if arm != base}
     for name, (records, space_name) in sets.items():
-        space = SPACES[space_name].among(records)
-        unseen = [record for record in records if trained.isdisjoint(record.image_hashes)]
-        pairs = [(record, label) for record in unseen if (label := space.reference(record)) is not None]
-        if not pairs:
-            seen = f" that was not trained on ({len(records) - len(unseen)} were)" if len(unseen) < len(records) else ""
-            msg = f"set {name!r}: none of {len(records)} references{seen} has a class in the label space {space_name!r}"
-            raise SchemaError(msg)
-        truth = [label for _, label in pairs]
-        about[name] = _about(space, len(records), len(unseen), truth)
-        weights = draws([record.id for record, _ in pairs], RESAMPLES, seed)
-        correctness = {arm: _correctness(said, pairs, space) for arm, said in predictions.items()}
+        judged = judged_images(name, records, space_name, trained)
+        space, truth = judged.space, judged.truth
+        about[name] = _about(space, len(records), judged.unseen, truth)
+        weights = draws(judged.ids, RESAMPLES, seed)
+        correctness = {arm: right_answers(said, judged) for arm, said in predictions.items()}
         for arm, found in correctness.items():
             arms[arm][name] = _row(found, truth, space)
             if arm != base:
@@ -257,30 +231,7 @@ def _about(space: LabelSpace, references: int, unseen: int, truth: Sequence[str]
     }
 
 
-def _correctness(said: Mapping[str, Prediction], pairs: Sequence[tuple[Reference, str]], space: LabelSpace) -> _Correctness:
-    words: list[str | None] = []
-    scored: list[str | None] = []
-    missing = 0
-    for record, _ in pairs:
-        prediction = said.get(record.id)
-        missing += prediction is None
-        words.append(None if prediction is None else space.from_words(prediction))
-        scores = probabilities(prediction) if prediction is not None and space.of_emotion else None
-        scored.append(None if scores is None else space.from_scores(scores))
-    truth = [label for _, label in pairs]
-    has_scores = any(c is not None for c in scored)
-    hit = np.array([c == t for c, t in zip(scored, truth, strict=True)]) if has_scores else None
-    return _Correctness(
-        hit,
-        np.array([c == t for c, t in zip(words, truth, strict=True)]),
-        scored if has_scores else words,
-        missing,
-        sum(c is None for c in scored) - missing if has_scores else 0,
-        sum(c is None for c in words) - missing,
-    )
-
-
-def _row(found: _Correctness, truth: Sequence[str], space: LabelSpace) -> SetScores:
+def _row(found: RightAnswers, truth: Sequence[str], space: LabelSpace) -> SetScores:
     present = [c for c in space.classes if c in truth]
     labels = np.array(truth)
     # Wilson's interval is not nothing where all are right or all wrong, as the bootstrap's would be.

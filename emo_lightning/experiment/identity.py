@@ -151,6 +151,13 @@ def _weights(path: object) -> str:
     return weights_hash(str(path))
 
 
+def _file(paths: object) -> str:
+    """Of one, or of several in their order."""
+    if not isinstance(paths, list):
+        return content_sha256(str(paths))
+    return hashlib.sha256("".join(f"{content_sha256(str(path))}\n" for path in paths).encode()).hexdigest()
+
+
 def _anchors(name: object) -> str:
     return content_sha256(anchors_file(str(name)))
 
@@ -201,6 +208,6 @@ _HASH: dict[Role, Callable[[Any], str]] = {
     "cache": _files(_CACHE_FILES),
     "probe": _files(_PROBE_FILES),
     "probes": _probes,
-    "file": content_sha256,
+    "file": _file,
     "anchors": _anchors,
 }

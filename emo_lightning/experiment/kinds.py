@@ -198,6 +198,10 @@ KINDS: dict[str, StageKind] = {
         "emo_lightning.stages.robustness:cross_dataset_stage",
         {"predictions": "file", "sets.*.references": "tars", "trained_on": "tars"},
     ),
+    "across_seeds": FunctionKind(
+        "emo_lightning.stages.robustness:across_seeds_stage",
+        {"predictions": "file", "sets.*.references": "tars", "trained_on": "tars"},
+    ),
     "faithfulness": FunctionKind(
         "emo_lightning.stages.robustness:faithfulness_stage",
         {"model": "bundle", "references": "tars", "boxes": "file"},

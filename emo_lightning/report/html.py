@@ -22,7 +22,9 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(cell=_cell, heading=_heading, pixels=_pixels, seconds=seconds, day=_day, source_lines=source_lines)
+    found.filters.update(
+        cell=_cell, heading=_heading, pixels=_pixels, seconds=seconds, day=_day, commit=_commit, source_lines=source_lines
+    )
     found.tests["scalar"] = lambda value: not isinstance(value, dict | list)
     return found
 
@@ -81,6 +83,12 @@ def _width(title: str, cells: Sequence[Cell], digits: int) -> int:
         6.2 * max(map(len, about), default=0),
     )
     return round(max(head, min(body, 180 if body < 900 else 360), small)) + 16
+
+
+def _commit(value: object) -> str:
+    """The first digits of a hash; what `git describe` says of a commit, whose hash is at its end, whole."""
+    text = str(value or MISSING)
+    return text[:16] if re.fullmatch(r"[0-9a-f]{16,}", text) else text
 
 
 def _day(value: object) -> str:

@@ -16,6 +16,7 @@ from emo_lightning.core.arrays import read_npz
 from emo_lightning.core.foreign import read_capped
 from emo_lightning.core.images import MAX_IMAGE_BYTES
 from emo_lightning.core.records import SchemaError
+from emo_lightning.core.replies import UNREADABLE_ANSWERS
 from emo_lightning.core.tables.provenance import Provenance
 from emo_lightning.core.tables.table import Result, Table, of_stage
 from emo_lightning.report import cautions
@@ -27,7 +28,7 @@ from emo_lightning.report.svg import mds_svg
 from emo_lightning.report.tables.affect import affect_tables
 from emo_lightning.report.tables.mds import mds_tables
 from emo_lightning.report.tables.objects import object_tables
-from emo_lightning.report.tables.table5 import detail_tables, paired_tables, table5_tables, unreadable_tables
+from emo_lightning.report.tables.table5 import BASELINE_TITLES, detail_tables, paired_tables, table5_tables, unreadable_tables
 from emo_lightning.report.tables.table6 import table6_tables
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 
 _ONE_ANSWER = 0.75
 """Share of the images from which on an answer is one that is given whatever they show."""
+
+_MISSING = {
+    "unparsable_emotions": "without one of the eight emotions",
+    "unparsable_intensities": "without an intensity",
+}
+"""Count of `table5.json` -> what a note says of as many images; others are called as there."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +148,11 @@ def _more_of_table5(result: StageResult, shown: Shown) -> None:
     hashes = [d.sha256[:12] for d in result.sources.behind(stage.settings.get("references")) if d.sha256]
     shown.details = Table5Details(
         found.get("remarks", []),
-        {name: column["answer"] for name, column in found["baselines"].items() if column.get("answer")},
+        {
+            BASELINE_TITLES.get(name, name): column["answer"]
+            for name, column in found["baselines"].items()
+            if column.get("answer")
+        },
         found["definition"],
         f"{found['references']} images, split {found['split']}, data {', '.join(hashes) or 'unknown'}",
     )
@@ -155,10 +166,8 @@ def _table5_notes(stage: str, found: Result) -> list[str]:
     elif found["clip_truncated"]:
         notes.append(f"{name}: {found['clip_truncated']} descriptions were cut to CLIP's text length")
     for arm, column in found["arms"].items():
-        counts = {k.replace("_", " "): v for k, v in column["counts"].items() if v and k != "references"}
-        if counts:
-            listed = ", ".join(f"{v} {k}" for k, v in counts.items())
-            notes.append(f"{name}, {arm}, of {found['references']} images: {listed}")
+        if counted := _counted(column["counts"]):
+            notes.append(f"{name}, {arm}, of {found['references']} images: {counted}")
         if one := _one_answer(column["confusion"]):
             notes.append(f"{name}, {arm} says one emotion of nearly all images: {one}")
     if found["definition"] != definition():
@@ -169,6 +178,18 @@ def _table5_notes(stage: str, found: Result) -> list[str]:
     if found["references"] < 2:
         notes.append(f"{name}: {found['references']} image alone was scored; its numbers say nothing of others")
     return notes
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """What was missing in images, and why answers to them could not be read; empty where there is nothing to say."""
+    missing, unreadable = [], []
+    for key, count in counts.items():
+        if count and key.startswith(UNREADABLE_ANSWERS):
+            unreadable.append(f"{count} {key.removeprefix(UNREADABLE_ANSWERS)}")
+        elif count and key != "references":
+            missing.append(f"{count} {_MISSING.get(key, key.replace('_', ' '))}")
+    parts = [", ".join(missing), f"unreadable answers: {', '.join(unreadable)}" if unreadable else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _one_answer(confusion: Result) -> str | None:

@@ -51,7 +51,7 @@ def choose(records: Sequence[Reference], count: int, seed: int) -> list[int]:
 def write_panel(
     out: Path, arms: Mapping[str, Mapping[str, Prediction]], references: References, count: int, seed: int
 ) -> Panel:
-    """Write `panel.json` and `panel/N.jpg` below `out`, with everything said `panel/N.png` and `panel.pdf` (a page each); returns `panel.json`.
+    """Write `panel.json` and `panel/N.jpg` below `out`, with everything said `print/N.png` and `panel.pdf` (a page each); returns `panel.json`.
 
     Raises:
         SchemaError: the references hold no images.
@@ -83,7 +83,7 @@ def write_panel(
                 predictions=answers_to(record, arms),
             )
             items.append(item)
-            draw_comparison(picture, item, list(arms), out / "panel" / f"{n:02d}", pages)
+            draw_comparison(picture, item, list(arms), out / "print" / f"{n:02d}", pages)
     panel = Panel(arms=list(arms), seed=seed, of=len(references), items=items)
     write_json(out / "panel.json", panel)
     return panel

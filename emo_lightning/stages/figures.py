@@ -80,7 +80,7 @@ def mds_stage(
 
 
 def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], count: int = 6, seed: int = 0) -> None:
-    """Figure 7: pick some images; write `panel.json`, `panel/*.jpg`, and for print each as `panel/*.png` and as a page of `panel.pdf`.
+    """Figure 7: pick some images; write `panel.json`, `panel/*.jpg`, and for print each as `print/*.png` and as a page of `panel.pdf`.
 
     Args:
         out: the stage's directory.
@@ -94,4 +94,4 @@ def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], 
 
     truth = References.load(references)
     panel = write_panel(out, predictions_of_arms(predictions, truth), truth, count, seed)
-    say(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'panel'}/*.png, panel.pdf")
+    say(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'print'}/*.png, panel.pdf")

@@ -1,4 +1,4 @@
-"""Stages of robustness: calibration, other data sets, word-to-region faithfulness.
+"""Stages of robustness: calibration, other data sets (of one training and over several), word-to-region faithfulness.
 
 Each writes a JSON of its name and a `page.json`, and prints the same tables.
 """
@@ -109,6 +109,39 @@ def cross_dataset_stage(
     trained = trained_images(_records(trained_on)) if trained_on else set()
     result = cross_dataset(said, records, base, in_domain, seed, trained)
     show_page(write_result(out, "cross_dataset", result, cross_page(result)))
+
+
+def across_seeds_stage(
+    out: Path,
+    predictions: dict[str, list[Path]],
+    sets: dict[str, TestSet],
+    against: list[str],
+    seed: int = 0,
+    trained_on: list[str] | None = None,
+) -> None:
+    """Every arm on every data set over several seeds, against some of the arms: `across_seeds.json` (see `across_seeds.across_seeds`).
+
+    Args:
+        out: the stage's directory.
+        predictions: arm -> a predictions file of each seed, in the same order for all arms; one alone stands for all seeds.
+        sets: name -> references and label space.
+        against: arms that the others are compared with.
+        seed: of the bootstrap.
+        trained_on: as in `cross_dataset`.
+    """
+    from emo_lightning.analysis.across_seeds import across_seeds
+    from emo_lightning.analysis.cross_dataset import trained_images
+    from emo_lightning.analysis.references import by_id
+    from emo_lightning.report.tables.across_seeds import across_seeds_page
+    from emo_lightning.report.terminal import show_page
+
+    _named("predictions", predictions)
+    _named("sets", sets)
+    said = {arm: [by_id(Path(path)) for path in paths] for arm, paths in predictions.items()}
+    records = {name: (_records(one.references), one.space) for name, one in sets.items()}
+    trained = trained_images(_records(trained_on)) if trained_on else set()
+    result = across_seeds(said, records, against, seed, trained)
+    show_page(write_result(out, "across_seeds", result, across_seeds_page(result)))
 
 
 def faithfulness_stage(

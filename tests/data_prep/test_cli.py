@@ -120,7 +120,16 @@ def test_the_demo_world_is_prepared_once(
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     counts: dict[str, Any] = {"train": 40, "val": 8, "test": 6, "heldout": 6, "pretrain": 10}
-    result = prepare_world(tmp_path, seed=3, config=write_config(), **counts)
+    told: dict[str, tuple[int, int]] = {}
+    result = prepare_world(
+        tmp_path,
+        seed=3,
+        config=write_config(),
+        **counts,
+        progress=lambda what, done, total, _note: told.update({what: (done, total)}),
+    )
+    assert list(told) == ["draw", "annotate", "ground", "export", "draw test, heldout", "draw pretrain, val"]
+    assert all(done == total for done, total in told.values()), "every bar ends at its end"
     assert result["outcomes"]["pending"] == 0
     assert result["exported"]["train"] + result["exported"]["val"] == result["outcomes"]["valid"]
     assert result["cost_nano"] == sum(row["nano_dollars"] for row in result["server_bill"].values())

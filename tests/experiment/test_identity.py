@@ -19,7 +19,7 @@ from emo_lightning.core.fingerprints import HashMemory
 from emo_lightning.data import shard_indices
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.identity import SIDECAR, first_changed, inputs_of
+from emo_lightning.experiment.identity import SIDECAR, first_changed, inputs_of, named_paths
 from emo_lightning.experiment.kinds import KINDS, FunctionKind
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import Status, is_complete, read_status, write_config, write_status
@@ -239,6 +239,22 @@ def test_what_a_stage_has_made_is_an_input_of_the_next(tmp_path: Path) -> None:
         "data.train",
         "predictions.ours",
     ]
+
+
+def test_several_files_of_one_arm_are_what_each_of_them_holds(tmp_path: Path) -> None:
+    files = [tmp_path / "0.jsonl", tmp_path / "1.jsonl"]
+    for n, file in enumerate(files):
+        file.write_text(str(n))
+    settings = {"predictions": {"alone": [str(files[0])], "both": [str(file) for file in files]}}
+    stage = Stage("g", "across_seeds", "", settings, tmp_path / "g")
+    first = inputs_of(stage)
+    assert set(named_paths(stage)) == {str(file) for file in files}
+    files[1].write_text("other")
+    second = inputs_of(stage)
+    assert first.keys() == second.keys() == {"predictions.alone", "predictions.both"}
+    assert first["predictions.alone"] == second["predictions.alone"] != second["predictions.both"] != first["predictions.both"]
+    settings["predictions"]["both"].reverse()
+    assert inputs_of(stage)["predictions.both"] not in (first["predictions.both"], second["predictions.both"])
 
 
 def test_a_pattern_of_probes_is_what_all_of_them_hold(tmp_path: Path) -> None:

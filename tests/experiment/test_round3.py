@@ -40,7 +40,9 @@ def small(folder: Path) -> Path:
             stage["foreach"] = {key: [one for one in values if one in KEPT[key]] for key, values in stage["foreach"].items()}
         if isinstance(stage.get("predictions"), dict):
             kept = ("base", "round2", "sft", "near")
-            stage["predictions"] = {arm: path for arm, path in stage["predictions"].items() if arm in kept}
+            stage["predictions"] = {
+                arm: path[:1] if isinstance(path, list) else path for arm, path in stage["predictions"].items() if arm in kept
+            }
     path = folder / "round3.yaml"
     path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     return path
@@ -64,7 +66,7 @@ def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> Non
     changes |= {f"rl-near-0.data.{key}": value for key, value in few.items()} | {"rl-near-0.model.sampling.replies": 2}
     for stage in ("predict-base", "predict-round2-0", "predict-sft-hard-0", "predict-rl-near-0"):
         changes |= {f"{stage}.data.sets": json.dumps({"val": sets["val"], "test": sets["test"]})}
-    for stage in ("cross_dataset-0", "against_sft-0"):
+    for stage in ("cross_dataset-0", "against_sft-0", "across_seeds"):
         changes |= {f"{stage}.sets": json.dumps({"test": {"references": sets["test"]}}), f"{stage}.trained_on": sets["train"]}
     changes["calibration-0.sets"] = json.dumps({"val": sets["val"], "test": sets["test"]})
     words = [part for key, value in changes.items() for part in (f"--{key}", str(value))]
@@ -73,6 +75,10 @@ def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> Non
     result = json.loads((run / "against_sft-0/cross_dataset.json").read_text(encoding="utf-8"))
     assert set(result["arms"]) == {"base", "round2", "sft", "near"}
     assert "gain" in result["arms"]["near"]["test"]
+    over_seeds = json.loads((run / "across_seeds/across_seeds.json").read_text(encoding="utf-8"))
+    near, alone = over_seeds["arms"]["near"]["test"], result["arms"]["near"]["test"]
+    assert near["accuracy"]["values"] == [alone["accuracy"]["value"]]
+    assert near["gains"]["sft"]["values"] == [pytest.approx(alone["gain"]["difference"])]
     assert (run / "rl-near-0/model/config.json").exists()
     report = (run / "report.html").read_text(encoding="utf-8")
     assert "What learning from rewards gained and lost" in report

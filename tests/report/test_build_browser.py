@@ -36,7 +36,7 @@ def test_page_fits_the_screen_asks_nothing_and_opens(browser: Browser, finished_
     other = shutil.copytree(finished_run, tmp_path / "a run with quite a long name, longer than a phone is wide")
     pages = [build_report(runs, tmp_path / f"{n}.html").html for n, runs in enumerate(([finished_run], [finished_run, other]))]
     problems: list[str] = []
-    for width in (1360, 390):
+    for width in (1360, 1000, 800, 390):
         for path in pages:
             page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
             page.on("pageerror", lambda error: problems.append(str(error)))
@@ -47,7 +47,33 @@ def test_page_fits_the_screen_asks_nothing_and_opens(browser: Browser, finished_
             page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
             assert page.evaluate("document.documentElement.scrollWidth") == width
             assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
+            assert page.evaluate("[...document.querySelectorAll('.rows dd')].every(text => text.clientWidth > 300)"), (
+                "what the rows mean, in lines of several words"
+            )
             for anchor in page.eval_on_selector_all(".bar a", "links => links.map(a => a.getAttribute('href'))"):
                 assert page.locator(f"[id='{anchor[1:]}']").count() == 1
+                page.click(f".bar a[href='{anchor}']")
+                bar = page.evaluate("document.querySelector('.bar').getBoundingClientRect().bottom")
+                heading = page.locator(f"[id='{anchor[1:]}']").evaluate("heading => heading.getBoundingClientRect().top")
+                assert heading >= bar, f"{anchor} stands below the bar"
             assert problems == []
             page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_how_far_to_believe_the_map_is_seen_when_it_opens(
+    browser: Browser, finished_run: Path, tmp_path: Path, width: int, height: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.goto(build_report(finished_run, tmp_path / "report.html").html.as_uri())
+    frame = page.locator("iframe").first
+    frame.scroll_into_view_if_needed()
+    shown = frame.content_frame.locator("details")
+    below = "details => details.getBoundingClientRect().bottom - innerHeight"
+    shown.wait_for()
+    assert shown.evaluate(below) <= 0, "its title stands within the frame"
+    shown.locator("summary").click()
+    page.wait_for_timeout(200)
+    assert shown.evaluate(below) <= 1
+    page.close()

@@ -22,7 +22,7 @@ def test_figure_7_for_print(tmp_path: Path, make_tar: MakeTar) -> None:
     said = make_prediction("a", [(-20, 5, 400, 90), (30, 30, 20, 20)], emotion="Awe $^", intensity=7.5)
     panel = write_panel(tmp_path, {"ours": {"a": said}, "silent": {}}, References.load(str(tar)), 1, 0)
     assert (tmp_path / "panel.pdf").read_bytes()[:5] == b"%PDF-"
-    width, height = Image.open(tmp_path / "panel/00.png").size
+    width, height = Image.open(tmp_path / "print/00.png").size
     assert width > 1000
     assert width > height
     picture = Image.open(tmp_path / "panel/00.jpg")

@@ -91,7 +91,9 @@ def test_an_arm_that_says_one_emotion_of_everything_is_named(said: list[str], wa
     stages.table5_stage(tmp_path / "run" / "table5", {"ours": tmp_path / "p.jsonl"}, [str(tar)])
     book(tmp_path / "run" / "table5", "table5", settings)
     note = "ours says one emotion of nearly all images: awe, 7 of 8 (annotated so: 1)"
-    assert (note in page(tmp_path / "run", tmp_path / "report.html")) is warned
+    text = page(tmp_path / "run", tmp_path / "report.html")
+    assert (note in text) is warned
+    assert "ours, of 8 images: 8 without an intensity" in text
 
 
 def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from emo_lightning.core.tables.provenance import Provenance
 MISSING = "–"
 """What stands where a cell is null."""
 
-_NUMBER = re.compile(r"[+\-−]?[\d.,]+( ?%)?$")
+_NUMBER = re.compile(r"<?[+\-−]?[\d.,]+( ?%)?$")
 
 
 @dataclass(frozen=True)
@@ -174,6 +174,11 @@ def spread(value: float | None, interval: Sequence[float | None] | None) -> Cell
     if value is None or not interval or None in interval:
         return value
     return Spread(value, *interval)
+
+
+def p_value(value: float | None) -> str | None:
+    """`0.0200`, or `<0.0001`: no test says that something never happens by chance."""
+    return None if value is None else "<0.0001" if value < 0.00005 else f"{value:.4f}"
 
 
 def best_of(cells: Sequence[Cell], lower: bool = False) -> Iterator[int]:

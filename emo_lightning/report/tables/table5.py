@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from emo_lightning.analysis.baselines import TEXT_ONLY, TRIPLET_ONLY, UPPER_READINGS
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, Row, short_definition
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS
-from emo_lightning.core.tables.table import Cell, Column, Result, Spread, Table, best_of, columns, spread
+from emo_lightning.core.tables.table import Cell, Column, Result, Spread, Table, best_of, columns, p_value, spread
 from emo_lightning.report.page import Page
 from emo_lightning.report.tables.affect import affect_tables
 
@@ -70,7 +70,7 @@ def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
                     [
                         f"Times 100. Split {result['split']}, {result['references']} images.",
                         *(["In brackets: 95 % intervals over images."] if bounded else []),
-                        f"Definition {short_definition(result['definition'])}.",
+                        f"Definitions of the rows, by version: {short_definition(result['definition'])}.",
                     ]
                 ),
                 row_keys=[row.key for row in shown],
@@ -126,7 +126,7 @@ def paired_tables(result: Result, modes: Sequence[Mode] = MODES) -> Iterator[Tab
             cells: list[Cell] = [row.title]
             for arm in paired["arms"].values():
                 one = arm[mode].get(row.key)
-                cells += [None, None] if one is None else [spread(one["difference"], one["interval"]), _p(one["p"])]
+                cells += [None, None] if one is None else [spread(one["difference"], one["interval"]), p_value(one["p"])]
             rows.append(cells)
         yield Table(
             f"table5-{mode}-paired",
@@ -192,7 +192,3 @@ def _confusion(arm: str, confusion: Result) -> Table:
 
 def _scored(column: Result, mode: Mode, key: str) -> Cell:
     return spread(column[mode].get(key), ((column.get("intervals") or {}).get(mode) or {}).get(key))
-
-
-def _p(value: float | None) -> str | None:
-    return None if value is None else f"{value:.4f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emo_lightning.analysis.table6 import METRICS, SETS
 from emo_lightning.core.intervals import confidence_level
-from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, p_value
 from emo_lightning.report.page import Page
 
 SET_TITLES = {"test": "combinations seen in training", "heldout": "combinations never trained on"}
@@ -57,7 +57,7 @@ def paired_page(paired: Result) -> Page:
         rows: list[list[Cell]] = []
         for pair in pairs:
             differences = [Spread(pair[m]["difference"], *pair[m][o]) if pair[m][o] else None for m, o in shown]
-            tail = [pair["better"], pair["worse"], f"{pair['p']:.4f}", f"{pair['p_holm']:.4f}"]
+            tail = [pair["better"], pair["worse"], p_value(pair["p"]), p_value(pair["p_holm"])]
             rows.append([f"{pair['b']} − {pair['a']}", *differences, *tail])
         exact = all(pair["exact"] for pair in pairs)
         test = "McNemar's exact test" if exact else f"sign-flip permutation over images, {paired['flips']} exchanges"

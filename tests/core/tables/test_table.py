@@ -5,7 +5,7 @@ import pytest
 from emo_lightning.core.tables.csv import as_csv
 from emo_lightning.core.tables.latex import latex
 from emo_lightning.core.tables.markdown import markdown
-from emo_lightning.core.tables.table import Spread, Table, cell_text, columns, with_minus
+from emo_lightning.core.tables.table import Spread, Table, cell_text, columns, p_value, with_minus
 
 
 def test_cells_are_found_by_keys() -> None:
@@ -13,6 +13,12 @@ def test_cells_are_found_by_keys() -> None:
     assert [one.cell("base", "ece"), one.cell("base-2", "ece")] == [1.0, 2.0]
     with pytest.raises(KeyError, match="no column 'ECE ↓'; found arm, ece"):
         one.cell("base", "ECE ↓")
+
+
+def test_no_test_says_never() -> None:
+    texts = [p_value(p) for p in (None, 0.0, 0.00004, 0.00005, 0.02, 1.0)]
+    assert texts == [None, "<0.0001", "<0.0001", "0.0001", "0.0200", "1.0000"]
+    assert Table("t", "T", columns("arm", "p"), [["a", "<0.0001"]]).words == set(), "a figure, too"
 
 
 def test_columns_of_words_stand_left_and_figures_right() -> None:
