@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from emo_lightning.core.terminal import on_a_terminal
 from emo_lightning.experiment.advice import silence_advice
 from emo_lightning.experiment.argument_errors import own_errors
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
     from emo_lightning.data.step_cut import StepCut
-
-_BATCHES_A_LINE = 100
-"""Of progress, where there is no terminal."""
 
 
 @runtime_checkable
@@ -64,6 +59,8 @@ def execute(stage: Stage) -> None:
 def _lightning_cli(kind: TrainerKind, out: Path, config: Mapping[str, Any]) -> LightningCLI:
     from lightning.pytorch.cli import LightningCLI
 
+    from emo_lightning.experiment.progress import progress_bar
+
     trainer = {**config.get("trainer", {}), "default_root_dir": str(out)}
     if trainer.get("strategy") == "fsdp":
         # Lightning's own is FSDP1, which clips no gradients by norm.
@@ -78,27 +75,8 @@ def _lightning_cli(kind: TrainerKind, out: Path, config: Mapping[str, Any]) -> L
             auto_configure_optimizers=False,
             seed_everything_default=0,
             parser_kwargs={"parser_mode": PARSER_MODE, "exit_on_error": False},
-            trainer_defaults={**TRAINER_DEFAULTS, **_quiet_bar(trainer)},
+            trainer_defaults={**TRAINER_DEFAULTS, **progress_bar(trainer)},
         )
-
-
-def _quiet_bar(trainer: Mapping[str, object]) -> dict[str, object]:
-    """Callbacks for a log file or a pipe, where every refresh of a bar is a line more: one that is refreshed seldom.
-
-    Args:
-        trainer: the stage's settings of the Trainer; a bar of its own, or none, stays.
-    """
-    given = trainer.get("callbacks") or []
-    named = [one.get("class_path") if isinstance(one, dict) else one for one in (given if isinstance(given, list) else [given])]
-    if (
-        on_a_terminal(sys.stdout)
-        or trainer.get("enable_progress_bar") is False
-        or any("ProgressBar" in str(one) for one in named)
-    ):
-        return {}
-    from lightning.pytorch.callbacks import TQDMProgressBar
-
-    return {"callbacks": [TQDMProgressBar(refresh_rate=_BATCHES_A_LINE)]}
 
 
 def _write_training(stage: Stage, cli: LightningCLI, cut: StepCut | None) -> None:

@@ -73,7 +73,9 @@ def _table6(table: Table, others: Mapping[str, Table]) -> Iterator[Fact]:
             top = number_of(splits.cell("ceiling", "test"))
             beside = "" if top is None else f"; from the true triplet: {top:.1f}"
         yield Fact(
-            "Linear probe, accuracy", f"{value:.1f} %", f"{_ahead(table, key)}{arm}{_about(table.cell(arm, key))}{beside}"
+            "Linear probe, accuracy on test",
+            f"{value:.1f} %",
+            f"{_ahead(table, key)}{arm}{_about(table.cell(arm, key))}{beside}",
         )
 
 

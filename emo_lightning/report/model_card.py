@@ -10,7 +10,8 @@ from emo_lightning.analysis.calibration import SetCalibration
 from emo_lightning.analysis.table5_rows import SCORING_MODES, TABLE5_ROWS
 from emo_lightning.analysis.table6 import TABLE6_METRICS
 from emo_lightning.core.emotions import EMOTIONS
-from emo_lightning.core.tables.markdown import escaped
+from emo_lightning.core.tables.markdown import escaped, markdown_rows
+from emo_lightning.core.tables.table import Cell, Spread, Table, cell_text, columns
 from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.model_results import ModelResults
 
@@ -134,11 +135,11 @@ def _measured(results: ModelResults) -> Iterator[str]:
         rows = results["table5"].get(mode) or {}
         if rows:
             yield from (f"Table 5, {mode}, {results['table5_images']} images ({results['table5_split']}):", "")
-            yield from _table(("", "value"), {row.title: _shown(rows[row.key]) for row in TABLE5_ROWS[mode] if row.key in rows})
+            yield from _values("table5", {row.title: _cell(rows[row.key]) for row in TABLE5_ROWS[mode] if row.key in rows})
     for name, found in results["table6"].items():
         about = _SETS.get(name, name)
         yield from (f"Table 6, linear probe on frozen DES, {results['table6_images'][name]} {about}:", "")
-        yield from _table(("", "value"), {title: _shown(found[key]) for key, title in TABLE6_METRICS.items() if key in found})
+        yield from _values("table6", {title: _cell(found[key]) for key, title in TABLE6_METRICS.items() if key in found})
     if not results["table5"] and not results["table6"]:
         yield from ("Nothing: the run that it comes from has neither of the tables.", "")
 
@@ -155,22 +156,22 @@ def _calibrated(results: ModelResults) -> Iterator[str]:
     )
     for name, one in found["sets"].items():
         yield from (f"{one['images']} {_SETS.get(name, name)}:", "")
-        yield from _table(("", "value"), _calibration_rows(one))
+        yield from _values("calibration", _calibration_rows(one))
     yield from (
         "The coverage of the sets is guaranteed on average over images like the validation set's, and for no others.",
         "",
     )
 
 
-def _calibration_rows(one: SetCalibration) -> dict[str, str]:
-    rows = {"calibration error (ECE), as the probe says": _shown(one["calibration"]["ece"])}
+def _calibration_rows(one: SetCalibration) -> dict[str, Cell]:
+    rows: dict[str, Cell] = {"calibration error (ECE), as the probe says": _cell(one["calibration"]["ece"])}
     if one["scaled"] is not None:
-        rows["calibration error (ECE), at the temperature"] = _shown(one["scaled"]["ece"])
+        rows["calibration error (ECE), at the temperature"] = _cell(one["scaled"]["ece"])
     if (sets := one["conformal"]) is not None:
-        rows["conformal sets that hold the true emotion"] = _shown(
+        rows["conformal sets that hold the true emotion"] = _cell(
             {"value": sets["coverage"], "low": sets["low"], "high": sets["high"]}
         )
-        rows["emotions in a set, on average"] = f"{sets['size']:.2f}"
+        rows["emotions in a set, on average"] = sets["size"]
     return rows
 
 
@@ -188,16 +189,16 @@ def _unlike(results: ModelResults) -> Iterator[str]:
     )
     yield ""
     rows = {
-        f"called unlike, of {one['images']} {_SETS.get(name, name)} (%)": _shown(one["share"])
+        f"called unlike, of {one['images']} {_SETS.get(name, name)} (%)": _cell(one["share"])
         for name, one in found["sets"].items()
     }
     if found["others"] is not None:
-        rows[f"called unlike, of {found['others']['images']} pictures that are (%)"] = _shown(found["others"]["share"])
+        rows[f"called unlike, of {found['others']['images']} pictures that are (%)"] = _cell(found["others"]["share"])
     if found["auroc"] is not None:
-        rows[f"AUROC of telling these from the {_SETS.get(str(found['against']), found['against'])} (x100)"] = _shown(
+        rows[f"AUROC of telling these from the {_SETS.get(str(found['against']), found['against'])} (x100)"] = _cell(
             found["auroc"]
         )
-    yield from _table(("", "value"), rows)
+    yield from _values("unlike", rows)
     if found["auroc"] is None:
         yield from ("How well it tells pictures that are unlike was not measured: `emo export --unlike PICTURES` does.", "")
 
@@ -209,8 +210,8 @@ def _data(results: ModelResults) -> Iterator[str]:
     for one in results["data"]:
         images = ", ".join(f"{count:,} {split}" for split, count in one["counts"].items())
         yield from (f"{escaped(one['name'])}: {images}.", "")
-        yield from _table(("licence", "images"), {escaped(key): f"{n:,}" for key, n in one["licences"].items()})
-        yield from _table(("source", "images"), {escaped(key): f"{n:,}" for key, n in one["sources"].items()})
+        for what, counts in (("licence", one["licences"]), ("source", one["sources"])):
+            yield from _rows(Table(what, f"Images by {what}", columns(what, "images"), [[key, n] for key, n in counts.items()]))
 
 
 def _limits(results: ModelResults) -> Iterator[str]:
@@ -234,9 +235,9 @@ def _limits(results: ModelResults) -> Iterator[str]:
         )
     else:
         low, high = collapse["interval"] if isinstance(collapse["interval"], list) else (None, None)
-        gain = {"value": _number(collapse["difference"]), "low": low, "high": high}
+        gain = Spread(_number(collapse["difference"]), low, high)
         sets = ", ".join(escaped(str(name)) for name in _names(collapse["sets"]))
-        yield f"Accuracy over that of {escaped(str(collapse['base']))} on {sets}: {_shown(gain)} points on average."  # type: ignore[arg-type]
+        yield f"Accuracy over that of {escaped(str(collapse['base']))} on {sets}: {cell_text(gain)} points on average."
 
 
 def _number(value: object) -> float:
@@ -247,14 +248,13 @@ def _names(value: object) -> list[object]:
     return list(value) if isinstance(value, list) else []
 
 
-def _table(head: tuple[str, str], rows: Mapping[str, str]) -> Iterator[str]:
-    yield from (f"| {head[0]} | {head[1]} |", "|---|---:|")
-    yield from (f"| {key} | {value} |" for key, value in rows.items())
-    yield ""
+def _values(key: str, rows: Mapping[str, Cell]) -> Iterator[str]:
+    yield from _rows(Table(key, key, columns(("what", ""), "value"), [[what, value] for what, value in rows.items()]))
 
 
-def _shown(value: Estimate) -> str:
-    if value["value"] is None:
-        return "–"
-    ends = "" if value["low"] is None or value["high"] is None else f" [{value['low']:.2f}, {value['high']:.2f}]"
-    return f"{value['value']:.2f}{ends}"
+def _rows(table: Table) -> Iterator[str]:
+    yield from (*markdown_rows(table), "")
+
+
+def _cell(value: Estimate) -> Cell:
+    return Spread(value["value"], value["low"], value["high"])

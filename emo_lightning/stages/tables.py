@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.records import SchemaError
@@ -60,7 +61,7 @@ def table5_stage(
     # One table; what stands beside it is in the report.
     show(islice(overview_tables(result), 1), most=OVERVIEW_WIDTH)
     for arm, what in (about or {}).items():
-        say(f"{arm}: {what}")
+        say(fill(f"{arm}: {what}", OVERVIEW_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def score(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
 from emo_lightning.core.console import Console
 from emo_lightning.core.files import replacing, write_text
+from emo_lightning.core.tables.files import RENDERERS
+from emo_lightning.core.tables.markdown import markdown_rows
+from emo_lightning.core.tables.table import Cell, Column, Spread, Table, number_of
+from emo_lightning.core.tables.terminal import show
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.local import LocalSettings, SweepOutcome
 from emo_lightning.sweep.records import Run, labels
@@ -57,13 +61,15 @@ def settings_of(sweep: Sweep, runs: Sequence[Run]) -> list[Setting]:
 
 
 def write_results(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome) -> list[Path]:
-    """Write results.json, results.md and results.png into the sweep's folder; returns their paths (no plot without a result)."""
+    """Write results.json, .md, .tex, .csv and .png into the sweep's folder; returns their paths (without a result the first two alone)."""
     ranked = settings_of(sweep, outcome.runs)
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
     written = [_write(folder / "results.json", _json(sweep, settings, outcome, ranked))]
     written.append(_write(folder / "results.md", _markdown(sweep, settings, outcome, ranked)))
     if ranked:
+        table = replace(results_table(sweep, ranked), name=sweep.name)
+        written += [_write(folder / f"results{suffix}", RENDERERS[suffix](table)) for suffix in (".tex", ".csv")]
         _plot(sweep, outcome, ranked, folder / "results.png")
         written.append(folder / "results.png")
     return written
@@ -72,15 +78,7 @@ def write_results(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome) 
 def show_results(sweep: Sweep, outcome: SweepOutcome, console: Console) -> None:
     """Print the table, the commands, and what is missing."""
     ranked = settings_of(sweep, outcome.runs)
-    columns, rows = _table(sweep, ranked)
-    table = Table(title=escape(f"{sweep.name}: {sweep.metric}, best first"), title_justify="left")
-    for n, column in enumerate(columns):
-        table.add_column(
-            escape(column), justify="right" if column in ("#", "seconds") else "left", no_wrap=n < 2, overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    show([results_table(sweep, ranked)], console)
     console.print("The command of each run, in this order:")
     for setting in ranked:
         for run in setting.runs:
@@ -108,13 +106,13 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if 0.1 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"
 
 
-def _value(setting: Setting) -> str:
-    spread = f" ± {_number(setting.std)}" if setting.std is not None else ""
-    return f"{_number(setting.mean)}{spread}"
+def results_table(sweep: Sweep, ranked: Sequence[Setting]) -> Table:
+    """A setting a row, best first; metrics of the same stage stand beside it.
 
-
-def _table(sweep: Sweep, ranked: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the one table; metrics of the same stage stand beside it."""
+    Args:
+        sweep: its metric and parameters.
+        ranked: best first.
+    """
     repeated = any(len(setting.runs) > 1 for setting in ranked)
     names = list(ranked[0].values) if ranked else []
     short = labels([p.name for p in sweep.parameters])
@@ -125,26 +123,38 @@ def _table(sweep: Sweep, ranked: Sequence[Setting]) -> tuple[list[str], list[lis
         if f.startswith(stage) and f != sweep.metric and "loss" not in f
     ]
     beside = [metric for metric in beside if metric.rsplit("/", 1)[-1] == sweep.metric.rsplit("/", 1)[-1]][:4]
-    columns = [
-        "#",
-        sweep.metric.rsplit("/", 1)[-1] + (" ± std" if repeated else ""),
-        *(short[n] for n in names),
-        *(f.removeprefix(stage) for f in beside),
-        *(["runs"] if repeated else []),
-        "seconds",
-    ]
-    rows = []
+    rows: list[list[Cell]] = []
     for rank, setting in enumerate(ranked, 1):
         others = [_mean([run.metrics.get(metric) for run in setting.runs]) for metric in beside]
-        seconds = sum(run.seconds for run in setting.runs)
-        count = [str(len(setting.runs))] if repeated else []
-        rows.append([str(rank), _value(setting), *map(as_text, setting.values.values()), *others, *count, f"{seconds:.0f}"])
-    return columns, rows
+        count = [len(setting.runs)] if repeated else []
+        seconds = round(sum(run.seconds for run in setting.runs))
+        values = map(as_text, setting.values.values())
+        rows.append([rank, Spread(setting.mean, std=setting.std), *values, *others, *count, seconds])
+    return Table(
+        "sweep",
+        f"{sweep.name}: {sweep.metric}, best first",
+        [
+            Column("rank", "#"),
+            Column(sweep.metric, sweep.metric.rsplit("/", 1)[-1] + (" ± std" if repeated else "")),
+            *(Column(name, short[name]) for name in names),
+            *(Column(metric, metric.removeprefix(stage)) for metric in beside),
+            *([Column("runs", "runs")] if repeated else []),
+            Column("seconds", "seconds"),
+        ],
+        rows,
+        digits=_digits([number for row in rows if (number := number_of(row[1])) is not None]),
+    )
 
 
-def _mean(values: Sequence[float | None]) -> str:
+def _digits(values: Sequence[float]) -> int:
+    """Behind the point: two, and more where the smallest value would lose what tells it from another."""
+    smallest = min((abs(value) for value in values if value), default=1.0)
+    return 2 if smallest >= 0.1 else min(10, 3 - math.floor(math.log10(smallest)))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return _number(statistics.fmean(known)) if known else "–"
+    return statistics.fmean(known) if known else None
 
 
 def _json(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome, ranked: Sequence[Setting]) -> str:
@@ -172,7 +182,6 @@ def _json(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome, ranked: 
 
 
 def _markdown(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome, ranked: Sequence[Setting]) -> str:
-    columns, rows = _table(sweep, ranked)
     direction = "higher is better" if sweep.maximize else "lower is better"
     said = sweep.raw.get("description")
     lines = [f"# {sweep.name}", "", *([said.strip(), ""] if said else [])]
@@ -182,8 +191,7 @@ def _markdown(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome, rank
         "",
     ]
     if ranked:
-        cells = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-        lines += ["| " + " | ".join(row) + " |" for row in cells]
+        lines += markdown_rows(results_table(sweep, ranked))
         lines += ["", "![best first](results.png)", "", "## Commands, best setting first", ""]
         lines += ["Each made its run; again it finds it complete. With another `--runs` it makes the same run anew.", ""]
         lines += [f"- #{n}, {_number(_metric(run))}: `{run.command}`" for n, s in enumerate(ranked, 1) for run in s.runs]

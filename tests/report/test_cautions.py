@@ -84,7 +84,7 @@ def test_the_tiles_say_every_set_and_its_ceiling(run: Path) -> None:
     tiles = {fact.title: fact for fact in facts_of(sections.tables, sections.run.stages)}
     assert "; heldout: 61.0; test: 83.0" in tiles["Emotion accuracy"].about
     assert "heldout" not in tiles["Box IoU"].about
-    assert tiles["Linear probe, accuracy"].about.endswith("; from the true triplet: 93.0")
+    assert tiles["Linear probe, accuracy on test"].about.endswith("; from the true triplet: 93.0")
 
 
 def test_arms_are_explained_in_a_line_each(run: Path) -> None:

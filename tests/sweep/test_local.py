@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from emo_lightning.cli import main
+from emo_lightning.core.tables.table import Spread, cell_text
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.mapped_parts import write_part
 from emo_lightning.data.supervision import Supervision
@@ -30,7 +31,7 @@ from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import SWEEP_COMMAND, load_sweep
 from emo_lightning.sweep.local import SweepOutcome
 from emo_lightning.sweep.records import Run, read_run
-from emo_lightning.sweep.results import settings_of, summary
+from emo_lightning.sweep.results import results_table, settings_of, summary
 from tests.patience import PATIENCE
 
 PROGRAM = {
@@ -108,6 +109,9 @@ def test_a_grid_over_seeds_ends_in_a_table_a_plot_and_commands(swept: Path, capf
         assert plot.size[0] > 800
     page = (swept / "runs/s/results.md").read_text()
     assert "| # | accuracy ± std | fusion | runs | seconds |" in page
+    rows = list(csv.DictReader((swept / "runs/s/results.csv").read_text().splitlines()))
+    assert [float(row["accuracy ± std"]) for row in rows] == [s["mean"] for s in found["settings"]]
+    assert "\\toprule" in (swept / "runs/s/results.tex").read_text()
     for run in found["runs"]:
         assert run["command"] in page
         assert run["command"] in out
@@ -226,7 +230,7 @@ def test_a_value_that_no_run_can_take_stops_before_the_first(swept: Path, capfd:
     assert "has no end of its own; set run_cap in the file, or --count N" in capfd.readouterr().err
     write_sweep(swept, parameters={"des.model.head.fusion": {"values": ["none", "bth"]}})
     assert main(["sweep", "s.yaml", "--local"]) == 2
-    assert "found bth; allowed: both, self, queries, none, cross" in capfd.readouterr().err
+    assert "found bth; allowed: both, self, queries, none\n" in capfd.readouterr().err
     assert not list(swept.glob("runs/s/*/des"))
 
 
@@ -293,6 +297,17 @@ def test_settings_are_ordered_by_their_mean_over_seeds(swept: Path) -> None:
     low = load_sweep(write_sweep(swept, metric={"name": "des/val/loss"}))
     assert [s.mean for s in settings_of(low, runs)] == [50.0, 61.0]
     assert summary(SweepOutcome(runs, 9)) == "4 complete, 1 failed, 4 not started"
+
+
+@pytest.mark.parametrize(("metrics", "shown"), [((0.5, 12.0), "0.50"), ((0.0123, 1.0), "0.01230"), ((0.0, 3.0), "0.00")])
+def test_small_metrics_keep_their_digits(swept: Path, metrics: tuple[float, float], shown: str) -> None:
+    sweep = load_sweep(write_sweep(swept, metric={"name": "des/val/loss"}))
+    names = ("none", "both")
+    runs = [run_of(n, m, **{"des.model.head.fusion": n, "vars.seed": 0}) for n, m in zip(names, metrics, strict=True)]
+    table = results_table(sweep, settings_of(sweep, runs))
+    assert table.cell("1", "des/val/loss") == Spread(metrics[0])
+    assert table.cell("1", "des.model.head.fusion") == "none"
+    assert cell_text(table.cell("1", "des/val/loss"), table.digits) == shown
 
 
 def test_a_metric_that_is_no_number_is_a_failure() -> None:
