@@ -6,6 +6,7 @@ import ast
 import graphlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -186,10 +187,16 @@ def files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Each file is looked at by several tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """(absolute dotted name, line) of everything imported, within functions and under `if TYPE_CHECKING` too."""
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -214,15 +221,16 @@ ALL = [*files("emo_lightning"), *files("data_prep")]
 MODULES = {module_of(path): path for path in ALL}
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_import_is_an_allowed_arrow(path: Path) -> None:
-    room = room_of(module_of(path))
-    if room in TOP:
-        return
-    for name, line in imports(path):
-        if name.split(".")[0] in ("emo_lightning", "data_prep"):
-            other = room_of(name)
-            assert other == room or other in ARROWS[room], f"{path}:{line}: {room} imports {name}"
+def test_every_import_is_an_allowed_arrow() -> None:
+    wrong = []
+    for path in ALL:
+        if (room := room_of(module_of(path))) in TOP:
+            continue
+        for name, line in imports(path):
+            other = room_of(name) if name.split(".")[0] in ("emo_lightning", "data_prep") else room
+            if other != room and other not in ARROWS[room]:
+                wrong.append(f"{path}:{line}: {room} imports {name}")
+    assert not wrong
 
 
 def test_no_two_rooms_may_import_each_other() -> None:
@@ -266,18 +274,20 @@ def names_something(dotted: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(ROOT)))
-def test_modules_are_named_by_text_in_a_few_files_only(path: Path) -> None:
+def test_modules_are_named_by_text_in_a_few_files_only() -> None:
     """By `package.module:name`, by a class path with points, or by a name that is put together and imported: no checker sees it.
 
     What is read from a file of the user's and imported elsewhere than by `import_module` (jsonargparse's `class_path`) is not seen here
     either; `experiment.classes` says what may stand there.
     """
-    found = list(names_by_text(ast.parse(path.read_text(encoding="utf-8"))))
-    if str(path.relative_to(ROOT)) in NAMED_BY_STRING:
-        assert found, f"{path}: names nothing by text any more: take it off NAMED_BY_STRING"
-        return
-    assert not found, f"{path}:{found[0][1]}: names {found[0][0]!r} as text"
+    wrong = []
+    for path in ALL:
+        found = list(names_by_text(tree_of(path)))
+        if str(path.relative_to(ROOT)) not in NAMED_BY_STRING:
+            wrong += [f"{path}:{line}: names {name!r} as text" for name, line in found]
+        elif not found:
+            wrong.append(f"{path}: names nothing by text any more: take it off NAMED_BY_STRING")
+    assert not wrong
 
 
 def test_names_by_text_are_found() -> None:
@@ -298,26 +308,30 @@ def test_names_by_text_are_found() -> None:
     "path", [path for path in ALL if str(path.relative_to(ROOT)) in NAMED_BY_STRING], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_what_is_named_by_text_is_there(path: Path) -> None:
-    for name, line in names_by_text(ast.parse(path.read_text(encoding="utf-8"))):
+    for name, line in names_by_text(tree_of(path)):
         if re.fullmatch(r"[\w.:]+", name):
             assert names_something(name.replace(":", ".")), f"{path}:{line}: there is no {name}"
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_asks_a_task_or_a_loader_for_what_it_may_lack(path: Path) -> None:
+def test_nothing_asks_a_task_or_a_loader_for_what_it_may_lack() -> None:
     """What one part needs to know of another stands in a class or a contract; a misspelt `getattr(task, …)` would mean "off"."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
-            subject = ast.unparse(node.args[0])
-            assert not re.search(r"\b(\w*task|lightning_module|pl_module|\w*dataloader|\w*loader|datamodule|net)\b", subject), (
-                f"{path}:{node.lineno}: {ast.unparse(node)}"
-            )
+    owners = re.compile(r"\b(\w*task|lightning_module|pl_module|\w*dataloader|\w*loader|datamodule|net)\b")
+    wrong = [
+        f"{path}:{node.lineno}: {ast.unparse(node)}"
+        for path in ALL
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("getattr", "hasattr")
+        and owners.search(ast.unparse(node.args[0]))
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("path", [*files("emo_lightning/tasks"), *files("emo_lightning/stages")], ids=lambda p: p.name)
 def test_tasks_do_not_write_into_their_data_module(path: Path) -> None:
     """By an attribute, an item or `setattr`; what a method of the data module takes, it has in its signature."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         targets: list[ast.expr] = []
         match node:
             case ast.Assign() | ast.Delete():
@@ -337,7 +351,7 @@ def test_tasks_do_not_write_into_their_data_module(path: Path) -> None:
 @pytest.mark.parametrize("path", files("emo_lightning/data"), ids=lambda p: p.name)
 def test_data_modules_do_not_reach_up_into_their_task(path: Path) -> None:
     """What a data module needs to know of its task stands in a typed contract; a misspelt `getattr(task, …)` would mean "off"."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
             subject = ast.unparse(node.args[0])
             assert not re.search(r"\b(task|trainer|lightning_module|model|net)\b", subject), (
