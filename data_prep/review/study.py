@@ -22,7 +22,7 @@ from data_prep.settings import shipped
 from data_prep.store.rows import stored_json
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_yaml
-from emo_lightning.core.intervals import CONFIDENCE_LEVEL
+from emo_lightning.core.intervals import student_margin
 from emo_lightning.core.records import Record, describe
 
 STUDY_QUESTIONS = {
@@ -303,12 +303,10 @@ def _row(by_participant: dict[str, list[float]], images: int) -> StudyRow:
     mean = math.fsum(given) / len(given) if given else None
     low = high = None
     if mean is not None and len(by_participant) > 1:
-        from scipy.stats import t
-
         means = [math.fsum(values) / len(values) for values in by_participant.values()]
         centre = math.fsum(means) / len(means)
         deviation = math.sqrt(math.fsum((m - centre) ** 2 for m in means) / (len(means) - 1) / len(means))
-        half = float(t.ppf((1 + CONFIDENCE_LEVEL) / 2, len(means) - 1)) * deviation
+        half = student_margin(deviation, len(means))
         low, high = max(0.0, mean - half), min(100.0, mean + half)
     return {
         "mean": mean,

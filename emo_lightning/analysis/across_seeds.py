@@ -7,21 +7,20 @@ images) by Student's t of the differences of each seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from typing import TypedDict
 
 import numpy as np
-from scipy.stats import ttest_1samp
 
 from emo_lightning.analysis.label_spaces import SpaceName
-from emo_lightning.analysis.references import check_distinct, require
-from emo_lightning.analysis.right_answers import judged_images, right_answers
+from emo_lightning.analysis.right_answers import judged_sets, right_answers
 from emo_lightning.analysis.table6 import Summary, summary
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.intervals import CONFIDENCE_LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL, student_margin
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
+from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval, resampled_means
 
 
 class SeedGain(TypedDict):
@@ -85,14 +84,9 @@ def across_seeds(
     if unknown := [arm for arm in against if arm not in predictions]:
         msg = f"against: {unknown[0]!r} is unknown; allowed: {', '.join(predictions) or 'none is named'}"
         raise SchemaError(msg)
-    if trained:
-        every = (record for records, _ in sets.values() for record in records)
-        require(every, ["sha256"], "by it images that were trained on are left out")
-    check_distinct({name: records for name, (records, _) in sets.items()})
     images: dict[str, int] = {}
     arms: dict[str, dict[str, ArmOverSeeds]] = {arm: {} for arm in predictions}
-    for name, (records, space) in sets.items():
-        judged = judged_images(name, records, space, trained)
+    for name, judged in judged_sets(sets, trained).items():
         images[name] = len(judged.records)
         weights = draws(judged.ids, RESAMPLES, seed)
         found = {arm: [right_answers(said, judged) for said in runs] for arm, runs in predictions.items()}
@@ -129,12 +123,10 @@ def _gain(right: Array, other: Array, seeds: int, weights: Array) -> SeedGain:
     """Arrays are (seeds or 1, images), `weights` (images, resamples)."""
     gaps = np.broadcast_to(right, (seeds, right.shape[1])) - other
     values = gaps.mean(axis=1)
-    with np.errstate(invalid="ignore"):
-        replicates = (gaps.mean(axis=0) @ weights) / weights.sum(0)
     return {
         "difference": float(values.mean()),
         "values": values.tolist(),
-        "images": interval(replicates, gaps.shape[1]),
+        "images": interval(resampled_means(gaps.mean(axis=0), weights), gaps.shape[1]),
         "seeds": _over_seeds(values),
     }
 
@@ -143,8 +135,9 @@ def _over_seeds(values: Array) -> list[float] | None:
     # What is left by rounding is no spread.
     if len(values) < 2 or np.ptp(values) < 1e-9:
         return None
-    found = ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE_LEVEL)
-    return [float(found.low), float(found.high)]
+    mean = float(values.mean())
+    half = student_margin(float(values.std(ddof=1)) / math.sqrt(len(values)), len(values))
+    return [mean - half, mean + half]
 
 
 def _most_said(classes: Sequence[str | None]) -> float:

@@ -24,7 +24,7 @@ from emo_lightning.analysis.probe_predictions import evaluated_images
 from emo_lightning.analysis.table6 import Summary, summary, table6
 from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.intervals import CONFIDENCE_LEVEL
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL, student_margin
 from emo_lightning.core.records import SchemaError
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.power import ALPHA, smallest_effect
@@ -206,7 +206,7 @@ def _contrast(values: Array) -> Contrast:
     if not sd:
         return {"mean": mean, "low": None, "high": None, "sd": sd, "worlds": worlds, "p": None, "p_holm": None}
     error = sd / math.sqrt(worlds)
-    half = float(t.ppf((1 + CONFIDENCE_LEVEL) / 2, worlds - 1)) * error
+    half = student_margin(error, worlds)
     p = 2 * float(t.sf(abs(mean) / error, worlds - 1))
     return {"mean": mean, "low": mean - half, "high": mean + half, "sd": sd, "worlds": worlds, "p": p, "p_holm": None}
 

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.stats import binomtest
 
 from emo_lightning.analysis.label_spaces import LabelSpace, SpaceName
-from emo_lightning.analysis.references import check_distinct, require
-from emo_lightning.analysis.right_answers import RightAnswers, judged_images, right_answers
+from emo_lightning.analysis.references import require
+from emo_lightning.analysis.right_answers import RightAnswers, judged_sets, right_answers
 from emo_lightning.core.intervals import CONFIDENCE_LEVEL, wilson
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array, Flags
@@ -29,6 +29,7 @@ from emo_lightning.metrics.bootstrap import (
     difference,
     draws,
     interval,
+    resampled_means,
 )
 
 
@@ -148,17 +149,12 @@ def cross_dataset(
         if name not in known:
             msg = f"{what}: {name!r} is unknown; allowed: {', '.join(known) or 'none is named'}"
             raise SchemaError(msg)
-    if trained:
-        every = (record for records, _ in sets.values() for record in records)
-        require(every, ["sha256"], "by it images that were trained on are left out")
-    check_distinct({name: records for name, (records, _) in sets.items()})
     about: dict[str, AboutSet] = {}
     arms: dict[str, dict[str, SetScores]] = {arm: {} for arm in predictions}
     gaps: dict[str, dict[str, Array]] = {arm: {} for arm in predictions if arm != base}
-    for name, (records, space_name) in sets.items():
-        judged = judged_images(name, records, space_name, trained)
+    for name, judged in judged_sets(sets, trained).items():
         space, truth = judged.space, judged.truth
-        about[name] = _about(space, len(records), judged.unseen, truth)
+        about[name] = _about(space, len(sets[name][0]), judged.unseen, truth)
         weights = draws(judged.ids, RESAMPLES, seed)
         correctness = {arm: right_answers(said, judged) for arm, said in predictions.items()}
         for arm, found in correctness.items():
@@ -262,16 +258,9 @@ def _row(found: RightAnswers, truth: Sequence[str], space: LabelSpace) -> SetSco
 
 def gain(right: Flags, base: Flags, weights: Array) -> tuple[Difference, Array]:
     """(difference in points with its interval and the p of McNemar's exact test, its replicates (R,))."""
-    pair = (_accuracies(right, weights), _accuracies(base, weights))
-    found = difference(100 * float(right.mean()), 100 * float(base.mean()), pair, len(right))
+    mine, other = (resampled_means(100 * one.astype(np.float64), weights) for one in (right, base))
+    found = difference(100 * float(right.mean()), 100 * float(base.mean()), (mine, other), len(right))
     won, lost = int((right & ~base).sum()), int((base & ~right).sum())
     if found["p"] is not None:
         found["p"] = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    return found, pair[0] - pair[1]
-
-
-def _accuracies(right: Flags, weights: Array) -> Array:
-    """Percent in each resample, (R,)."""
-    with np.errstate(invalid="ignore"):
-        percent: Array = 100 * (right @ weights) / weights.sum(0)
-    return percent
+    return found, mine - other

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emo_lightning.analysis.label_spaces import SPACES, LabelSpace, SpaceName
+from emo_lightning.analysis.references import check_distinct, require
 from emo_lightning.analysis.scored import probabilities
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Flags
@@ -50,18 +51,26 @@ class RightAnswers:
         return self.said if self.scored is None else self.scored
 
 
-def judged_images(name: str, records: Sequence[Reference], space: SpaceName, trained: Set[str] = frozenset()) -> JudgedImages:
-    """By which images of a set models are judged.
+def judged_sets(
+    sets: Mapping[str, tuple[Sequence[Reference], SpaceName]], trained: Set[str] = frozenset()
+) -> dict[str, JudgedImages]:
+    """By which images of several sets models are judged.
 
     Args:
-        name: of the set, for the message.
-        records: of it.
-        space: label space in which answers are compared.
+        sets: name -> references and label space.
         trained: `Reference.image_hashes` of the images that were trained on, which are left out.
 
     Raises:
-        SchemaError: no image is left.
+        SchemaError: no image of a set is left, an image does not say of which bytes it is, or two sets have other pictures under one id.
     """
+    if trained:
+        every = (record for records, _ in sets.values() for record in records)
+        require(every, ["sha256"], "by it images that were trained on are left out")
+    check_distinct({name: records for name, (records, _) in sets.items()})
+    return {name: _judged_images(name, records, space, trained) for name, (records, space) in sets.items()}
+
+
+def _judged_images(name: str, records: Sequence[Reference], space: SpaceName, trained: Set[str]) -> JudgedImages:
     labels = SPACES[space].among(records)
     unseen = [record for record in records if trained.isdisjoint(record.image_hashes)]
     pairs = [(record, label) for record in unseen if (label := labels.reference(record)) is not None]

@@ -38,3 +38,15 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
     low, high = binomtest(successes, trials).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
     return float(low), float(high)
+
+
+def student_margin(error: float, values: int) -> float:
+    """Half of Student's interval of a mean at `CONFIDENCE_LEVEL`, by scipy.
+
+    Args:
+        error: standard error of the mean.
+        values: behind the mean, 2 or more.
+    """
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE_LEVEL) / 2, values - 1)) * error

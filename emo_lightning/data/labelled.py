@@ -139,9 +139,10 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
 
     def train_dataloader(self) -> ResumableLoader[LabelledBatch]:
         """Shuffled, sized, resumable; a question that is too long, of either set, is refused first."""
+        collate = self._collator()
         for name in self.paths:
             dataset = self.dataset(name)
-            check_questions(dataset.index, [dataset.keys], self._collator(), f"data.{name}")
+            check_questions(dataset.index, [dataset.keys], collate, f"data.{name}")
         return super().train_dataloader()
 
     def collate_fn(self) -> Callable[[list[LabelledSample]], LabelledBatch]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,7 @@ log = logging.getLogger(__name__)
 
 def shared_lengths(index: TarIndex, collate: Collator) -> NDArray[np.int64]:
     """Tokens of each sample up to the end of its picture, (N,)."""
-    sizes, place = np.unique(index.sizes(), axis=0, return_inverse=True)
-    tokens = [collate.shared_length(tokens) for *_, tokens in _image_tokens(sizes, collate)]
-    return np.array(tokens, dtype=np.int64)[place.reshape(-1)]
+    return _of_pictures(index, collate, collate.shared_length)
 
 
 def question_lengths(index: TarIndex, asked: Iterable[tuple[str, ...]], collate: Collator) -> NDArray[np.int64]:
@@ -48,10 +46,8 @@ def question_lengths(index: TarIndex, asked: Iterable[tuple[str, ...]], collate:
         asked: keys of each question.
         collate: which makes the samples.
     """
-    sizes, place = np.unique(index.sizes(), axis=0, return_inverse=True)
     words = max(collate.question_length(keys, 0) for keys in asked)
-    tokens = [words + tokens for *_, tokens in _image_tokens(sizes, collate)]
-    return np.array(tokens, dtype=np.int64)[place.reshape(-1)]
+    return _of_pictures(index, collate, lambda image_tokens: words + image_tokens)
 
 
 def check_questions(index: TarIndex, asked: Iterable[tuple[str, ...]], collate: Collator, source: str) -> None:
@@ -151,6 +147,13 @@ def _identity(index: TarIndex, objectives: Sequence[Objective], collate: Collato
         [target_answer(one.available(record), record, collate.codec, resized) for one in objectives],
     ]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
+
+
+def _of_pictures(index: TarIndex, collate: Collator, length: Callable[[int], int]) -> NDArray[np.int64]:
+    """What follows from the tokens of each picture, (N,); computed once for each size."""
+    sizes, place = np.unique(index.sizes(), axis=0, return_inverse=True)
+    found = [length(tokens) for *_, tokens in _image_tokens(sizes, collate)]
+    return np.array(found, dtype=np.int64)[place.reshape(-1)]
 
 
 def _image_tokens(sizes: NDArray[np.int64], collate: Collator) -> list[tuple[int, int, int, int, int]]:

@@ -165,9 +165,10 @@ class RolloutDataModule(FitDataModule[LearnsByReward, QuestionWithRecord, Rollou
 
     def train_dataloader(self) -> ResumableLoader[RolloutBatch]:
         """Shuffled, sized, resumable; a question that is too long, of any set, is refused first."""
+        collate = self._collator()
         for name in self.paths:
             source = f"data.{name}" if name in ("train", "val") else f"data.others.{name}"
-            check_questions(self.dataset(name).index, [self.keys], self._collator(), source)
+            check_questions(self.dataset(name).index, [self.keys], collate, source)
         return super().train_dataloader()
 
     def collate_fn(self) -> Callable[[list[QuestionWithRecord]], RolloutBatch]:

@@ -72,8 +72,7 @@ class ProgressLines(ProgressBar):
         """Where the validation is."""
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         self.has_dataloader_changed(dataloader_idx)
-        if self._due():
-            _say_place("validation", batch_idx, self.total_val_batches_current_dataloader)
+        self._say_place("validation", batch_idx, self.total_val_batches_current_dataloader)
 
     def on_test_batch_end(
         self,
@@ -87,8 +86,11 @@ class ProgressLines(ProgressBar):
         """Where the test (predictions, features) is; counted within each set."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         self.has_dataloader_changed(dataloader_idx)
+        self._say_place(f"set {dataloader_idx + 1}", batch_idx, self.total_test_batches_current_dataloader)
+
+    def _say_place(self, what: str, batch: int, batches: float) -> None:
         if self._due():
-            _say_place(f"set {dataloader_idx + 1}", batch_idx, self.total_test_batches_current_dataloader)
+            say(f"{what}, batch {batch + 1} of {batches}")
 
     def _due(self) -> bool:
         if not self._enabled or time.monotonic() - self._last < self.seconds:
@@ -101,17 +103,6 @@ class ProgressLines(ProgressBar):
             logged = {name: value for name, value in self.get_metrics(trainer, module).items() if name != "v_num"}
             said = [f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}" for name, value in logged.items()]
             say(f"{place}: {', '.join(said)}" if said else place)
-
-
-def _say_place(what: str, batch: int, batches: float) -> None:
-    """Say which batch has been done.
-
-    Args:
-        what: is gone through.
-        batch: its number from 0.
-        batches: how many there are.
-    """
-    say(f"{what}, batch {batch + 1} of {batches}")
 
 
 def progress_bar(trainer: Mapping[str, object]) -> dict[str, object]:

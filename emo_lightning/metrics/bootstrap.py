@@ -84,6 +84,18 @@ def interval(replicates: Array, images: int) -> list[float] | None:
     return [float(low), float(high)]
 
 
+def resampled_means(values: Array, weights: Array) -> Array:
+    """Mean in each resample, (resamples,); NaN where it holds no image.
+
+    Args:
+        values: (images,).
+        weights: (images, resamples) of `draws`.
+    """
+    with np.errstate(invalid="ignore"):
+        means: Array = (values @ weights) / weights.sum(0)
+    return means
+
+
 def mean_estimate(values: Array, weights: Array) -> Estimate:
     """Mean over images with its interval.
 
@@ -91,8 +103,7 @@ def mean_estimate(values: Array, weights: Array) -> Estimate:
         values: (images,), one at least.
         weights: (images, resamples) of `draws`.
     """
-    with np.errstate(invalid="ignore"):
-        low, high = interval((values @ weights) / weights.sum(0), len(values)) or (None, None)
+    low, high = interval(resampled_means(values, weights), len(values)) or (None, None)
     return {"value": float(values.mean()), "low": low, "high": high}
 
 

@@ -15,6 +15,7 @@ from emo_lightning.report.page import Page
 
 if TYPE_CHECKING:
     from emo_lightning.analysis.calibration import Calibration
+    from emo_lightning.analysis.label_spaces import SpaceName
 
 
 def calibration_stage(
@@ -97,7 +98,7 @@ def cross_dataset_stage(
         trained_on: tars (or .jsonl) that any arm was trained on; an image of a set that is also there, byte for byte or as
             the same file of another type, is left out.
     """
-    from emo_lightning.analysis.cross_dataset import cross_dataset, trained_images
+    from emo_lightning.analysis.cross_dataset import cross_dataset
     from emo_lightning.analysis.references import by_id
     from emo_lightning.report.tables.cross_dataset import cross_page
     from emo_lightning.report.terminal import show_page
@@ -105,8 +106,7 @@ def cross_dataset_stage(
     _named("predictions", predictions)
     _named("sets", sets)
     said = {arm: by_id(Path(path)) for arm, path in predictions.items()}
-    records = {name: (_records(one.references), one.space) for name, one in sets.items()}
-    trained = trained_images(_records(trained_on)) if trained_on else set()
+    records, trained = _tested(sets, trained_on)
     result = cross_dataset(said, records, base, in_domain, seed, trained)
     show_page(write_result(out, "cross_dataset", result, cross_page(result)))
 
@@ -130,7 +130,6 @@ def across_seeds_stage(
         trained_on: as in `cross_dataset`.
     """
     from emo_lightning.analysis.across_seeds import across_seeds
-    from emo_lightning.analysis.cross_dataset import trained_images
     from emo_lightning.analysis.references import by_id
     from emo_lightning.report.tables.across_seeds import across_seeds_page
     from emo_lightning.report.terminal import show_page
@@ -138,8 +137,7 @@ def across_seeds_stage(
     _named("predictions", predictions)
     _named("sets", sets)
     said = {arm: [by_id(Path(path)) for path in paths] for arm, paths in predictions.items()}
-    records = {name: (_records(one.references), one.space) for name, one in sets.items()}
-    trained = trained_images(_records(trained_on)) if trained_on else set()
+    records, trained = _tested(sets, trained_on)
     result = across_seeds(said, records, against, seed, trained)
     show_page(write_result(out, "across_seeds", result, across_seeds_page(result)))
 
@@ -189,3 +187,13 @@ def _records(paths: list[str]) -> list[Reference]:
     from emo_lightning.analysis.references import References
 
     return References.load(list(paths)).records
+
+
+def _tested(
+    sets: Mapping[str, TestSet], trained_on: list[str] | None
+) -> tuple[dict[str, tuple[list[Reference], SpaceName]], set[str]]:
+    """References and label space of each set, and `Reference.image_hashes` of what was trained on."""
+    from emo_lightning.analysis.cross_dataset import trained_images
+
+    records = {name: (_records(one.references), one.space) for name, one in sets.items()}
+    return records, trained_images(_records(trained_on)) if trained_on else set()

@@ -1,4 +1,4 @@
-"""Wilson's interval, against his formula written again and values from elsewhere."""
+"""Wilson's interval and Student's, against his formula written again and values from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from emo_lightning.core.intervals import CONFIDENCE_LEVEL, confidence_level, wilson
+from emo_lightning.core.intervals import CONFIDENCE_LEVEL, confidence_level, student_margin, wilson
 
 
 def by_formula(right: int, n: int) -> tuple[float, float]:
@@ -41,3 +43,11 @@ def test_scipy_is_loaded_only_when_it_is_asked() -> None:
     code = "import sys, emo_lightning.core.intervals; print('scipy' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("values", [2, 3, 30])
+def test_students_margin_is_that_of_his_test(values: int) -> None:
+    given = np.random.default_rng(values).normal(2.0, 3.0, values)
+    low, high = ttest_1samp(given, 0.0).confidence_interval(CONFIDENCE_LEVEL)
+    half = student_margin(float(given.std(ddof=1)) / math.sqrt(values), values)
+    assert (given.mean() - half, given.mean() + half) == pytest.approx((low, high))

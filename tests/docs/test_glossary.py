@@ -51,7 +51,7 @@ SETTLED = [
 METHODS = {
     "Wilson": r'method="wilson"',
     "Clopper–Pearson": r"proportion_ci\(CONFIDENCE_LEVEL\)",
-    "Student": r"\bt\.ppf\(\(1 \+ CONFIDENCE_LEVEL\) / 2|ttest_1samp\(.*\)\.confidence_interval\(CONFIDENCE_LEVEL\)",
+    "Student": r"\bt\.ppf\(\(1 \+ CONFIDENCE_LEVEL\) / 2",
     "bootstrap": r"quantile|percentile",
 }
 """By their names in the glossary: how code that makes an interval at the project's level does it."""

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from emo_lightning.core.tables.table import Cell, Spread, Table, columns
+from emo_lightning.core.tables.table import Cell, Spread, Table, columns, spread
 from emo_lightning.metrics.bootstrap import MIN_IMAGES_FOR_SOUND_INTERVAL
 from emo_lightning.report.page import Page
 
 if TYPE_CHECKING:
-    from emo_lightning.analysis.across_seeds import AcrossSeeds, SeedGain
+    from emo_lightning.analysis.across_seeds import AcrossSeeds
 
 
 def across_seeds_page(result: AcrossSeeds) -> Page:
     """What `across_seeds` returned, as tables for the terminal and the report."""
     sets = [(name, f"{name}, n={images:,}") for name, images in result["images"].items()]
-    accuracy: list[list[Cell]] = [
-        [arm, *(Spread(found[name]["accuracy"]["mean"], std=found[name]["accuracy"]["std"]) for name, _ in sets)]
-        for arm, found in result["arms"].items()
-    ]
-    most: list[list[Cell]] = [
-        [arm, *(Spread(found[name]["most_said"]["mean"], std=found[name]["most_said"]["std"]) for name, _ in sets)]
-        for arm, found in result["arms"].items()
-    ]
+
+    def means(metric: Literal["accuracy", "most_said"]) -> list[list[Cell]]:
+        return [
+            [arm, *(Spread(found[name][metric]["mean"], std=found[name][metric]["std"]) for name, _ in sets)]
+            for arm, found in result["arms"].items()
+        ]
+
     level = f"{100 * result['confidence_level']:g} %"
     tables = [
         Table(
             "across-seeds-accuracy",
             "Accuracy (%)",
             columns("arm", *sets),
-            accuracy,
+            means("accuracy"),
             f"Mean ± standard deviation over {result['seeds']} seeds; an arm without one is a single model.",
             1,
         )
@@ -42,7 +41,7 @@ def across_seeds_page(result: AcrossSeeds) -> Page:
             "across-seeds-most-said",
             "Share of the class that is answered most often (%)",
             columns("arm", *sets),
-            most,
+            means("most_said"),
             "A model that has collapsed onto one answer has 100.",
             1,
         )
@@ -58,7 +57,8 @@ def _gains(result: AcrossSeeds, other: str, sets: list[tuple[str, str]], level: 
     """By images, and by seeds."""
     rows = [(arm, found) for arm, found in result["arms"].items() if arm != other]
     over_images: list[list[Cell]] = [
-        [arm, *(_spread(found[name]["gains"][other], "images") for name, _ in sets)] for arm, found in rows
+        [arm, *(spread(gain["difference"], gain["images"]) for gain in (found[name]["gains"][other] for name, _ in sets))]
+        for arm, found in rows
     ]
     yield Table(
         f"across-seeds-gain-{other}",
@@ -76,7 +76,7 @@ def _gains(result: AcrossSeeds, other: str, sets: list[tuple[str, str]], level: 
         for name, _ in sets:
             gain = found[name]["gains"][other]
             each = ", ".join(f"{value:+.1f}" for value in gain["values"])
-            over_seeds.append([arm, name, _spread(gain, "seeds"), each])
+            over_seeds.append([arm, name, spread(gain["difference"], gain["seeds"]), each])
             keys.append(f"{arm}/{name}")
     yield Table(
         f"across-seeds-each-{other}",
@@ -87,11 +87,6 @@ def _gains(result: AcrossSeeds, other: str, sets: list[tuple[str, str]], level: 
         1,
         row_keys=keys,
     )
-
-
-def _spread(gain: SeedGain, over: str) -> Spread:
-    low, high = (gain["images"] if over == "images" else gain["seeds"]) or (None, None)
-    return Spread(gain["difference"], low, high)
 
 
 def _notes(result: AcrossSeeds) -> Iterator[str]:
