@@ -15,15 +15,12 @@ would be). A cell that fails says why and the next one runs. Peers: see `sft_pee
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `emo` sets it; read when torch is imported
-
 import argparse
 import itertools
 import math
 import multiprocessing
 import multiprocessing.connection
+import os
 import sys
 import tempfile
 import warnings
@@ -33,6 +30,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from emo_lightning.core.cores import wait_briefly
+
+wait_briefly()  # as `emo` does; read when torch is imported
 
 import torch
 

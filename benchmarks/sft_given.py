@@ -111,9 +111,12 @@ def token_lengths(tars: str, model: Path) -> np.ndarray[Any, np.dtype[np.int64]]
     return sample_lengths(TarIndex.open(tars), [objective("caption")], collate)[:, 0]
 
 
-def build_tiny(folder: Path, tars: str, most_pixels: int) -> Path:
-    """A model that only shows that all runs."""
-    sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=4000)
+ONLY_RUNS = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=4000)
+"""A model that only shows that all runs."""
+
+
+def build_tiny(folder: Path, tars: str, most_pixels: int, sizes: TinyQwen = ONLY_RUNS) -> Path:
+    """A model with random weights; `TinyQwen()` has the sizes of the demo's."""
     return build_qwen(folder, words_of([tars]), sizes, max_pixels=most_pixels, seed=0)
 
 

@@ -4,24 +4,21 @@ Both get the same model, pictures (112 to 336 pixels a side), questions, answers
 checkpoints activations. The peer takes batches of eight, padded, as it refuses to pack pictures; our rows have as many tokens as eight
 samples have on average. Rounds alternate, each of one epoch from the same weights; seconds are those of the training loop without
 set-up, and the ratio is that of the medians. Both print their losses. With `--cache` ours runs once more with the frozen tower's
-features read from a cache that an earlier epoch wrote. OpenMP threads sleep while they wait, on both sides.
+features read from a cache that an earlier epoch wrote. OpenMP threads wait as under `emo` (`wait_briefly`), on both sides.
 
 The model has the proportions of the 3B where they decide what such a comparison says. As operations of a forward pass (`sft_given.shares`,
 printed at the start), with the decoder's layers as 1: tower and merger are 0.77 in the 3B on pictures of 448 to 896 pixels with 130 tokens
 of text (0.62 at 448, 0.85 at 896), and 0.76 here; the head, at every token, is 0.11 in both. Here pictures have fewer tokens, so the tower
 is as wide as the decoder. A decoder layer is an eighth as wide, with the same ratio of attention to MLP and of heads to key-value heads;
 adapters have rank 8, as 64 on 2,048. What does not scale down are layers: 6 in place of 36. The last one is computed by us only where the
-loss reads it, which saves a larger share here: about 0.06 of the decoder's work in place of 0.02.
+loss reads it, which saves a larger share here: about 0.06 of the decoder's work in place of 0.02. `--model demo` takes a model of the sizes
+of the demo's in its place (decoder 128 wide, 5 layers; tower 96 wide, 3 blocks), where work beside the products weighs more.
 
     uv pip install --target benchmarks/.peers --no-deps -r benchmarks/requirements-peers.txt
-    python benchmarks/sft_peers.py [--quick] [--tuning lora,full] [--cache] [--samples 128] [--rounds 3] [--json FILE]
+    python benchmarks/sft_peers.py [--quick] [--model 3b|demo] [--tuning lora,full] [--cache] [--samples 128] [--rounds 3]
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `emo` sets it; read when torch is imported
 
 import statistics
 import sys
@@ -34,6 +31,10 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from emo_lightning.core.cores import wait_briefly
+
+wait_briefly()  # as `emo` does; read when torch is imported
+
 import lightning.pytorch as pl
 import torch
 
@@ -42,6 +43,7 @@ from benchmarks.command import command_line, find_peers, write_json
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.models.backbone import BackboneConfig, LoRA
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
+from emo_lightning.models.tiny import TinyQwen
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 
@@ -205,6 +207,7 @@ def compare(setting: Setting, count: int, rounds: int, folder: str, *, cache: bo
 def main() -> None:
     """Every way of tuning in turn."""
     parser = command_line(__doc__, "few samples, one round: that it runs, not how fast")
+    parser.add_argument("--model", default="3b", choices=("3b", "demo"), help="whose proportions the small model has")
     parser.add_argument("--tuning", default="lora", help="lora, full (all weights but the vision tower's), or lora,full")
     parser.add_argument("--cache", action="store_true", help="also with the frozen tower's features from a cache")
     parser.add_argument("--samples", type=int, default=128)
@@ -216,19 +219,20 @@ def main() -> None:
     count, rounds = (16, 1) if asked.quick else (asked.samples, asked.rounds)
     # Before ours has trained for a round.
     find_peers("trl", "accelerate", "datasets")
-    for name, config, sides in (("3B", given.published_3b(), (448, 896)), ("the model", given.small_3b(), SIDES)):
+    for name, config, sides in (("3B", given.published_3b(), (448, 896)), ("the small 3B", given.small_3b(), SIDES)):
         share = given.shares(config, sides, TEXT)
         print(f"{name}, {sides[0]}-{sides[1]} pixels: vision {share.tower:.2f} and head {share.head:.2f} of the decoder's work")
     with tempfile.TemporaryDirectory() as folder:
         tars = given.Pictures(count, SIDES, (20, 160)).write(Path(folder) / "tars")
-        model = given.build_small(Path(folder) / "model", tars, SIDES[1] ** 2)
+        build = given.build_small if asked.model == "3b" else partial(given.build_tiny, sizes=TinyQwen())
+        model = build(Path(folder) / "model", tars, SIDES[1] ** 2)
         lengths = given.token_lengths(tars, model)
         row = int(BATCH * lengths.mean()) + int(lengths.max()) // 2
         print(f"{count} samples of {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.0f} on average; rows of {row}")
         found = [
             compare(Setting(tars, str(model), tuning, row), count, rounds, folder, cache=asked.cache) for tuning in tunings
         ]
-    write_json(asked.json, "TRL's SFTTrainer", found[0]["ratio"], {"samples": count, "tunings": found})
+    write_json(asked.json, "TRL's SFTTrainer", found[0]["ratio"], {"model": asked.model, "samples": count, "tunings": found})
 
 
 if __name__ == "__main__":

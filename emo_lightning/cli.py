@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 
+from emo_lightning.core.cores import wait_briefly
 from emo_lightning.core.errors import DEBUG_HELP, InputError, debug_option, run_guarded
 from emo_lightning.core.lifetimes import die_with_named_parent
 from emo_lightning.core.terminal import say, speak_to_any_terminal
@@ -87,9 +87,7 @@ def _run(argv: list[str]) -> int:
     if module is None:
         msg = f"emo: unknown command {name!r}; {allowed_names(name, COMMANDS)}; see emo --help"
         raise InputError(msg)
-    # Before torch is loaded. By default OpenMP's threads spin while they wait: with one other busy process on two cores a training
-    # step took nine times as long (experiments/LOG.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()
     command: Callable[[list[str]], int] = importlib.import_module(module).main
     return command(rest)
 

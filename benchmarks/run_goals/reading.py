@@ -13,7 +13,8 @@ CEILING, PEER, VECTORS = 0.9, 1.5, 1_000_000
 
 def measure(given: Given) -> Iterator[Line | Tested]:
     """Goal 7."""
-    found = loader.measure(*((800, 5) if not given.quick else (200, 2)))
+    # At an epoch's end one worker has nothing to do while the other reads the last batch: of 25 batches that would be 4 %.
+    found = loader.measure(*((2400, 5) if not given.quick else (200, 2)))
     yield Line(
         "images out of tars, 2 workers, against two threads that only read and decode",
         f"{found['samples_per_s']['ours']:.0f} samples/s, ratio {found['ratio']:.2f} (goal {CEILING})",

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
 
 
+_WIDE = 512
+
+
 class _Adapter(NamedTuple):
     down: Tensor
     """A, (rank, in)."""
@@ -46,7 +49,7 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:
         rows = x.flatten(0, -2)
         seen = rows if dropped is None else dropped.flatten(0, -2)
-        low = functional.linear(seen, down).mul_(scale)
+        low = _narrow(down, seen).mul_(scale)
         out = functional.linear(rows, weight, bias).addmm_(low, up.t())
         ctx.save_for_backward(seen, low, weight, down, up)
         ctx.scale, ctx.shape, ctx.apart = scale, x.shape, dropped is not None
@@ -57,7 +60,7 @@ class _Product(torch.autograd.Function):
         context = cast(Any, ctx)
         seen, low, weight, down, up = context.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
-        of_low = (rows @ up).mul_(context.scale)
+        of_low = _narrow(up.t(), rows).mul_(context.scale)
         of_x: Tensor | None = None
         of_dropped: Tensor | None = None
         if context.apart:
@@ -65,7 +68,16 @@ class _Product(torch.autograd.Function):
             of_dropped = (of_low @ down).view(context.shape) if context.needs_input_grad[1] else None
         elif context.needs_input_grad[0]:
             of_x = (rows @ weight).addmm_(of_low, down).view(context.shape)
-        return of_x, of_dropped, None, None, of_low.t() @ seen, rows.t() @ low, None
+        return of_x, of_dropped, None, None, of_low.t() @ seen, (low.t() @ rows).t(), None
+
+
+def _narrow(to_rank: Tensor, rows: Tensor) -> Tensor:
+    """(tokens, rank) of (tokens, width).
+
+    Of wide rows as the transpose of a product's transpose, as MKL takes two to three times as long for products with few columns; of
+    others that saves little, and sums in single precision come out less exact.
+    """
+    return (to_rank @ rows.t()).t() if rows.shape[1] > _WIDE else rows @ to_rank.t()
 
 
 class AdaptedLinear(Linear):

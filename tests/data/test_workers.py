@@ -67,6 +67,16 @@ def test_cores_are_those_of_the_container(tmp_path: Path, monkeypatch: pytest.Mo
         assert cores.usable_cores() == expected
 
 
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}])
+def test_threads_wait_briefly_unless_the_environment_says_how(said: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cores.BRIEF_WAIT:
+        monkeypatch.setenv(name, said.get(name, ""))
+        if name not in said:
+            monkeypatch.delenv(name)
+    cores.wait_briefly()
+    assert {name: os.environ[name] for name in cores.BRIEF_WAIT if name in os.environ} == (said or cores.BRIEF_WAIT)
+
+
 def test_batches_are_the_same_to_the_bit_whatever_their_number(tiny_qwen: Path, world_tars: Path) -> None:
     """Two epochs by workers that stay, begun in the middle of the first."""
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))

@@ -12,25 +12,25 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
-from emo_lightning.models.adapted_linear import AdaptedLinear, _Product, join_products
+from emo_lightning.models.adapted_linear import _WIDE, AdaptedLinear, _Product, join_products
 
 
 class Two(nn.Module):
     """An input's gradient passes both."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(12, 20), nn.Linear(20, 6, bias=False)
+        self.first, self.second = nn.Linear(12, width), nn.Linear(width, 6, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(self.first(x).tanh())
 
 
-def pair(**options: object) -> tuple[nn.Module, nn.Module]:
+def pair(width: int = 20, **options: object) -> tuple[nn.Module, nn.Module]:
     """peft's model, and the same with joined products."""
     torch.manual_seed(0)
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 12, "lora_dropout": 0.0, "target_modules": ["first", "second"]} | options
-    plain = get_peft_model(Two(), LoraConfig(**settings))
+    plain = get_peft_model(Two(width), LoraConfig(**settings))
     for name, parameter in plain.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter)
@@ -63,6 +63,12 @@ def check_equal(plain: nn.Module, joined: nn.Module, tolerance: float = 1e-6, **
 def test_outputs_and_gradients_are_those_of_peft(dropout: float, learns: bool) -> None:
     plain, joined = pair(lora_dropout=dropout)
     check_equal(plain, joined, learns=learns)
+
+
+def test_of_wide_layers_too() -> None:
+    plain, joined = pair(width=_WIDE + 1)
+    # Sums of so many products in single precision.
+    check_equal(plain, joined, 1e-5)
 
 
 @pytest.mark.parametrize("base", [torch.float32, torch.bfloat16])

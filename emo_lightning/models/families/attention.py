@@ -58,6 +58,10 @@ def attend(
     if (kind := autocast_type(query.device)) is not None:
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(kind) for part in (query, key, value))
+    if shared := query.shape[1] // key.shape[1] - 1:
+        # Not as an option of scaled dot-product attention: its gradient on two threads of a CPU then takes three times as long, and on a
+        # GPU in float32 it computes all products.
+        key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     if not among.sorted:
@@ -82,7 +86,6 @@ def attend(
             is_causal=causal and not further,
             dropout_p=dropout,
             scale=scaling,
-            enable_gqa=q.shape[1] != k.shape[1],
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
     whole = outs[0] if len(outs) == 1 else torch.cat(outs)
@@ -99,8 +102,6 @@ def _kernel_takes(query: Tensor) -> bool:
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, causal: bool, scaling: float | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    if shared := query.shape[1] // key.shape[1] - 1:
-        key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
     seen = among if among.sees is None else among.seen[0]
     if not among.apart:
         key, value = (part.index_select(0, among.seen[1]) for part in (key, value))
