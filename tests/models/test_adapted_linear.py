@@ -84,8 +84,9 @@ def test_under_autocast(base: torch.dtype) -> None:
 
 @pytest.mark.parametrize("how", ["dora", "rslora", "bias", "disabled", "merged", "evaluated", "whole"])
 def test_what_is_not_plain_is_computed_by_peft(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"dora": {"use_dora": True}, "rslora": {"use_rslora": True}, "bias": {"lora_bias": True}}.get(how, {})
-    plain, joined = pair(**({"target_modules": ["first"]} if how == "bias" else {}), **options)
+    of_one: dict[str, Any] = {"lora_bias": True, "target_modules": ["first"]}
+    options: dict[str, dict[str, Any]] = {"dora": {"use_dora": True}, "rslora": {"use_rslora": True}, "bias": of_one}
+    plain, joined = pair(**options.get(how, {}))
     calls: list[int] = []
     apply = _Product.apply
 
