@@ -5,10 +5,14 @@ The plans and loaders are the real ones; what is left out is the Trainer, whose 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,7 @@ from emo_lightning.data.loader import LoaderState, ResumableLoader
 from emo_lightning.data.packing import PackedRows
 from emo_lightning.data.sampler import EpochBatches, EpochPlan, Slot
 from emo_lightning.data.step_cut import ComparisonScope, StepCut, cut_anew
+from tests.ranks import run_each
 
 Step = list[int]
 """Samples of an optimiser step, in the order of its micro-batches and ranks; fillers are none."""
@@ -147,17 +152,58 @@ def cells() -> Iterator[tuple[Made, StepCut]]:
 
 def exactly_once(made: Made, cut: StepCut) -> bool:
     """Whether every epoch has each sample once over all ranks, in as many batches on each, with fillers flagged and alone."""
+    plans = [made.plan(cut, rank) for rank in range(cut.ranks)]
+    epochs = []
     for epoch in range(made.epochs):
-        plans = [made.plan(cut, rank) for rank in range(cut.ranks)]
         for plan in plans:
             plan.set_epoch(epoch)
-        batches = [list(plan.from_step(0)) for plan in plans]
+        epochs.append([list(plan.from_step(0)) for plan in plans])
+    return _each_once(made, cut, epochs)
+
+
+def _each_once(made: Made, cut: StepCut, epochs: Sequence[Sequence[Sequence[Sequence[Slot]]]]) -> bool:
+    """Of the batches of each rank of each epoch."""
+    for batches in epochs:
         slots = [slot for each in batches for batch in each for slot in batch]
         if (
-            {len(each) for each in batches} != {len(plans[0])}
-            or len(plans[0]) % cut.accumulate
+            {len(each) for each in batches} != {len(batches[0])}
+            or len(batches[0]) % cut.accumulate
             or sorted(slot.index for slot in slots if not slot.filler) != list(range(made.size))
             or any(not batch or (len(batch) > 1 and any(s.filler for s in batch)) for each in batches for batch in each)
         ):
             return False
-    return True
+    return len(epochs) == made.epochs
+
+
+def some_cells() -> Iterator[tuple[Made, StepCut, int]]:
+    """Twelve of `cells`, of all sizes, numbers of ranks and ways to batch, and with how many workers."""
+    for number, (made, cut) in enumerate(islice(cells(), 12, None, 19)):
+        yield made, cut, number % 3
+
+
+def exactly_once_by_processes(made: Made, cut: StepCut, workers: int, folder: Path) -> bool:
+    """As `exactly_once`, where each rank is a process with a loader and its workers.
+
+    Args:
+        made: what is trained on.
+        cut: how steps are shared.
+        workers: processes of each rank that read ahead.
+        folder: for what the ranks have seen.
+    """
+
+    def rank_reads() -> None:
+        rank = int(os.environ["RANK"])
+        many: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if workers else {}
+        loader = ResumableLoader(Slots(), made.plan(cut, rank), collate_fn=list, num_workers=workers, **many)
+        epochs = []
+        for epoch in range(made.epochs):
+            loader.set_epoch(epoch)
+            epochs.append([[(slot.index, slot.filler) for slot in batch] for batch in loader])
+        (folder / f"{rank}.json").write_text(json.dumps(epochs), encoding="ascii")
+
+    run_each(rank_reads, [{"RANK": rank} for rank in range(cut.ranks)])
+    seen = [json.loads((folder / f"{rank}.json").read_text(encoding="ascii")) for rank in range(cut.ranks)]
+    epochs = [
+        [[[Slot(*slot) for slot in batch] for batch in of_rank[epoch]] for of_rank in seen] for epoch in range(made.epochs)
+    ]
+    return _each_once(made, cut, epochs)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.run_goals.lines import Given, Line, Tested, tested
 from emo_lightning.data.packing import PackedRows
 from emo_lightning.data.sampler import EpochBatches
-from tests.elastic import cells, exactly_once, lengths_of
+from tests.elastic import cells, exactly_once, exactly_once_by_processes, lengths_of, some_cells
 
 
 def measure(given: Given) -> Iterator[Line | Tested]:
@@ -24,6 +24,17 @@ def measure(given: Given) -> Iterator[Line | Tested]:
         f"{sum(found)}/{len(found)} cells",
         all(found) and len(found) == 240,
         "tests/data/test_elastic.py::test_240_cells_have_each_sample_once",
+    )
+    found = []
+    for number, cell in enumerate(some_cells()):
+        folder = given.work / f"once-{number}"
+        folder.mkdir()
+        found.append(exactly_once_by_processes(*cell, folder))
+    yield Line(
+        "the same by real processes, each rank with none, one or two workers",
+        f"{sum(found)}/{len(found)} cells",
+        all(found) and len(found) == 12,
+        "tests/data/test_elastic.py::test_12_cells_have_each_sample_once_by_real_processes",
     )
     yield tested(
         "real tars, workers and processes: each sample once, order independent of workers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,18 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.step_cut import ComparisonScope, StepCut, cut_anew
-from tests.elastic import LONGEST, Made, Slots, cells, exactly_once, random_switches, steps_of, whole
+from tests.elastic import (
+    LONGEST,
+    Made,
+    Slots,
+    cells,
+    exactly_once,
+    exactly_once_by_processes,
+    random_switches,
+    some_cells,
+    steps_of,
+    whole,
+)
 
 
 def test_200_random_switches() -> None:
@@ -24,6 +36,16 @@ def test_200_random_switches() -> None:
 def test_240_cells_have_each_sample_once() -> None:
     assert len(list(cells())) == 240
     assert [cell for cell in cells() if not exactly_once(*cell)] == []
+
+
+def test_12_cells_have_each_sample_once_by_real_processes(tmp_path: Path) -> None:
+    some = list(some_cells())
+    assert len(some) == 12
+    assert {cut.ranks for _, cut, _ in some} == {1, 2, 3, 4}
+    for number, (made, cut, workers) in enumerate(some):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert exactly_once_by_processes(made, cut, workers, folder), (made, cut, workers)
 
 
 def test_a_step_is_shared_evenly_and_in_order() -> None:
