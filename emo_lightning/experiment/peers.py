@@ -10,12 +10,13 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.files import write_text
 from emo_lightning.core.ranks import Ranks
 
 HEARTBEAT_SECONDS = 1.0
@@ -97,6 +98,29 @@ class Peers:
             first = self._seen[0]
             if first.token is not None and first.line is not None and int(first.line.split()[1]) > number:
                 return
+            time.sleep(HEARTBEAT_SECONDS / 4)
+
+    def said_by_first(self, about: str, say: Callable[[], str]) -> str:
+        """What the first rank says of something, on every rank; no earlier start's word is taken for it.
+
+        Args:
+            about: name of a file in the folder of the ranks.
+            say: called on the first rank.
+
+        Raises:
+            PeerLostError: it has ended.
+        """
+        file = self.folder / about
+        if self.rank == 0:
+            text = say()
+            write_text(file, f"{self._token} {text}")
+            return text
+        while True:
+            self.check()
+            with suppress(OSError):
+                token, _, text = file.read_text(encoding="utf-8").partition(" ")
+                if token == self._seen[0].token:
+                    return text
             time.sleep(HEARTBEAT_SECONDS / 4)
 
     def check(self) -> None:

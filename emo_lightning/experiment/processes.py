@@ -28,7 +28,7 @@ from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import CONTENT_SUFFIX
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.peers import Peers
-from emo_lightning.experiment.rendezvous import set_rendezvous
+from emo_lightning.experiment.rendezvous import port_through_folder, set_rendezvous
 from emo_lightning.experiment.results import check_results
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.supervision import NO_STATUS_EXIT, Ended, Supervisor, lead_group
@@ -145,14 +145,16 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> End
     in_use = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
     context = multiprocessing.get_context("spawn") if in_use else multiprocessing.get_context("fork")
     word, said = context.Pipe(duplex=False)
-    process = context.Process(target=_stage_process, args=(stage, number, ranks, said, os.getpid()), name=stage.name)
+    meet = ranks.world_size > 1 and not runs_on_one_rank(stage)
+    port = port_through_folder(number, peers) if meet else None
+    process = context.Process(target=_stage_process, args=(stage, number, ranks, port, said, os.getpid()), name=stage.name)
     process.start()
     with word:
         said.close()
         return Supervisor(process, word, peers.check).wait()
 
 
-def _stage_process(stage: Stage, number: int, ranks: Ranks, word: Connection, parent: int) -> None:
+def _stage_process(stage: Stage, number: int, ranks: Ranks, port: str | None, word: Connection, parent: int) -> None:
     lead_group(parent)
     # What was there before the fork is shared with the parent. A full collection would write into each of its objects, and so copy
     # the memory that torch, Lightning and transformers take: half a second or more, for nothing that could be freed.
@@ -167,7 +169,7 @@ def _stage_process(stage: Stage, number: int, ranks: Ranks, word: Connection, pa
         for name in [n for n in os.environ if n in _LAUNCHER_VARIABLES or n.startswith("TORCHELASTIC_")]:
             del os.environ[name]
     elif ranks.world_size > 1:
-        set_rendezvous(number)
+        set_rendezvous(number, port)
     sys.exit(run_stage(stage, word))
 
 

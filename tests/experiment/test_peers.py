@@ -74,6 +74,31 @@ def test_the_first_rank_has_failed(tmp_path: Path) -> None:
     process.join()
 
 
+def says(folder: Path, text: str) -> None:
+    first = Peers(folder, Ranks(0, 2))
+    with first.reporting():
+        assert first.said_by_first("port-1", lambda: text) == text
+        signal.pause()
+
+
+def test_what_the_first_rank_says_is_that_of_this_start(tmp_path: Path) -> None:
+    for text in ("1234", "5678"):
+        second = Peers(tmp_path, Ranks(1, 2))
+        process = FORK.Process(target=says, args=(tmp_path, text))
+        process.start()
+        assert second.said_by_first("port-1", lambda: "of the second") == text
+        # Its word stays there.
+        process.kill()
+        process.join()
+
+
+def test_the_first_rank_says_nothing_any_more(tmp_path: Path) -> None:
+    second, process = started(tmp_path, "failed")
+    with pytest.raises(PeerLostError, match="rank 0 has failed"):
+        second.said_by_first("port-1", str)
+    process.join()
+
+
 def test_an_earlier_start_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last line stands there when this one begins: of a failed run, or of one that was killed after the stage that is waited for."""
     _, process = started(tmp_path, "failed")

@@ -644,10 +644,15 @@ def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
-    """What `srun --ntasks-per-node 2` does on one node: the same command twice, told apart by SLURM's variables."""
+    """What `srun --ntasks-per-node 2` does on one node: the same command twice, told apart by SLURM's variables.
+
+    The ports that follow from the number of the job are taken: by another job on this node, say.
+    """
     command = ["run", str(small(True, devices=2, strategy="ddp")), "--runs", str(tmp_path / "runs")]
+    port = next(port for port in iter(free_port, None) if 15_000 <= port < 25_000)
     job = {
-        "SLURM_JOB_ID": 70_000 + free_port() % 10_000,
+        # Lightning adds the last four digits to 15,000.
+        "SLURM_JOB_ID": 70_000 + port - 15_000,
         "SLURM_JOB_NAME": "train",
         "SLURM_NTASKS": 2,
         "SLURM_NTASKS_PER_NODE": 2,
@@ -658,7 +663,10 @@ def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
         "SLURM_NODELIST": "127.0.0.1",
     }
     tasks = [{**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in range(2)]
-    run_each(partial(exit_with, command), tasks, tmp_path / "output.txt")
+    with contextlib.ExitStack() as stack:
+        for taken in range(port, port + 20):
+            stack.enter_context(socket.create_server(("", taken)))
+        run_each(partial(exit_with, command), tasks, tmp_path / "output.txt")
     runs_on_two_ranks_and_on_one((tmp_path / "output.txt").read_text(), tmp_path / "runs/small")
 
 
