@@ -26,8 +26,8 @@ def wait_briefly() -> None:
     """Have OpenMP's threads spin for microseconds when they wait, and then sleep; nothing where the environment says how they wait.
 
     To be called before torch is loaded. By default they spin for milliseconds: beside one other busy process on two cores a step took up
-    to nine times as long. Asleep at once, they are woken by the kernel for every operation: alone, a step took 1.7 times as long
-    (`benchmarks/openmp_wait.py`, experiments/LOG.md).
+    to nine times as long. Asleep at once, they are woken by the kernel for every operation: alone, an epoch of `benchmarks/sft_peers.py` took
+    1.7 times as long, a step of `benchmarks/openmp_wait.py` 1.1 times (experiments/LOG.md).
     """
     if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
         os.environ |= BRIEF_WAIT

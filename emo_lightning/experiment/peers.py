@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import write_text
@@ -28,6 +29,7 @@ MAX_LATE_SECONDS = 600.0
 _WIDTH = 64
 """Bytes of a line."""
 _FAILED = "failed"
+FoundT = TypeVar("FoundT")
 
 
 class PeerLostError(UserError, RuntimeError):
@@ -93,12 +95,12 @@ class Peers:
         Raises:
             PeerLostError: it has ended.
         """
-        while True:
-            self.check()
+
+        def done() -> bool | None:
             first = self._seen[0]
-            if first.token is not None and first.line is not None and int(first.line.split()[1]) > number:
-                return
-            time.sleep(HEARTBEAT_SECONDS / 4)
+            return (first.token is not None and first.line is not None and int(first.line.split()[1]) > number) or None
+
+        self._watch_until(done)
 
     def said_by_first(self, about: str, say: Callable[[], str]) -> str:
         """What the first rank says of something, on every rank; no earlier start's word is taken for it.
@@ -115,12 +117,20 @@ class Peers:
             text = say()
             write_text(file, f"{self._token} {text}")
             return text
-        while True:
-            self.check()
+
+        def said() -> str | None:
             with suppress(OSError):
                 token, _, text = file.read_text(encoding="utf-8").partition(" ")
-                if token == self._seen[0].token:
-                    return text
+                return text if token == self._seen[0].token else None
+            return None
+
+        return self._watch_until(said)
+
+    def _watch_until(self, found: Callable[[], FoundT | None]) -> FoundT:
+        while True:
+            self.check()
+            if (value := found()) is not None:
+                return value
             time.sleep(HEARTBEAT_SECONDS / 4)
 
     def check(self) -> None:

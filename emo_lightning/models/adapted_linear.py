@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _WIDE = 512
+"""Columns of a row above which `_narrow` transposes."""
 
 
 class _Adapter(NamedTuple):

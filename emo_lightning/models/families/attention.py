@@ -59,8 +59,7 @@ def attend(
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(kind) for part in (query, key, value))
     if shared := query.shape[1] // key.shape[1] - 1:
-        # Not as an option of scaled dot-product attention: its gradient on two threads of a CPU then takes three times as long, and on a
-        # GPU in float32 it computes all products.
+        # Not as an option of scaled dot-product attention: its gradient on two threads of a CPU then takes three times as long.
         key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
