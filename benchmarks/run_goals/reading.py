@@ -8,7 +8,7 @@ from benchmarks import features, loader
 from benchmarks.run_goals.lines import Given, Line, Tested, tested
 
 CEILING, PEER, VECTORS = 0.9, 1.5, 1_000_000
-"""Goals: of two threads that read, decode and resize as ours does; of webdataset as it comes, which checks nothing; vectors a second."""
+"""Goals: of two threads that read, decode by Pillow and resize as ours does; of webdataset as it comes, which checks nothing; vectors a second."""
 
 
 def measure(given: Given) -> Iterator[Line | Tested]:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageStat
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.images import read_image, to_rgb, turned
+from emo_lightning.core.foreign import read_capped
+from emo_lightning.core.images import MAX_IMAGE_BYTES, rgb_image, to_rgb, turned
 from emo_lightning.models.families import strictest_aspect_ratio
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def open_rgb_image(path: str | Path) -> Image.Image:
         MissingFileError: no such file.
         InputError: no image, broken, absurdly large or long; names the file.
     """
-    return check_shape(to_rgb(read_image(path, upright=True)), path)
+    return check_shape(rgb_image(read_capped(path, MAX_IMAGE_BYTES), path), path)
 
 
 def check_shape(picture: Image.Image, where: object) -> Image.Image:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from emo_lightning.core.arrays import parse_npy
 from emo_lightning.core.foreign import MAX_LINE_BYTES
-from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
+from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, rgb_image
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.core.remote import RemoteStore
 from emo_lightning.core.shard_index import LABEL_BITS, SAMPLE_PARTS
@@ -184,7 +184,7 @@ class TarIndex:
         where = self.where(row, extension)
         size = (record.width, record.height)
         # As a picture file of the same bytes: a model sees the same picture, wherever it came from.
-        return to_rgb(open_image(data, where, ShardError, upright=True, size=size))
+        return rgb_image(data, where, ShardError, size=size)
 
     def des(self, row: int) -> NDArray[np.float32] | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.

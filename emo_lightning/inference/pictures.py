@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.images import open_image, to_rgb
+from emo_lightning.core.images import rgb_image, to_rgb
 from emo_lightning.data.images import as_seen, check_shape, open_rgb_image
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def as_picture(image: ImageLike, where: str = "image") -> Image.Image:
     """
     match image:
         case bytes() | bytearray() | memoryview():
-            return check_shape(to_rgb(open_image(bytes(image), where, upright=True)), where)
+            return check_shape(rgb_image(bytes(image), where), where)
         case Image.Image():
             return check_shape(as_seen(image), where)
         case np.ndarray():
@@ -51,7 +51,7 @@ def as_picture(image: ImageLike, where: str = "image") -> Image.Image:
         case str() if is_address(image):
             from emo_lightning.core.web.fetch import fetch_image
 
-            return check_shape(to_rgb(open_image(fetch_image(image), image, upright=True)), image)
+            return check_shape(rgb_image(fetch_image(image), image), image)
         case str() | os.PathLike():
             return open_rgb_image(Path(image))
         case _:

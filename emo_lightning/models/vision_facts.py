@@ -19,7 +19,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from emo_lightning.core.images import open_image, to_rgb
+from emo_lightning.core.images import rgb_image
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.families import BackbonePart, VisionInputs
 
@@ -78,7 +78,7 @@ def _device(device: torch.device) -> str:
 
 def probe_inputs(backbone: Backbone) -> VisionInputs:
     """A picture of our own, decoded and prepared as those of tars are."""
-    return backbone.family.vision_inputs(backbone.processor, [to_rgb(open_image(_probe(), "probe", upright=True))])
+    return backbone.family.vision_inputs(backbone.processor, [rgb_image(_probe(), "probe")])
 
 
 @cache

@@ -19,6 +19,7 @@ from PIL.Image import Resampling
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emo_lightning.core.jpegs import DecodedImage
 from emo_lightning.models.families.resize import resized_size
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def resized_pixels(picture: Image.Image, size: Size) -> Tensor:
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2.functional import resize
 
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    pixels = torch.from_numpy(picture.array() if isinstance(picture, DecodedImage) else np.array(picture)).permute(2, 0, 1)
     found: Tensor = resize(pixels, [size[1], size[0]], InterpolationMode.BICUBIC, antialias=True)
     return found
 
