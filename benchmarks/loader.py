@@ -51,7 +51,7 @@ from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.loader import ResumableLoader, SlotDataset
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.families.patches import resized_pixels
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 from emo_lightning.tasks.optim import OptimConfig

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.sft_counts import Counts, count
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.conversations import ConversationDataModule
-from emo_lightning.models.backbone import BackboneConfig, LoRA
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 

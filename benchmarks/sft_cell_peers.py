@@ -18,7 +18,8 @@ from benchmarks.sft_cell import LR, Cell, Measured, Place, padding_of, settle
 from benchmarks.sft_counts import count
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE_INDEX
-from emo_lightning.models.backbone import Backbone, BackboneConfig
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.families import Processor
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.tasks.throughput import Passed

@@ -20,9 +20,10 @@ from emo_lightning.data.chat import objective, prompt, target_answer
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.families import BACKBONE_PARTS
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.tiny import TinyQwen, build_processor, build_qwen, build_tokenizer, words_of
 
 if TYPE_CHECKING:

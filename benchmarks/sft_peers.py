@@ -41,7 +41,7 @@ import torch
 from benchmarks import sft_given as given
 from benchmarks.command import command_line, find_peers, write_json
 from emo_lightning.data.conversations import ConversationDataModule
-from emo_lightning.models.backbone import BackboneConfig, LoRA
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.tiny import TinyQwen
 from emo_lightning.tasks.optim import OptimConfig

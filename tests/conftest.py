@@ -94,7 +94,8 @@ def adapter(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter that changes what the model says: its B matrices are random instead of zero."""
     import torch
 
-    from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+    from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+    from emo_lightning.models.loading import load_backbone
 
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4)))
     torch.manual_seed(3)

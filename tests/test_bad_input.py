@@ -287,8 +287,8 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("damage", MODELS)
 def test_damaged_model_folders(damage: str, tiny_qwen: Path, tmp_path: Path) -> None:
     from emo_lightning.core.errors import user_message
-    from emo_lightning.models.backbone import BackboneConfig, load_frozen
-    from emo_lightning.models.backbone_config import BackboneError
+    from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
+    from emo_lightning.models.loading import load_frozen
 
     change, message = MODELS[damage]
     folder = tmp_path / "model"
@@ -362,8 +362,8 @@ def test_numbers_out_of_range(
     ids=["no rank", "rank of words", "no module", "another kind", "base is gone", "no base"],
 )
 def test_damaged_adapters(changes: dict[str, object], message: str, adapter: Path, tmp_path: Path) -> None:
-    from emo_lightning.models.backbone import BackboneConfig, load_frozen
-    from emo_lightning.models.backbone_config import BackboneError
+    from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
+    from emo_lightning.models.loading import load_frozen
 
     folder = tmp_path / "adapter"
     shutil.copytree(adapter, folder)

@@ -96,7 +96,8 @@ def main(argv: list[str]) -> int:
 
 
 def _plain(args: argparse.Namespace) -> int:
-    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.backbone_config import BackboneConfig
+    from emo_lightning.models.loading import load_frozen
     from emo_lightning.models.weights import save_model
 
     backbone = load_frozen(BackboneConfig(str(args.source), tuning="frozen", dtype=args.dtype))

@@ -160,7 +160,7 @@ def _local(args: argparse.Namespace) -> int:
     from emo_lightning.data.questions import QuestionDataModule
     from emo_lightning.data.workers import Workers
     from emo_lightning.experiment.advice import silence_advice
-    from emo_lightning.models.backbone import BackboneConfig
+    from emo_lightning.models.backbone_config import BackboneConfig
     from emo_lightning.tasks.predict import PredictTask
 
     silence_advice()

@@ -116,7 +116,8 @@ def base_id(backbone: str) -> str | None:
 
 def _merged(backbone: str, folder: Path, dtype: Dtype) -> Path:
     """The backbone as a plain model, in the folder itself."""
-    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.backbone_config import BackboneConfig
+    from emo_lightning.models.loading import load_frozen
     from emo_lightning.models.weights import save_model
 
     loaded = load_frozen(BackboneConfig(backbone, tuning="frozen", dtype=dtype))

@@ -75,7 +75,8 @@ class EmotionModel:
         from emo_lightning.inference.calibration import ProbeCalibration
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.affect import AffectHead
-        from emo_lightning.models.backbone import BackboneConfig, load_frozen
+        from emo_lightning.models.backbone_config import BackboneConfig
+        from emo_lightning.models.loading import load_frozen
         from emo_lightning.models.spread import TrainingSpread
 
         self.folder = Path(folder)

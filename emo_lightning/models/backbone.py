@@ -1,8 +1,7 @@
-"""A vision-language model as this project uses it: loaded, adapted, frozen by parts, and read at its last layers.
+"""A vision-language model as this project uses it: its loss, its answers, and its states at the last layers.
 
-A `Backbone` is a plain module that knows no Lightning. What depends on the family of the model (module names, inputs, boxes) is in
-its `Family`. Every way in which transformers or peft would go on in silence with an untrained, unquantised or mis-sized model is
-checked at loading and raises `BackboneError`.
+A `Backbone` is a plain module that knows no Lightning; `loading.load_backbone` makes one. What depends on the family of the model
+(module names, inputs, boxes) is in its `Family`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,15 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from emo_lightning.core.model_folders import check_made_of, hub_snapshot, locate, made_of, weights_hash, write_made_of
+from emo_lightning.core.model_folders import weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.models.adapters import attach, check_mergeable
-from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
-from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
+from emo_lightning.models.adapters import check_mergeable
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import BACKBONE_PARTS, BackbonePart, Family, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
-from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
 from emo_lightning.models.rows import states_apart
 from emo_lightning.models.sound import WatchedScores, check_rows
 from emo_lightning.models.token_stream import OnTokens, TokenStreamer
@@ -36,18 +33,6 @@ from emo_lightning.models.weights import save_model
 if TYPE_CHECKING:
     from peft import LoraModel, PeftModel
     from transformers import PreTrainedModel
-
-__all__ = [
-    "BACKBONE_PARTS",
-    "Backbone",
-    "BackboneConfig",
-    "BackboneError",
-    "BackbonePart",
-    "LoRA",
-    "attach",
-    "load_backbone",
-    "load_frozen",
-]
 
 
 class Backbone(nn.Module):
@@ -369,60 +354,6 @@ class Backbone(nn.Module):
         check_mergeable(self.base)
         # peft gives the methods of its tuners by `__getattr__`, which has no types.
         return cast("PreTrainedModel", cast("LoraModel", self.model).merge_and_unload())
-
-
-def load_backbone(config: BackboneConfig) -> Backbone:
-    """Load model and processor, attach or restore the adapter, freeze what does not learn, and check all of it.
-
-    The model is in eval mode, as transformers gives it.
-
-    Raises:
-        BackboneError: unknown id or path, of no family that is supported, adapter that does not match, quantisation or pixel
-            limits that did not take effect, nothing to train.
-    """
-    backbone = _loaded(config)
-    if config.tuning == "qlora":
-        keep_trainable(backbone.base)
-    return backbone
-
-
-def _loaded(config: BackboneConfig) -> Backbone:
-    base_path, adapter = locate(config.path)
-    model, family = load_model(config, base_path)
-    # After loading: a hub id has its files in the cache only now.
-    sources = _sources(config, base_path, adapter)
-    # Beside an adapter stands the processor that it was trained with: its pixel limits are not the base model's.
-    own = adapter is not None and any((adapter / name).exists() for name in PROCESSOR_FILES)
-    # Of the same commit, should the hub have another by now.
-    snapshot = None if own or Path(base_path).is_dir() else hub_snapshot(base_path)
-    processor = load_processor(config, str(adapter) if own else base_path, family, snapshot.name if snapshot else None)
-    family.prepare_pictures(model, processor)
-    backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
-    if config.gradient_checkpointing:
-        checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)
-    if config.compile:
-        compile_blocks(backbone.base, family)
-    return backbone
-
-
-def _sources(config: BackboneConfig, base_path: str, adapter: Path | None) -> dict[str, str]:
-    """What a model that is trained now is made from, part -> content hash; empty where nothing trains.
-
-    Raises:
-        BackboneError: the adapter was trained on another base.
-    """
-    said = made_of(adapter) if adapter is not None else {}
-    if "base" in said:
-        check_made_of(f"adapter {adapter}", {"base": said["base"]}, {"base": weights_hash(base_path)})
-    if config.tuning == "frozen":
-        return {}
-    started = {} if adapter is None else {"started_from": weights_hash(str(adapter))}
-    return {"base": weights_hash(base_path), **started}
-
-
-def load_frozen(config: BackboneConfig) -> Backbone:
-    """As `load_backbone`, with nothing to learn (`BackboneConfig.frozen`): in eval mode, and no parameter requires a gradient."""
-    return _loaded(config.frozen()).requires_grad_(False).eval()
 
 
 def _unwrapped(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -56,7 +56,8 @@ def tiny_qwen_stage(
 
 def _take_tower(folder: Path, of: str) -> None:
     """Put the vision tower of another model into one that was just made."""
-    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.backbone_config import BackboneConfig
+    from emo_lightning.models.loading import load_frozen
 
     own, other = (load_frozen(BackboneConfig(path, dtype="float32")) for path in (str(folder), of))
     into, found = (one.family.module(one.base, one.family.vision_tower) for one in (own, other))
@@ -89,7 +90,8 @@ def cast_stage(out: Path, backbone: str) -> None:
     Raises:
         BackboneError: no backbone can be read there.
     """
-    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.backbone_config import BackboneConfig
+    from emo_lightning.models.loading import load_frozen
 
     loaded = load_frozen(BackboneConfig(backbone, dtype="bfloat16"))
     save_model(loaded.merged(), loaded.processor, out / "model")
@@ -114,7 +116,8 @@ def restore_words_stage(out: Path, backbone: str, start: str, tars: list[str], o
         InputError: the two have other words.
     """
     from emo_lightning.data.tar_index import TarIndex
-    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.backbone_config import BackboneConfig
+    from emo_lightning.models.loading import load_frozen
 
     trained, fresh = (load_frozen(BackboneConfig(path, dtype="float32")) for path in (backbone, start))
     words, first = (cast("Tensor", one.base.get_input_embeddings().weight).detach() for one in (trained, fresh))

@@ -15,7 +15,9 @@ from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.sharding import gather_trained, shard
 from emo_lightning.tasks.base import BatchT, Task, TrainingError, weights_of
 from emo_lightning.tasks.frozen_vision import FrozenVision

@@ -26,9 +26,11 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.metrics.emotion_space import read_anchors
 from emo_lightning.models.affect import remove_beside
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.tasks.base import Task, TrainingError, weights_of
 from emo_lightning.tasks.best import best_checkpoint, read_best
 from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size

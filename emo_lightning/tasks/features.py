@@ -15,7 +15,7 @@ from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.leaks import Origin, check_leaks
 from emo_lightning.data.supervision import Supervision
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.generated_states import generated_states
 from emo_lightning.models.sound import naming

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from emo_lightning.core.terminal import say
 from emo_lightning.data.questions import QuestionDataModule
-from emo_lightning.models.backbone import BackboneConfig, load_frozen
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.tasks.backbone import WithBackbone
 
 

@@ -24,7 +24,8 @@ from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.metrics.rewards import constant_label, right_emotion, spread_of_labels
-from emo_lightning.models.backbone import Backbone, BackboneConfig
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.policies import Policy, without_dropout
 from emo_lightning.models.policy_loss import ReplyTokens, policy_loss
 from emo_lightning.models.reply_rows import reply_log_probs

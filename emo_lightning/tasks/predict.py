@@ -17,7 +17,7 @@ from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.label_scoring import LabelScoring, check_label_scoring, gated, relabelled
 from emo_lightning.models.sound import naming

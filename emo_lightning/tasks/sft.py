@@ -15,7 +15,8 @@ from typing_extensions import override
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE_INDEX
-from emo_lightning.models.backbone import Backbone, BackboneConfig
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.tasks.backbone import BackboneTask
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.throughput import Throughput

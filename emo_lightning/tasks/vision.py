@@ -18,7 +18,7 @@ from emo_lightning.core.records import TRIPLET_PARTS
 from emo_lightning.data.batches import SeenBatch
 from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.data.protocols import PairSample
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.seen import SeenHeads
 from emo_lightning.tasks.backbone import BackboneTask
 from emo_lightning.tasks.optim import OptimConfig

@@ -9,7 +9,9 @@ from typing import Any
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import weights_hash
 from emo_lightning.models.adapters import adapted_parts, without_adapters
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_frozen
 
 
 class ZeroShot:

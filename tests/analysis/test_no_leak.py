@@ -138,7 +138,8 @@ def test_questions_to_an_endpoint(pair: tuple[str, str], tmp_path: Path, monkeyp
 
 def test_online_features(pair: tuple[str, str], tiny_qwen: Path) -> None:
     from emo_lightning.data.collate import Collator
-    from emo_lightning.models.backbone import BackboneConfig, load_backbone
+    from emo_lightning.models.backbone_config import BackboneConfig
+    from emo_lightning.models.loading import load_backbone
 
     net = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
     batches: list[Mapping[str, object]] = []

@@ -28,7 +28,9 @@ from emo_lightning.inference.bundle import read_bundle, write_bundle
 from emo_lightning.inference.free_questions import FreeQuestion, answers
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.models.affect import AffectHead
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.report.tables.benchmark import LEADERBOARD_HEADS
 from tests.analysis.suites.given import EIGHT
 from tests.core.suites.trees import assessed, pair_row, vecbench_line

@@ -199,7 +199,8 @@ def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
     from emo_lightning.data.collate import Collator, ImageQuestion
-    from emo_lightning.models.backbone import BackboneConfig, load_backbone
+    from emo_lightning.models.backbone_config import BackboneConfig
+    from emo_lightning.models.loading import load_backbone
 
     out = tmp_path / "merged"
     command = ["export", str(adapter), "--merge", "--out", str(out)]

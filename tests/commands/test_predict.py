@@ -16,7 +16,8 @@ from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.data.questions import QuestionDataModule
-from emo_lightning.models.backbone import Backbone, BackboneConfig
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.prefill import Read
 from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.prediction_files import PredictionFiles

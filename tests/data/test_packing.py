@@ -19,7 +19,8 @@ from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_backbone
 
 
 def lengths_of(size: int, lowest: int, highest: int, seed: int = 0) -> Lengths:

@@ -30,7 +30,9 @@ from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.skips import Skips
 from emo_lightning.data.tar_index import ShardError, TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.sampling import Sampling
 from emo_lightning.models.tiny_clip import build_clip
 from emo_lightning.tasks.clip import CLIPTask

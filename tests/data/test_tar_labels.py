@@ -25,7 +25,8 @@ from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.data.tar_index import ShardError, TarIndex
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.tasks.des import DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.optim import OptimConfig

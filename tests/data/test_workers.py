@@ -23,7 +23,8 @@ from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_backbone
 from tests.data.test_loader import Rows
 from tests.patience import PATIENCE, gone, wait_until
 

@@ -11,7 +11,8 @@ import yaml
 
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.experiment.resolve import load_experiment
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.sampling import Sampling
 from tests.experiment.test_runner import SHORT, Run, emo_run, main_output, runs  # noqa: F401 - fixtures
 from tests.models.families.tiny_qwen3_5 import build_qwen3_5

@@ -19,7 +19,8 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.reply_rows import with_replies
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 from emo_lightning.sweep.metrics import promised, run_metrics

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from emo_lightning.core.model_folders import made_of, weights_hash
 from emo_lightning.models.adapter_files import Patterns
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone, load_frozen
-from emo_lightning.models.backbone_config import BackboneError
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.loading import load_backbone, load_frozen
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 NESTED = r"(\w|\w|.)+(\w|\w|.)+(\w|\w|.)+[^\w.]"

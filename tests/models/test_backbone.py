@@ -29,19 +29,13 @@ from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes
-from emo_lightning.models.backbone import (
-    BACKBONE_PARTS,
-    Backbone,
-    BackboneConfig,
-    BackboneError,
-    BackbonePart,
-    LoRA,
-    attach,
-    load_backbone,
-)
-from emo_lightning.models.backbone_config import Tuning
+from emo_lightning.models.adapters import attach
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA, Tuning
+from emo_lightning.models.families import BACKBONE_PARTS, BackbonePart
 from emo_lightning.models.families.base import Processor
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.models.tiny import TinyQwen, build_qwen
 

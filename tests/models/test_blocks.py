@@ -13,9 +13,11 @@ from torch import Tensor
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.sampler import Slot
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.models.blocks import compile_blocks
 from emo_lightning.models.families import attention
+from emo_lightning.models.loading import load_backbone
 from tests.models.families.tiny_qwen3_5 import build_qwen3_5
 from tests.tasks.test_sft import data
 

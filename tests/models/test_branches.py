@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from emo_lightning.data.collate import ImageQuestion
-from emo_lightning.models.backbone import LoRA
+from emo_lightning.models.backbone_config import LoRA
 from emo_lightning.models.families.attention import attend
 from emo_lightning.models.families.samples import Samples
 from tests.models.test_packing import KEYS, close, collator, learned, questions, tuned  # noqa: F401 - fixture

@@ -17,7 +17,9 @@ from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.emotion_words import EmotionWords, EmotionWordsError
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_backbone
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 

@@ -12,8 +12,10 @@ import torch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.generated_states import generated_states
+from emo_lightning.models.loading import load_backbone
 
 LAYERS, LONGEST = 3, 6
 

@@ -17,8 +17,9 @@ from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, load_frozen
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.label_scoring import gated, relabelled
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.models.sound import NotFiniteAnswerError, WatchedScores, check_rows, naming
 from emo_lightning.tasks.predict import PredictTask
 from tests.tasks.test_sft import trainer

@@ -16,9 +16,11 @@ from torch import Tensor
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.models.families.attention import attend
 from emo_lightning.models.families.samples import Samples
+from emo_lightning.models.loading import load_backbone
 from tests.made import stir_adapters
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from emo_lightning.models.backbone import BackboneConfig, load_frozen
-from emo_lightning.models.backbone_config import BackboneError
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import CollateError, Collator, ImageQuestion
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.policy_loss import allowed_log_probs
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies
 from emo_lightning.models.sampling import (

@@ -22,7 +22,9 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch, ReplyTargets
 from emo_lightning.data.collate import ImageQuestion
 from emo_lightning.models import vllm_engine
-from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.merged_weights import merged_weights
 from emo_lightning.models.policies import Policy
 from emo_lightning.models.reply_rows import reply_log_probs, with_replies

@@ -22,9 +22,10 @@ from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.sampler import Slot
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
-from emo_lightning.models.backbone_config import Tuning
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA, Tuning
 from emo_lightning.models.des import DESHead
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.tiny import TinyQwen, build_qwen
 from emo_lightning.models.vision_facts import vision_facts
 from emo_lightning.tasks.des import DESHeadArgs, DESTask

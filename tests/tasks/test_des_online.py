@@ -22,8 +22,9 @@ from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.supervision import LabelCounts
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.des import DESHead
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.optim import OptimConfig

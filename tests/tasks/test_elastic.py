@@ -20,7 +20,7 @@ from emo_lightning.experiment.cut_short import KeepWhenCut, watch
 from emo_lightning.experiment.elastic import _recount
 from emo_lightning.experiment.saving import SaveEvery
 from emo_lightning.experiment.stage import Stage
-from emo_lightning.models.backbone import BackboneConfig, LoRA
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
 from emo_lightning.tasks.optim import OptimConfig

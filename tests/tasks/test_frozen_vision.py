@@ -34,9 +34,11 @@ from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from emo_lightning.data.vision_cache import VisionCache, VisionKey, VisionWriter, vision_folder
 from emo_lightning.models import vision_facts
-from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import BackbonePart, FamilyError
 from emo_lightning.models.families.qwen2_5_vl import takes_encoded_pictures
+from emo_lightning.models.loading import load_backbone, load_frozen
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.frozen_vision import FrozenVision, vision_key
 from emo_lightning.tasks.optim import OptimConfig

@@ -25,7 +25,8 @@ from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.models import loss
-from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.sharding import is_sharded, shard
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.fsdp import ShardedStrategy

@@ -25,7 +25,9 @@ from emo_lightning.data.batches import RolloutBatch
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.loading import load_backbone, load_frozen
 from emo_lightning.models.policies import Policy
 from emo_lightning.models.policy_loss import Loss, policy_loss
 from emo_lightning.models.sampling import Replies, Sampling, own_engine

@@ -8,7 +8,7 @@ import pytest
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.rollouts import RolloutDataModule
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
 

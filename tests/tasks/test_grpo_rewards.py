@@ -19,7 +19,9 @@ from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.emotion_space import Anchors
 from emo_lightning.metrics.rewards import ReadReplies
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.models.sampling import Sampling
 from emo_lightning.tasks.grpo_config import Rewards
 from emo_lightning.tasks.grpo_rewards import Judge, counterfactual, emotion_probabilities

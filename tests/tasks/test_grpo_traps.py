@@ -18,7 +18,9 @@ from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.rewards import ReadReplies
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.models.sampling import Sampling
 from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
 from emo_lightning.tasks.grpo_rewards import counterfactual, emotion_probabilities

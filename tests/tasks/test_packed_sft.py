@@ -15,7 +15,8 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.lengths import sample_lengths
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 from tests.ranks import run_ranks

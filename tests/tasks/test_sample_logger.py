@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from emo_lightning.core.records import GroundedObject, PredictedObject
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.tasks.sample_logger import SampleLogger, _boxes
 from emo_lightning.tasks.sft import SFTTask
 from tests.tasks.test_sft import data, trainer

@@ -22,7 +22,9 @@ from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch

@@ -11,7 +11,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.sampler import Slot
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 from emo_lightning.tasks.throughput import Passed
 from tests.tasks.test_sft import data, lora_task, trainer
 

@@ -16,7 +16,8 @@ from emo_lightning.data.lengths import question_lengths
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, load_frozen
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.models.loading import load_frozen
 from emo_lightning.tasks.des import DESTask
 from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.grpo_config import Rewards

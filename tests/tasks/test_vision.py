@@ -14,7 +14,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.collate import IGNORE_INDEX
 from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.sampler import Slot
-from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.seen import SeenHeads
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.vision import VisionTask

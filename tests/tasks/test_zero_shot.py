@@ -13,7 +13,8 @@ from PIL import Image
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.adapters import without_adapters
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone, load_frozen
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone, load_frozen
 from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.grpo_rewards import emotion_probabilities
 from emo_lightning.tasks.optim import OptimConfig

@@ -10,7 +10,8 @@ from transformers import AutoProcessor
 from emo_lightning.data.chat import objective, prompt
 from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
+from emo_lightning.models.loading import load_backbone
 
 
 def check_family(folder: Path, model_type: str, tars: Path, **options: object) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.families import attention
 from emo_lightning.models.families.attention import VISION_ATTENTION, attend_in_samples
+from emo_lightning.models.loading import load_backbone
 
 if TYPE_CHECKING:
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel

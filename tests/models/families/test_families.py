@@ -20,9 +20,10 @@ from emo_lightning.core.records import GroundedObject
 from emo_lightning.data.chat import objective, parse_answer
 from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import FAMILIES, AbsolutePixels, FamilyError, Relative1000, family_of, strictest_aspect_ratio
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL, Qwen25VL
+from emo_lightning.models.loading import load_backbone, load_frozen
 from tests.models.families.newcomer import check_family
 
 ROOT = Path(__file__).parents[3]

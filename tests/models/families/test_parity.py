@@ -15,9 +15,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE_INDEX, Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.models.families.base import CACHED_STATES, BackbonePart, CachedPicture
 from emo_lightning.models.families.grids import PLACES_KEY
+from emo_lightning.models.loading import load_backbone
 from tests.models.families.newcomer import check_family
 from tests.models.families.test_places import Waits, gradients
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures

@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import Qwen2VLImageProcessor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionPatchEmbed
 
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.models.families.base import ImageProcessor
 from emo_lightning.models.families.patches import StillPatches, patches_of, pixel_scale
+from emo_lightning.models.loading import load_backbone
 from tests.made import stir_adapters
 from tests.pixels import both_frames
 

@@ -20,9 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator, ImageQuestion
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.models.families.grids import PLACES_KEY
 from emo_lightning.models.families.places import PatchPlaces, Tower
+from emo_lightning.models.loading import load_backbone
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 pytest.importorskip("transformers.vision_utils", reason="this transformers does not take places from outside")

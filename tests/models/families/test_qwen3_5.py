@@ -17,11 +17,12 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5GatedDeltaNet
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.collate import Collator, ImageQuestion
-from emo_lightning.models.backbone import BackboneConfig, load_frozen
+from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.families import FamilyError, Relative1000, family_of
 from emo_lightning.models.families.delta_rule import RowDelta, read_in_samples
 from emo_lightning.models.families.samples import Samples
+from emo_lightning.models.loading import load_frozen
 from tests.models.families.test_parity import batch_of, loaded, questions  # noqa: F401 - fixture
 from tests.models.families.tiny_qwen3_5 import build_qwen3_5
 from tests.worded import worded_qwen  # noqa: F401 - fixture
