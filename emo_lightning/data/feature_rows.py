@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emo_lightning.data.batches import FeatureBatch, Keys
 from emo_lightning.data.buffers import Buffers
-from emo_lightning.data.features import FeatureCache
+from emo_lightning.data.features import MAX_OPEN_FEATURE_PARTS, Columns, FeatureCache
 from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot, places
 
@@ -28,6 +28,9 @@ class FeatureRows(SlotDataset[Slot]):
     def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
         self._buffers = Buffers()
+        self._memory: Span | None = None
+        self._firsts = np.full(int(cache.columns.parts.max()) + 1, -1)
+        """Where in the memory each part begins; -1 of one that is not in it."""
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -41,55 +44,68 @@ class FeatureRows(SlotDataset[Slot]):
 
     def collate(self, slots: Sequence[Slot]) -> FeatureBatch:
         """The batch of B places, padded on the right, as `collate_features` gives it of the samples."""
-        columns, spec = self.cache.columns, self.cache.spec
+        spec = self.cache.spec
         rows, fillers = places(slots)
-        lengths = columns.lengths[rows]
+        columns = self.cache.columns.take(rows)
+        lengths = columns.lengths
         longest = int(lengths.max())
+        tokens = np.arange(longest)
+        mask = tokens < lengths[:, None]
         hidden = self._buffers.tensor((spec.num_layers, len(rows), longest, spec.hidden_size), self.cache.dtype)
         if longest * spec.num_layers < _LONG:
-            self._gather_vectors(rows, lengths, hidden)
+            self._gather_vectors(columns, np.minimum(tokens, lengths[:, None] - 1), hidden)
+            if not mask.all():
+                hidden[:, torch.from_numpy(~mask)] = 0
         else:
-            self._copy_samples(rows, lengths, _bits(hidden))
+            self._copy_samples(columns, _bits(hidden))
         return {
             "hidden_states": hidden,
-            "mask": torch.from_numpy(np.arange(longest) < lengths[:, None]),
-            "target": taken(columns.target, rows),
-            "emotion": taken(columns.emotion, rows),
-            "intensity": taken(columns.intensity, rows),
-            "affect": taken(columns.affect, rows),
+            "mask": torch.from_numpy(mask),
+            "target": columns.target,
+            "emotion": columns.emotion,
+            "intensity": columns.intensity,
+            "affect": columns.affect,
             "filler": torch.from_numpy(fillers),
             "key": Keys(self.cache.keys, rows),
         }
 
-    def _copy_samples(self, rows: NDArray[np.int64], lengths: NDArray[np.int64], out: NDArray[np.integer]) -> None:
+    def _copy_samples(self, columns: Columns, out: NDArray[np.integer]) -> None:
         """Fill `out` (L, B, T, H), sample by sample."""
-        columns = self.cache.columns
-        places = zip(columns.parts[rows].tolist(), columns.starts[rows].tolist(), lengths.tolist(), strict=True)
+        places = zip(columns.parts.tolist(), columns.starts.tolist(), columns.lengths.tolist(), strict=True)
         for place, (part, start, tokens) in enumerate(places):
             out[:, place, :tokens] = _bits(self.cache.part(part))[start : start + tokens].swapaxes(0, 1)
             out[:, place, tokens:] = 0
 
-    def _gather_vectors(self, rows: NDArray[np.int64], lengths: NDArray[np.int64], out: Tensor) -> None:
-        """Fill `out` (L, B, T, H): all vectors at once, out of all parts that hold one."""
-        columns = self.cache.columns
-        layers, _, longest, width = out.shape
-        tokens = np.minimum(np.arange(longest), lengths[:, None] - 1)
-        numbers = columns.parts[rows]
-        used = {number: self.cache.part(number) for number in np.flatnonzero(np.bincount(numbers)).tolist()}
-        memory = Span.of(list(used.values()))
-        firsts = np.zeros(int(numbers.max()) + 1, dtype=np.int64)
-        firsts[list(used)] = memory.firsts
+    def _gather_vectors(self, columns: Columns, tokens: NDArray[np.int64], out: Tensor) -> None:
+        """Fill `out` (L, B, T, H): all vectors at once, out of all parts that hold one.
+
+        Args:
+            columns: of the B samples.
+            tokens: (B, T), which token of its sample each is.
+            out: where they go.
+        """
+        layers, _, _, width = out.shape
+        memory, firsts = self._memory_of(columns.parts)
         # (L, B, T): which value of the memory each vector begins with.
-        vectors = (columns.starts[rows][:, None] + tokens) * layers + np.arange(layers)[:, None, None]
-        begins = firsts[numbers][:, None] + vectors * width
+        vectors = (columns.starts[:, None] + tokens) * layers + np.arange(layers)[:, None, None]
+        begins = firsts[:, None] + vectors * width
         torch.index_select(memory.windows(width), 0, torch.from_numpy(begins.reshape(-1)), out=out.view(-1, width))
-        if (padding := np.arange(longest) >= lengths[:, None]).any():
-            out[:, torch.from_numpy(padding)] = 0
 
+    def _memory_of(self, numbers: NDArray[np.int64]) -> tuple[Span, NDArray[np.int64]]:
+        """That of all parts that were used so far, and where each of the given ones begins there, (B,)."""
+        if self._memory is not None and (firsts := self._firsts[numbers]).min() >= 0:
+            return self._memory, firsts
+        needed = np.unique(numbers)
+        used = np.union1d(np.flatnonzero(self._firsts >= 0), needed)
+        used = used if len(used) <= MAX_OPEN_FEATURE_PARTS else needed
+        self._memory = Span.of([self.cache.part(number) for number in used.tolist()])
+        self._firsts[:] = -1
+        self._firsts[used] = self._memory.firsts
+        return self._memory, self._firsts[numbers]
 
-def taken(column: Tensor, rows: NDArray[np.int64]) -> Tensor:
-    """Rows of a column; numpy copies short ones faster than torch."""
-    return torch.from_numpy(column.numpy().take(rows, axis=0))
+    def __getstate__(self) -> dict[str, object]:
+        # As in `FeatureCache`: mapped files do not travel.
+        return self.__dict__ | {"_memory": None, "_firsts": np.full_like(self._firsts, -1)}
 
 
 class Span(NamedTuple):

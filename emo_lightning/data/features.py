@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emo_lightning.core.files import write_text
-from emo_lightning.core.records import DIMENSIONS
+from emo_lightning.core.records import DIMENSIONS, EMOTIONS
 from emo_lightning.data.batches import FeatureBatch
 from emo_lightning.data.feature_parts import (
     FEATURES_HEADER_KEY,
@@ -200,24 +200,71 @@ class FeatureWriter:
             self.flush()
 
 
-@dataclass
-class Columns:
-    """What a cache knows of its N samples without reading their features, in their order."""
+_COLUMNS = np.dtype(
+    [
+        ("part", np.int64),
+        ("start", np.int64),
+        ("length", np.int64),
+        ("target", np.float32, len(EMOTIONS)),
+        ("emotion", np.int64),
+        ("intensity", np.float32),
+        ("affect", np.float32, len(DIMENSIONS)),
+    ],
+    align=True,
+)
 
-    parts: NDArray[np.int64]
-    """(N,) number of the part that holds each."""
-    starts: NDArray[np.int64]
-    """(N,) its first token there."""
-    lengths: NDArray[np.int64]
-    """(N,) how many tokens it has."""
-    target: Tensor
-    """(N, E), as in `LabelBatch`; so are the next two."""
-    emotion: Tensor
-    """(N,)"""
-    intensity: Tensor
-    """(N,)"""
-    affect: Tensor
-    """(N, 3)"""
+
+class Columns:
+    """What a cache knows of its N samples without reading their features, in their order.
+
+    Args:
+        table: (N,) of `_COLUMNS`; what is known of a sample lies together, so that a shuffled batch finds it at one place each.
+    """
+
+    def __init__(self, table: NDArray[np.void]) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, rows: NDArray[np.int64]) -> Columns:
+        """Those of some samples."""
+        return Columns(self.table.take(rows))
+
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """(N,) number of the part that holds each."""
+        return self.table["part"]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """(N,) its first token there."""
+        return self.table["start"]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) how many tokens it has."""
+        return self.table["length"]
+
+    @property
+    def target(self) -> Tensor:
+        """(N, E), as in `LabelBatch`; so are the next three."""
+        return torch.from_numpy(self.table["target"])
+
+    @property
+    def emotion(self) -> Tensor:
+        """(N,)."""
+        return torch.from_numpy(self.table["emotion"])
+
+    @property
+    def intensity(self) -> Tensor:
+        """(N,)."""
+        return torch.from_numpy(self.table["intensity"])
+
+    @property
+    def affect(self) -> Tensor:
+        """(N, 3)."""
+        return torch.from_numpy(self.table["affect"])
 
 
 class FeatureCache(SlotDataset[FeatureSample]):
@@ -307,27 +354,22 @@ class FeatureCache(SlotDataset[FeatureSample]):
         for name in self._names:
             with open_part(self.directory / name, FeatureError) as file:
                 offsets = named_tensor(self.directory / name, file, "offsets", FeatureError)
-                found["starts"].append(offsets[:-1])
-                found["lengths"].append(offsets.diff())
+                found["start"].append(offsets[:-1])
+                found["length"].append(offsets.diff())
                 for label in ("target", "emotion", "intensity"):
                     found[label].append(named_tensor(self.directory / name, file, label, FeatureError))
                 if RATINGS_TENSOR in file.keys():  # noqa: SIM118 - safetensors has no `in`
                     found["affect"].append(named_tensor(self.directory / name, file, RATINGS_TENSOR, FeatureError))
                 else:
                     found["affect"].append(torch.full((len(found["intensity"][-1]), len(DIMENSIONS)), torch.nan))
-        before = torch.tensor([0, *(len(one) for one in found["starts"][:-1])]).cumsum(0)
+        before = torch.tensor([0, *(len(one) for one in found["start"][:-1])]).cumsum(0)
         of_parts = torch.tensor(parts)
         order = before[of_parts] + torch.tensor(rows)
-        whole = {name: torch.cat(columns)[order] for name, columns in found.items()}
-        return Columns(
-            of_parts.numpy(),
-            whole["starts"].numpy(),
-            whole["lengths"].numpy(),
-            whole["target"],
-            whole["emotion"],
-            whole["intensity"],
-            whole["affect"],
-        )
+        table = np.empty(len(parts), dtype=_COLUMNS)
+        table["part"] = parts
+        for name, columns in found.items():
+            table[name] = torch.cat(columns)[order]
+        return Columns(table)
 
 
 def collate_features(samples: Sequence[FeatureSample]) -> FeatureBatch:

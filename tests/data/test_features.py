@@ -437,6 +437,22 @@ def test_a_kill_loses_at_most_one_small_part(tmp_path: Path) -> None:
     assert 0 < left < PART_BYTES <= 64 << 20
 
 
+def test_batch_after_batch_is_gathered_whatever_parts_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch meets parts that none before it has met; a process that may keep three open closes others."""
+    with FeatureWriter(tmp_path, 1, 5, torch.float32, "f", part_bytes=100) as writer:
+        for number in range(60):
+            writer.append(f"{number:03}", torch.full((1, 1, 5), float(number)), Supervision())
+    for most in (4096, 3):
+        for module in ("features", "feature_rows"):
+            monkeypatch.setattr(f"emo_lightning.data.{module}.MAX_OPEN_FEATURE_PARTS", most)
+        cache = FeatureCache(tmp_path)
+        assert len(set(cache.columns.parts.tolist())) > 10
+        rows = FeatureRows(cache)
+        for row in torch.randperm(60, generator=torch.Generator().manual_seed(0)).split(4) * 2:
+            batch = rows.collate([Slot(int(one), False) for one in row])
+            assert batch["hidden_states"][0, :, 0].equal(row[:, None].expand(-1, 5).float())
+
+
 def test_short_samples_are_gathered_out_of_all_parts(tmp_path: Path) -> None:
     """Of several parts, layers and lengths, in any dtype, also after a part was closed; ids are looked up where somebody asks."""
     draw = torch.Generator().manual_seed(0)
