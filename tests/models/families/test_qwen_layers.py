@@ -13,7 +13,8 @@ from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as theirs
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE_INDEX, ImageQuestion
-from emo_lightning.models.backbone import Backbone, LoRA
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.backbone_config import LoRA
 from emo_lightning.models.families.qwen_layers import RowNorm, apply_rotary
 from tests.models.test_branches import together
 from tests.models.test_packing import KEYS, close, collator, learned, questions, tuned  # noqa: F401 - fixture
