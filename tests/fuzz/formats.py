@@ -18,7 +18,7 @@ from emo_lightning.core.arrays import parse_npy, read_npz
 from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.files import parse_yaml, read_object
 from emo_lightning.core.image_metadata import without_metadata
-from emo_lightning.core.images import open_image, to_rgb
+from emo_lightning.core.images import open_image, rgb_image, to_rgb
 from emo_lightning.core.parquet import parquet_table
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.core.weight_files import tensor_headers
@@ -73,6 +73,7 @@ def _picture(_: Path) -> Target:
 
     def read(data: bytes) -> None:
         to_rgb(open_image(data, "f", upright=True))
+        rgb_image(data, "f")
         without_metadata(data)
 
     exif = Image.Exif()
