@@ -15,7 +15,7 @@ from emo_lightning.data.collate import ImageQuestion
 from emo_lightning.models.backbone_config import LoRA
 from emo_lightning.models.families.attention import attend
 from emo_lightning.models.families.samples import Samples
-from tests.models.test_packing import KEYS, close, collator, learned, questions, tuned  # noqa: F401 - fixture
+from tests.models.test_packing import KEYS, Learner, collator, questions, tuned  # noqa: F401 - fixture
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
 IMAGES = [[5], [7, 3, 4, 3], [2, 6], [7, 4, 3]]
@@ -78,10 +78,10 @@ def test_loss_and_gradients_are_those_of_the_questions_alone(
     options: dict[str, Any],
     rows: int,
 ) -> None:
-    backbone = tuned(worded_model, tuning)
-    single, packed = collator(backbone, packed=False), collator(backbone, packed=True)
+    learner = Learner(worded_model, tuning)
+    single, packed = collator(learner.single, packed=False), collator(learner.single, packed=True)
     some = questions[:6]
-    alone = [[learned(backbone, single([replace(one, keys=keys)]), options) for keys in KEYS] for one in some]
+    alone = [[learner.learned(single([replace(one, keys=keys)]), options) for keys in KEYS] for one in some]
     draw = np.random.default_rng(0)
     for _ in range(rows):
         row, whole = [], []
@@ -91,13 +91,9 @@ def test_loss_and_gradients_are_those_of_the_questions_alone(
             row.append(together(some[image], [KEYS[k] for k in asked], shares))
             whole += [(share, alone[image][k]) for share, k in zip(shares, asked, strict=True)]
         batch = packed(row)
-        loss, count = backbone.answer_loss(batch, **options)
-        assert float(count) == pytest.approx(sum(share * one.count for share, one in whole), rel=1e-6)
-        found = learned(backbone, batch, options)
-        assert float(loss.detach()) == pytest.approx(sum(share * one.loss for share, one in whole), rel=1e-5)
-        for name, gradient in found.gradients.items():
-            expected = torch.stack([share * one.gradients[name] for share, one in whole]).sum(0)
-            assert close(gradient, expected, backbone), (name, float((gradient - expected).abs().max()))
+        _, count = learner.single.answer_loss(batch, **options)
+        assert float(count) == pytest.approx(sum(share * one.single.count for share, one in whole), rel=1e-6)
+        learner.check(learner.learned(batch, options), whole)
 
 
 def test_what_is_shared_is_computed_once(worded_model: Path, questions: list[ImageQuestion]) -> None:  # noqa: F811
