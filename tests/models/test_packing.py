@@ -116,17 +116,21 @@ def in_float64(backbone: Backbone) -> Backbone:
     backbone.double()
     for module in list(backbone.modules()):
         for name, layer in list(module.named_children()):
-            if type(layer).__name__ == "Linear4bit" and hasattr(layer.weight, "quant_state"):
-                from bitsandbytes.functional import dequantize_4bit
-
-                weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).double()
-                whole = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, dtype=torch.float64)
-                whole.requires_grad_(False)
-                whole.weight.copy_(weight)
-                if layer.bias is not None:
-                    whole.bias.copy_(layer.bias)
-                setattr(module, name, whole)
+            if type(layer).__name__ == "Linear4bit" and isinstance(layer, torch.nn.Linear):
+                setattr(module, name, _written_out(layer))
     return backbone
+
+
+def _written_out(layer: torch.nn.Linear) -> torch.nn.Linear:
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight = dequantize_4bit(layer.weight.data, cast(Any, layer.weight).quant_state).double()
+    whole = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, dtype=torch.float64)
+    whole.requires_grad_(False)
+    whole.weight.copy_(weight)
+    if layer.bias is not None:
+        whole.bias.copy_(layer.bias)
+    return whole
 
 
 def tuned(path: Path, tuning: dict[str, Any] | None = None) -> Backbone:
