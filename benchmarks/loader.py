@@ -1,9 +1,9 @@
-"""Images of tars in a shuffled order: our loader against two threads that only read and decode, and against webdataset's WebLoader.
+"""Images of tars in a shuffled order: our loader against two threads that only read and decode by Pillow, and against webdataset's WebLoader.
 
 All three do the same with each of the same samples (JPEGs of 640 x 480 with their records): read it out of its tar, decode it to RGB,
 parse its JSON, resize it to 224 x 224 (bicubic, antialiased), and stack batches of 32 as uint8. Ours checks each member's CRC-32 and each
 record against the schema beside that, and hands out every sample once an epoch in an order that is a function of the seed. Ours decodes
-by torchvision and resizes by torch with the channels side by side, as it does for a model; webdataset's gives pictures of Pillow's, and
+by simplejpeg and resizes by torch with the channels side by side, as it does for a model; webdataset's gives pictures of Pillow's, and
 resizes them by Pillow. The two threads read the tars from front to back in one process, decode by Pillow, resize as ours does, and hand
 nothing on; a second pair of them decodes as ours does too, which is all that two cores can give. Ours and webdataset's have two workers.
 
@@ -294,7 +294,7 @@ def main() -> None:
         f"webdataset {rates['webdataset']:.0f} (ratio {found['webdataset']:.2f}), webdataset that resizes as ours does "
         f"{rates['webdataset_resizing_as_ours']:.0f} (ratio {found['webdataset_resizing_as_ours']:.2f})"
     )
-    write_json(given.json, "two threads that only read and decode", found["ratio"], found)
+    write_json(given.json, "two threads that only read and decode by Pillow", found["ratio"], found)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@
 | `errors` | the base of every error that a user can mend |
 | `files` | files and folders that are whole or not there; JSON objects |
 | `images` | what an image file is decoded to |
+| `jpegs` | the pixels of a JPEG, for models |
 | `replies` | the JSON of an answer as models write it, and why one cannot be read |
 | `intervals` | the confidence interval of a share |
 | `progress` | progress bars of commands |

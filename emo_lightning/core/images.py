@@ -99,13 +99,13 @@ def rgb_image(
 ) -> Image.Image:
     """A picture as models see it: upright, 8 bits, opaque, RGB; arguments and errors as `open_image`.
 
-    Where torch is in use, torchvision decodes JPEGs, to the same pixels in two thirds of the time (`DecodedImage`).
+    Pixels alone count: what else the file says may be gone. Plain JPEGs are decoded by simplejpeg, to Pillow's pixels (`DecodedImage`).
     """
     with _refusals(where, error):
         image = _opened(data)
         _check_size(image, size, upright=True)
         plain = is_plain_jpeg(image)
-    if plain and (decoded := decoded_jpeg(data)) is not None:
+    if plain and (decoded := decoded_jpeg(data)) is not None and decoded.size == image.size:
         return decoded
     with _refusals(where, error):
         loaded = _loaded(image, upright=True)

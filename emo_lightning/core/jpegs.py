@@ -1,4 +1,4 @@
-"""JPEGs decoded by torchvision into an array, out of which Pillow's own copy of the pixels is made only for those who want it.
+"""JPEGs decoded by simplejpeg into an array, out of which Pillow's own copy of the pixels is made only for those who want it.
 
 Both packages decode with libjpeg-turbo, to the same bytes. Pillow has four bytes a pixel, so an image that becomes a tensor is copied
 into Pillow's layout and out of it again, which takes half as long as decoding.
@@ -6,7 +6,6 @@ into Pillow's layout and out of it again, which takes half as long as decoding.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from PIL import ExifTags, Image
@@ -22,7 +21,7 @@ _MODES = ("RGB", "L")
 
 
 class DecodedImage(Image.Image):
-    """An RGB image that is an array until somebody does with it what only Pillow can.
+    """An RGB image that is an array until somebody does with it what only Pillow can. Pixels alone: no format, no EXIF, no profile.
 
     Args:
         pixels: (height, width, 3).
@@ -46,7 +45,9 @@ class DecodedImage(Image.Image):
         """(height, width, 3), not to be written to: the image may still be made of it."""
         import numpy as np
 
-        return np.array(self) if self._array is None else self._array
+        # Another thread may load it meanwhile.
+        array = self._array
+        return np.array(self) if array is None else array
 
 
 def is_plain_jpeg(image: Image.Image) -> bool:
@@ -57,16 +58,11 @@ def is_plain_jpeg(image: Image.Image) -> bool:
 
 
 def decoded_jpeg(data: bytes) -> DecodedImage | None:
-    """The pixels of a plain JPEG in RGB; None where Pillow has to say whether it is damaged, or torch is not in use."""
-    # Starting torch takes as long as decoding some thousand pictures.
-    if "torch" not in sys.modules:
-        return None
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
+    """The pixels of a plain JPEG in RGB; None where anything is wrong with it: whether it can be taken all the same is Pillow's to say."""
+    # It imports numpy, which commands that open no picture are not made to wait for.
+    from simplejpeg import decode_jpeg
 
     try:
-        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-    # It refuses some damaged files that Pillow takes, and every file where it was built without libjpeg.
-    except RuntimeError:
+        return DecodedImage(decode_jpeg(data))
+    except ValueError:
         return None
-    return DecodedImage(pixels.permute(1, 2, 0).contiguous().numpy())

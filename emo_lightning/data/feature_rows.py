@@ -28,7 +28,9 @@ class FeatureRows(SlotDataset[Slot]):
     def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
         self._buffers = Buffers()
+        self._parts: dict[int, Tensor] = {}
         self._memory: Span | None = None
+        """Of these parts."""
         self._firsts = np.full(int(cache.columns.parts.max()) + 1, -1)
         """Where in the memory each part begins; -1 of one that is not in it."""
 
@@ -61,10 +63,11 @@ class FeatureRows(SlotDataset[Slot]):
         return {
             "hidden_states": hidden,
             "mask": torch.from_numpy(mask),
-            "target": columns.target,
-            "emotion": columns.emotion,
-            "intensity": columns.intensity,
-            "affect": columns.affect,
+            # Views into the table would travel as all of it, and be copied once more on their way to a GPU.
+            "target": columns.target.contiguous(),
+            "emotion": columns.emotion.contiguous(),
+            "intensity": columns.intensity.contiguous(),
+            "affect": columns.affect.contiguous(),
             "filler": torch.from_numpy(fillers),
             "key": Keys(self.cache.keys, rows),
         }
@@ -95,17 +98,19 @@ class FeatureRows(SlotDataset[Slot]):
         """That of all parts that were used so far, and where each of the given ones begins there, (B,)."""
         if self._memory is not None and (firsts := self._firsts[numbers]).min() >= 0:
             return self._memory, firsts
-        needed = np.unique(numbers)
-        used = np.union1d(np.flatnonzero(self._firsts >= 0), needed)
-        used = used if len(used) <= MAX_OPEN_FEATURE_PARTS else needed
-        self._memory = Span.of([self.cache.part(number) for number in used.tolist()])
+        needed = set(numbers.tolist())
+        if len(needed | self._parts.keys()) > MAX_OPEN_FEATURE_PARTS:
+            self._parts = {number: self._parts[number] for number in needed & self._parts.keys()}
+        for number in sorted(needed - self._parts.keys()):
+            self._parts[number] = self.cache.part(number)
+        self._memory = Span.of(list(self._parts.values()))
         self._firsts[:] = -1
-        self._firsts[used] = self._memory.firsts
+        self._firsts[list(self._parts)] = self._memory.firsts
         return self._memory, self._firsts[numbers]
 
     def __getstate__(self) -> dict[str, object]:
         # As in `FeatureCache`: mapped files do not travel.
-        return self.__dict__ | {"_memory": None, "_firsts": np.full_like(self._firsts, -1)}
+        return self.__dict__ | {"_parts": {}, "_memory": None, "_firsts": np.full_like(self._firsts, -1)}
 
 
 class Span(NamedTuple):

@@ -1,6 +1,6 @@
 """Plain networks that know no Lightning: hidden states → DES → probe.
 
-The walk: `backbone.load_backbone` gives a `Backbone` (a vision-language model with what trains in it, of any of the `families`);
+The walk: `loading.load_backbone` gives a `Backbone` (a vision-language model with what trains in it, of any of the `families`);
 `Backbone.hidden_states` gives the last layers' hidden states of an image and its prompt; `DESHead` makes one emotion embedding
 (DES) of them; `LinearProbes` classify it. `des_losses` holds what the head learns from, `loss` what the backbone does.
 

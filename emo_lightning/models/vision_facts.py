@@ -19,7 +19,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from emo_lightning.core.images import rgb_image
+from emo_lightning.core.images import open_image, rgb_image, to_rgb
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.families import BackbonePart, VisionInputs
 
@@ -60,6 +60,7 @@ def vision_facts(backbone: Backbone, part: BackbonePart, states: Tensor) -> dict
         "pixels": f"{limits.lowest} to {limits.highest}",
         # Of the program that decodes, too: two of them may differ in a pixel.
         "decoding": _of_tensors(one for one in probe_inputs(backbone).tensors.items() if isinstance(one[1], Tensor)),
+        **_of_pillow(),
         "dtype": str(states.dtype),
         "precision": f"autocast {autocast}, matmul {torch.get_float32_matmul_precision()}",
         "attention": str(getattr(tower.config, "_attn_implementation", None)),
@@ -79,6 +80,14 @@ def _device(device: torch.device) -> str:
 def probe_inputs(backbone: Backbone) -> VisionInputs:
     """A picture of our own, decoded and prepared as those of tars are."""
     return backbone.family.vision_inputs(backbone.processor, [rgb_image(_probe(), "probe")])
+
+
+@cache
+def _of_pillow() -> dict[str, str]:
+    """What Pillow makes of that picture, which decodes what `decoded_jpeg` does not; nothing where it is the same, as it has been so far."""
+    pixels = to_rgb(open_image(_probe(), "probe", upright=True)).tobytes()
+    same = pixels == rgb_image(_probe(), "probe").tobytes()
+    return {} if same else {"decoding by Pillow": hashlib.sha256(pixels).hexdigest()}
 
 
 @cache

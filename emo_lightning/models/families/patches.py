@@ -83,7 +83,7 @@ def _scale(rescale: float | None, normalise: tuple[tuple[float, ...], tuple[floa
 
 
 def resized_pixels(picture: Image.Image, size: Size) -> Tensor:
-    """A picture as torchvision's antialiased bicubic resizes it, (3, height, width) uint8.
+    """A picture as torchvision's antialiased bicubic resizes it, (3, height, width) uint8; of its own size it may be the picture's memory.
 
     Torch resizes bytes in half the time, to the same values, where the channels of a pixel lie side by side, as Pillow has them.
 
