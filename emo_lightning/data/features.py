@@ -224,9 +224,6 @@ class Columns:
     def __init__(self, table: NDArray[np.void]) -> None:
         self.table = table
 
-    def __len__(self) -> int:
-        return len(self.table)
-
     def take(self, rows: NDArray[np.int64]) -> Columns:
         """Those of some samples."""
         return Columns(self.table.take(rows))
