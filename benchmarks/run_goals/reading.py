@@ -34,11 +34,12 @@ def caches(given: Given) -> Iterator[Line | Tested]:
     """Goal 10."""
     # Small caches would measure what a batch costs, and not what its vectors do.
     for shape, found in features.measure(False, given.count(5, 2)):
-        rate = found.vectors_per_s["ours"]
+        alone = found.vectors_per_s["ours"]
         yield Line(
             f"shuffled reads of a feature cache, {shape}",
-            f"{rate:,.0f} vectors/s ({found.ratio:.2f} of a plain memory map; goal {VECTORS:,})",
-            rate >= VECTORS,
+            f"{found.by_clock:,.0f} vectors/s by the clock (goal {VECTORS:,}); "
+            f"{alone:,.0f} in processor time of one thread, {found.ratio:.2f} of a plain memory map",
+            found.by_clock >= VECTORS,
             "tests/test_benchmarks.py",
         )
     yield tested(

@@ -17,10 +17,6 @@ from emo_lightning.data.features import MAX_OPEN_FEATURE_PARTS, Columns, Feature
 from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot, places
 
-_LONG = 16
-"""Vectors of a sample from which on it is copied by itself; shorter ones are gathered at once."""
-_WHOLE = {2: torch.int16, 4: torch.int32}
-
 
 class FeatureRows(SlotDataset[Slot]):
     """A feature cache. A sample is its place alone, as in `EmbeddingDataset`; `collate` makes the batch of the places."""
@@ -54,12 +50,9 @@ class FeatureRows(SlotDataset[Slot]):
         tokens = np.arange(longest)
         mask = tokens < lengths[:, None]
         hidden = self._buffers.tensor((spec.num_layers, len(rows), longest, spec.hidden_size), self.cache.dtype)
-        if longest * spec.num_layers < _LONG:
-            self._gather_vectors(columns, np.minimum(tokens, lengths[:, None] - 1), hidden)
-            if not mask.all():
-                hidden[:, torch.from_numpy(~mask)] = 0
-        else:
-            self._copy_samples(columns, _bits(hidden))
+        self._gather_vectors(columns, np.minimum(tokens, lengths[:, None] - 1), hidden)
+        if not mask.all():
+            hidden[:, torch.from_numpy(~mask)] = 0
         return {
             "hidden_states": hidden,
             "mask": torch.from_numpy(mask),
@@ -71,13 +64,6 @@ class FeatureRows(SlotDataset[Slot]):
             "filler": torch.from_numpy(fillers),
             "key": Keys(self.cache.keys, rows),
         }
-
-    def _copy_samples(self, columns: Columns, out: NDArray[np.integer]) -> None:
-        """Fill `out` (L, B, T, H), sample by sample."""
-        places = zip(columns.parts.tolist(), columns.starts.tolist(), columns.lengths.tolist(), strict=True)
-        for place, (part, start, tokens) in enumerate(places):
-            out[:, place, :tokens] = _bits(self.cache.part(part))[start : start + tokens].swapaxes(0, 1)
-            out[:, place, tokens:] = 0
 
     def _gather_vectors(self, columns: Columns, tokens: NDArray[np.int64], out: Tensor) -> None:
         """Fill `out` (L, B, T, H): all vectors at once, out of all parts that hold one.
@@ -139,8 +125,3 @@ class Span(NamedTuple):
     def windows(self, width: int) -> Tensor:
         """(N, width): row n holds the values from n on."""
         return self.values.as_strided((len(self.values) - width + 1, width), (1, 1))
-
-
-def _bits(values: Tensor) -> NDArray[np.integer]:
-    """The same memory as whole numbers: numpy has no bfloat16."""
-    return values.view(_WHOLE[values.itemsize]).numpy()

@@ -14,11 +14,11 @@ from typing import Protocol, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import as_new_files, replacing
+from emo_lightning.core.files import replacing
 from emo_lightning.core.foreign import decode_json, integer_of, object_of
 from emo_lightning.core.stores import ByteStore
 
@@ -26,6 +26,7 @@ PART_BYTES = 32 << 20
 """Size of a part, about: what a kill can lose."""
 MAX_HEADER_BYTES = 16 << 20
 """Of a part that lies behind a URL."""
+_PAGE_BYTES = 4096
 _CRC = "crc32"
 """Key of the header: CRC-32 of each tensor's bytes by its name; and of the file's metadata: that of the header's text."""
 
@@ -71,9 +72,23 @@ def write_part(
         writer: see `replacing`.
     """
     text = json.dumps({**header, _CRC: {name: checksum(tensor) for name, tensor in tensors.items()}})
-    with replacing(path, writer=writer, fsync=True) as temporary:
-        save_file(dict(tensors), temporary, metadata={kind: text, _CRC: _crc(text)})
-        as_new_files([temporary])
+    whole = memoryview(save(dict(tensors), metadata={kind: text, _CRC: _crc(text)}))
+    largest = max(tensors, key=lambda name: tensors[name].nbytes)
+    with replacing(path, writer=writer, fsync=True) as temporary, open(temporary, "wb") as file:
+        file.writelines(_with_tensor_on_page(whole, largest))
+        # `replacing` asks for what the file has, not for what waits here.
+        file.flush()
+
+
+def _with_tensor_on_page(whole: memoryview, name: str) -> tuple[bytes, memoryview]:
+    """The bytes of a safetensors file, its header padded with blanks (as the format allows) so that a tensor begins where a page does.
+
+    A vector of 4 KiB that lies across two pages takes about a fifth longer to read at random.
+    """
+    ends = 8 + int.from_bytes(whole[:8], "little")
+    header = bytes(whole[8:ends])
+    blanks = -(ends + json.loads(header)[name]["data_offsets"][0]) % _PAGE_BYTES
+    return (len(header) + blanks).to_bytes(8, "little") + header + b" " * blanks, whole[ends:]
 
 
 def checksum(tensor: Tensor) -> int:
