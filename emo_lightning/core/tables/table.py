@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from emo_lightning.core.tables.provenance import Provenance
 
@@ -23,6 +23,11 @@ class Spread:
     low: float | None = None
     high: float | None = None
     std: float | None = None
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Self:
+        """A number with its interval, out of a result that has keys beside `value`, `low` and `high`."""
+        return cls(found["value"], found["low"], found["high"])
 
 
 Cell: TypeAlias = str | int | float | Spread | None
@@ -176,6 +181,11 @@ def spread(value: float | None, interval: Sequence[float | None] | None) -> Cell
     if value is None or not interval or None in interval:
         return value
     return Spread(value, *interval)
+
+
+def mean_over_seeds(summary: Result) -> Cell:
+    """A mean with its standard deviation, or alone where one seed has none."""
+    return Spread(summary["mean"], std=summary["std"]) if summary["std"] is not None else summary["mean"]
 
 
 def p_value(value: float | None) -> str | None:

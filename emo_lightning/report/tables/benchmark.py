@@ -122,15 +122,11 @@ def own_cell(found: Result, key: str) -> Cell:
         gain = found.get("collapse")
         return None if gain is None else spread(gain["difference"], gain["interval"])
     metric = found["metrics"].get(key)
-    return None if metric is None else _spread(metric)
+    return None if metric is None else Spread.of(metric)
 
 
 def _published(table: PublishedTable, model: PublishedModel, key: str) -> Cell:
     return table.gain(model, "ood-ver") if key == "collapse" else model.values.get(key)
-
-
-def _spread(metric: Result) -> Spread:
-    return Spread(metric["value"], metric["low"], metric["high"])
 
 
 def _metrics(name: str, arm: Result, topic: str, title: str) -> Table | None:
@@ -146,7 +142,7 @@ def _metrics(name: str, arm: Result, topic: str, title: str) -> Table | None:
     rows: list[list[Cell]] = []
     for one in named:
         items = next(found[one][1]["items"] for found in by_scorer.values() if one in found)
-        rows.append([one, items, *(_spread(found[one][1]) if one in found else None for found in by_scorer.values())])
+        rows.append([one, items, *(Spread.of(found[one][1]) if one in found else None for found in by_scorer.values())])
     return Table(
         f"benchmark-{topic}/{name}",
         f"{title}: {name}",

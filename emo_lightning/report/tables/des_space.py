@@ -123,7 +123,7 @@ def interpolation_page(result: ResultsByArm, arms: Mapping[str, DesSet], drawn: 
         cells: list[Cell] = [arm, found["paths"]]
         for name in ("monotonicity", "progress", "largest_step"):
             one = found[name]
-            cells += [None if one["value"] is None else Spread(one["value"], one["low"], one["high"]), one["chance"]]
+            cells += [None if one["value"] is None else Spread.of(one), one["chance"]]
         rows.append(cells)
         if found["unmoved"]:
             page.notes.append(
@@ -160,11 +160,11 @@ def stability_page(result: ResultsByArm) -> Page:
         rows: list[list[Cell]] = [
             [
                 row["change"],
-                _spread(row["cosine"]),
+                Spread.of(row["cosine"]),
                 row["cosine_p5"],
                 row["place"],
-                _spread(row["overlap"]),
-                None if row["same_emotion"] is None else _spread(row["same_emotion"]),
+                Spread.of(row["overlap"]),
+                None if row["same_emotion"] is None else Spread.of(row["same_emotion"]),
             ]
             for row in found["changes"]
         ]
@@ -190,7 +190,3 @@ def stability_page(result: ResultsByArm) -> Page:
 
 def _percent(share: Mapping[str, float]) -> Spread:
     return Spread(100 * share["value"], 100 * share["low"], 100 * share["high"])
-
-
-def _spread(found: Mapping[str, float]) -> Spread:
-    return Spread(found["value"], found["low"], found["high"])

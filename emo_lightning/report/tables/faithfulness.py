@@ -13,8 +13,7 @@ def faithfulness_page(result: Result) -> Page:
     for name, s in {"all": result["summary"], **result["emotions"]}.items():
         surplus = s["surplus"]
         p = None if surplus["p"] is None else f"{surplus['p']:.2g}"
-        spread = Spread(surplus["value"], surplus["low"], surplus["high"])
-        rows.append([name, s["images"], s["grounded"], s["random"], spread, p, s["larger"]])
+        rows.append([name, s["images"], s["grounded"], s["random"], Spread.of(surplus), p, s["larger"]])
     shown = columns(
         ("emotion", "emotion seen"),
         "images",

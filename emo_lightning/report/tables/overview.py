@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from emo_lightning.analysis.baselines import TRIPLET_ONLY, UPPER_READINGS
-from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, number_of, spread
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, mean_over_seeds, number_of, spread
 from emo_lightning.report.tables.table6 import SET_TITLES
 
 OVERVIEW_WIDTH = 80
@@ -119,7 +119,7 @@ def overview_table6(found: Result) -> Iterator[Table]:
         return
     metrics = {"accuracy": "accuracy", "f1": "F1"}
     rows: list[list[Cell]] = [
-        [arm, *(_mean(measured[name][metric]) if name in measured else None for name in sets for metric in metrics)]
+        [arm, *(mean_over_seeds(measured[name][metric]) if name in measured else None for name in sets for metric in metrics)]
         for arm, measured in found["arms"].items()
     ]
     best = {(n, 1 + m) for m in range(len(sets) * len(metrics)) for n in best_of([row[1 + m] for row in rows])}
@@ -199,7 +199,3 @@ def best_blind(found: Result, key: str) -> Cell:
     cells = [scored(column, key) for name, column in found["baselines"].items() if name not in UPPER_READINGS]
     known = [(value, cell) for cell in cells if (value := number_of(cell)) is not None]
     return max(known, key=lambda one: one[0])[1] if known else None
-
-
-def _mean(summary: Result) -> Cell:
-    return Spread(summary["mean"], std=summary["std"]) if summary["std"] is not None else summary["mean"]

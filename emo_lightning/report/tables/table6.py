@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emo_lightning.analysis.table6 import TABLE6_METRICS, TABLE6_SETS
 from emo_lightning.core.intervals import confidence_level
-from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, p_value
+from emo_lightning.core.tables.table import Cell, Result, Spread, Table, best_of, columns, mean_over_seeds, p_value
 from emo_lightning.report.page import Page
 
 SET_TITLES = {"test": "combinations seen in training", "heldout": "combinations never trained on"}
@@ -18,7 +18,8 @@ def table6_tables(result: Result) -> list[Table]:
         if not arms:
             continue
         rows: list[list[Cell]] = [
-            [arm, *(_mean(metrics[key]) for key in TABLE6_METRICS), result["seeds"][arm]] for arm, metrics in arms.items()
+            [arm, *(mean_over_seeds(metrics[key]) for key in TABLE6_METRICS), result["seeds"][arm]]
+            for arm, metrics in arms.items()
         ]
         tables.append(
             Table(
@@ -32,10 +33,6 @@ def table6_tables(result: Result) -> list[Table]:
             )
         )
     return tables
-
-
-def _mean(summary: Result) -> Cell:
-    return Spread(summary["mean"], std=summary["std"]) if summary["std"] is not None else summary["mean"]
 
 
 def paired_page(paired: Result) -> Page:
