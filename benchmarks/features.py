@@ -4,7 +4,7 @@ Both read the same vectors of 1024 float32 in the same order, on one thread, fro
 array, which it uses again for each batch, and gives nothing else; ours gives batches with masks, labels and keys, out of a cache of
 several parts. `ratio` is ours over the peer's for samples of 64 tokens in four layers; samples of a single vector are shown beside it.
 Rounds alternate; vectors per second of processor time, medians. Beside them, what a training sees: ours by the clock, with as many threads
-as PyTorch takes by itself.
+as there are cores.
 
     python benchmarks/features.py [--quick] [--rounds 5] [--json FILE]
 """
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.command import command_line, write_json
+from emo_lightning.core.cores import usable_cores
 from emo_lightning.data.feature_rows import FeatureRows
 from emo_lightning.data.features import FeatureCache, FeatureWriter
 from emo_lightning.data.loader import ResumableLoader
@@ -111,7 +112,8 @@ class Found(NamedTuple):
 
 def measure(quick: bool, rounds: int) -> Iterator[tuple[str, Found]]:
     """What each shape is, and what was found; rounds in turn, the ratio of the medians."""
-    threads = torch.get_num_threads()
+    # Whoever has measured before may have set another number.
+    threads = usable_cores()
     with tempfile.TemporaryDirectory() as name:
         for shape in QUICK if quick else SHAPES:
             folder = Path(name) / f"{shape.vectors}"

@@ -15,7 +15,7 @@ loss reads it, which saves a larger share here: about 0.06 of the decoder's work
 of the demo's in its place (decoder 128 wide, 5 layers; tower 96 wide, 3 blocks), where work beside the products weighs more.
 
     uv pip install --target benchmarks/.peers --no-deps -r benchmarks/requirements-peers.txt
-    python benchmarks/sft_peers.py [--quick] [--model 3b|demo] [--tuning lora,full] [--cache] [--samples 128] [--rounds 3]
+    python benchmarks/sft_peers.py [--quick] [--model 3b|demo] [--tuning lora,full] [--cache] [--half] [--samples 128] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Setting:
     tuning: Literal["lora", "full"]
     row: int
     """Tokens of eight samples on average."""
+    half: bool
+    """Weights in bfloat16, and bf16-mixed."""
 
 
 @dataclass
@@ -100,7 +102,9 @@ def ours(setting: Setting, folder: str, cache: str | None = None) -> Took:
     torch.manual_seed(0)
     cached: dict[str, Any] = {} if cache is None else {"vision_cache": cache}
     lora = None if setting.tuning == "full" else LoRA(rank=RANK, alpha=2 * RANK, dropout=0.0)
-    backbone = BackboneConfig(setting.model, tuning=setting.tuning, lora=lora, **cached)
+    backbone = BackboneConfig(
+        setting.model, tuning=setting.tuning, lora=lora, dtype="bfloat16" if setting.half else "float32", **cached
+    )
     data = ConversationDataModule([setting.tars], [setting.tars], {"caption": 1.0}, max_tokens=setting.row, allow_leaks=True)
     clock = Clock()
     off: dict[str, Any] = dict.fromkeys(
@@ -113,6 +117,7 @@ def ours(setting: Setting, folder: str, cache: str | None = None) -> Took:
         callbacks=[clock],
         default_root_dir=folder,
         gradient_clip_val=1.0,
+        precision="bf16-mixed" if setting.half else "32-true",
         **off,
     )
     trainer.fit(SFTTask(backbone, OptimConfig(lr=1e-4, warmup=0.0)), datamodule=data)
@@ -146,7 +151,7 @@ def theirs(setting: Setting, folder: str) -> Took:
         learning_rate=1e-4,
         gradient_checkpointing=False,
         use_cpu=True,
-        bf16=False,
+        bf16=setting.half,
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
@@ -155,7 +160,7 @@ def theirs(setting: Setting, folder: str) -> Took:
         dataloader_pin_memory=False,
     )
     adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, target_modules=given.lora_targets())
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(setting.model, dtype="float32")
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(setting.model, dtype="bfloat16" if setting.half else "float32")
     if setting.tuning == "full":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(QWEN2_5_VL.part_of(name) != "vision")
@@ -210,6 +215,7 @@ def main() -> None:
     parser.add_argument("--model", default="3b", choices=("3b", "demo"), help="whose proportions the small model has")
     parser.add_argument("--tuning", default="lora", help="lora, full (all weights but the vision tower's), or lora,full")
     parser.add_argument("--cache", action="store_true", help="also with the frozen tower's features from a cache")
+    parser.add_argument("--half", action="store_true", help="both in bfloat16 (weights, and bf16-mixed), as the 3B is trained")
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -230,9 +236,15 @@ def main() -> None:
         row = int(BATCH * lengths.mean()) + int(lengths.max()) // 2
         print(f"{count} samples of {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.0f} on average; rows of {row}")
         found = [
-            compare(Setting(tars, str(model), tuning, row), count, rounds, folder, cache=asked.cache) for tuning in tunings
+            compare(Setting(tars, str(model), tuning, row, asked.half), count, rounds, folder, cache=asked.cache)
+            for tuning in tunings
         ]
-    write_json(asked.json, "TRL's SFTTrainer", found[0]["ratio"], {"model": asked.model, "samples": count, "tunings": found})
+    write_json(
+        asked.json,
+        "TRL's SFTTrainer",
+        found[0]["ratio"],
+        {"model": asked.model, "half": asked.half, "samples": count, "tunings": found},
+    )
 
 
 if __name__ == "__main__":

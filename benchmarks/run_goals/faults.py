@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
             "tests/experiment/test_runner.py::test_no_room_on_the_disk_is_one_line_and_resumes",
         ),
     ),
-    "issue 3": (
+    "formats": (
         "tars and folders of others: .jpeg, upper case, .cls and .txt in place of records, folders per emotion, CSV",
         ("tests/data/test_tar_labels.py", "tests/data_prep/sources/test_labelled.py"),
     ),
