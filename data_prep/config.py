@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from data_prep.provider.config import BatchConfig, EndpointConfig, shown_variable
-from data_prep.settings import ConfigError, Settings, read_yaml, shipped
+from data_prep.settings import ConfigError, Settings, beside, read_yaml, shipped
 from emo_lightning.core.devices import check_device_name
 from emo_lightning.core.records import SchemaError, describe
 
@@ -186,7 +186,7 @@ class PrepConfig(Settings):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a YAML file; `prices` becomes a path relative to that file.
+        """Read a YAML file; `prices` is relative to that file; where none is there, ours is taken.
 
         Raises:
             ConfigError: no such file, not YAML, unknown or wrong key.
@@ -201,4 +201,4 @@ class PrepConfig(Settings):
         except SchemaError as error:
             msg = f"{path}: {error}"
             raise ConfigError(msg) from None
-        return config.model_copy(update={"prices": path.parent / config.prices})
+        return config.model_copy(update={"prices": beside(path.parent, config.prices)})

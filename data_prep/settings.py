@@ -72,6 +72,12 @@ def shipped(path: str | Path) -> Path:
     return own if own.is_file() and not Path(path).exists() else Path(path)
 
 
+def beside(folder: Path, named: Path) -> Path:
+    """A file that a configuration in a folder names: relative to it, or, where none is there, our own of that name (`prices.yaml`)."""
+    found, own = folder / named, CONFIGS / named
+    return own if own.is_file() and not found.exists() else found
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file.
 

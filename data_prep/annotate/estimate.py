@@ -16,7 +16,6 @@ from data_prep.annotate.annotators import first_prompt
 from data_prep.annotate.item import pass_digest
 from data_prep.annotate.replies import CriticReply, EmotionVote, FullAnnotation
 from data_prep.config import PrepConfig
-from data_prep.emovit.votes import LocalVotes
 from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.provider.caller import check_prices
 from data_prep.provider.config import EndpointConfig
@@ -134,7 +133,7 @@ def estimate(store: Store, config: PrepConfig, *, batch: bool = False) -> PassEs
     """
     prices = load_prices(config.prices)
     check_prices(prices, config.endpoints, bounded=False)
-    digest = pass_digest(config, LocalVotes(store.ledger, config).digest())
+    digest = pass_digest(config)
     left_out = store.ledger.duplicates()
     before = store.ledger.outcome_configs()
     todo = [item for item in store.ledger.items() if item.id not in left_out and before.get(item.id) != digest]

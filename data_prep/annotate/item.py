@@ -15,7 +15,7 @@ from data_prep.annotate.replies import CriticReply, FullAnnotation
 from data_prep.annotate.voting import Vote, decided, pool, pooled_intensity
 from data_prep.config import AnnotatorConfig, PrepConfig
 from data_prep.emovit.vote import SaidRow
-from data_prep.emovit.votes import LocalVote
+from data_prep.emovit.votes import LocalVote, local_votes_digest
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
@@ -44,12 +44,11 @@ async def _all(*calls: Awaitable[None]) -> None:
             raise result
 
 
-def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
-    """Digest of all that decides an outcome; addresses, keys and concurrency do not.
+def pass_digest(config: PrepConfig) -> str:
+    """Digest of all that decides an outcome, local annotators among it; addresses, keys and concurrency do not.
 
-    Args:
-        config: of the pass.
-        local: `LocalVotes.digest()`.
+    Raises:
+        CheckpointError: a local model cannot be identified.
     """
     ignored = {
         "party",
@@ -74,7 +73,7 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
     models = {(e.model, e.party_name) for e in config.endpoints}
     parts += [sorted(models)] if len(models) > len({model for model, _ in models}) else []
     # Where there is none, digests are what they were before local annotators existed.
-    parts += [list(local)] if local else []
+    parts += [local_votes_digest(config)] if config.local else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -65,6 +65,7 @@ async def annotate(
     batch: bool = False,
     cancel_batches: bool = False,
     on_progress: Callable[[PassReport], None] | None = None,
+    on_end: Callable[[PassReport], None] | None = None,
     engine: Engine = LOCAL_ENGINE,
 ) -> PassReport:
     """Bring every item of a store to an outcome.
@@ -77,6 +78,7 @@ async def annotate(
         batch: ask endpoints with `batch: true` through the Batch API.
         cancel_batches: ask for the end of all open batches, take over what they answered, and stop.
         on_progress: called after every item, and while batches are waited for.
+        on_end: called with what the pass did once requests have been sent, also where an error ends it.
         engine: who sends requests that are asked one by one; batches travel from here.
 
     Raises:
@@ -85,7 +87,7 @@ async def annotate(
     """
     with engine.paid(store) as attempts:
         options: CallerOptions = {"resend_unknown": resend_unknown, "limit_nano": limit_nano, "attempts": attempts}
-        return await _annotate(store, config, options, batch, cancel_batches, on_progress)
+        return await _annotate(store, config, options, batch, cancel_batches, on_progress, on_end)
 
 
 async def _annotate(
@@ -95,6 +97,7 @@ async def _annotate(
     batch: bool,
     cancel_batches: bool,
     on_progress: Callable[[PassReport], None] | None,
+    on_end: Callable[[PassReport], None] | None,
 ) -> PassReport:
     run = _Run(store, config, on_progress)
     run.report.recovered = store.ledger.recover()
@@ -135,7 +138,7 @@ async def _annotate(
             pass
         finally:
             await caller.close()
-    return run.end()
+    return run.end(on_end)
 
 
 def _open_batches(store: Store) -> int:
@@ -151,7 +154,7 @@ class _Run:
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._local = LocalVotes(store.ledger, config)
-        self._digest = pass_digest(config, self._local.digest())
+        self._digest = pass_digest(config)
         self._errors: list[BaseException] = []
         self._held: list[tuple[ItemPipeline, Outcome]] = []
         """Decided, and not written yet."""
@@ -241,13 +244,15 @@ class _Run:
         if self._on_progress:
             self._on_progress(self.report)
 
-    def end(self) -> PassReport:
+    def end(self, on_end: Callable[[PassReport], None] | None) -> PassReport:
         """The report; raises what ended the pass."""
         report, stop = self.report, self._caller.stop
         report.seconds = time.monotonic() - self._started
         report.open_batches = _open_batches(self.store)
         report.stopped_by_budget = stop.by_budget or report.pending["budget"] > 0
         report.stopped = stop.is_requested() or report.stopped_by_budget
+        if on_end:
+            on_end(report)
         if error := stop.error or next(iter(self._errors), None):
             raise error
         return report

@@ -17,7 +17,6 @@ from data_prep.commands.console import (
     new_parser,
 )
 from data_prep.provider.budget import NANO_PER_DOLLAR
-from emo_lightning.core.errors import BUDGET_REACHED_EXIT
 from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import on_a_terminal, say
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from data_prep.engine import Engine
     from data_prep.store.store import Store
 
-IMAGES_LEFT_EXIT = 4
-"""Exit status of a pass that came to its end but must leave images for another run."""
 _PASS, _CANCELLING, _REHEARSAL = "a pass", "the end of batches (--cancel-batches)", "a rehearsal (--rehearse)"
 _MODES = {
     ALWAYS: ("config",),
@@ -103,7 +100,7 @@ def main(argv: list[str]) -> int:
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
     from data_prep.provider.budget import budget_nano
-    from data_prep.provider.failures import CallError
+    from data_prep.provider.failures import CallError, exit_status
     from data_prep.store.store import Store
 
     config = DemoConfig.load(args.config)
@@ -115,40 +112,44 @@ def main(argv: list[str]) -> int:
     if args.allow_http:
         config = config.allowing_http()
     if args.check:
-        return _check(config, args.config, bounded=limit is not None)
+        return _check(config, args, bounded=limit is not None)
     if not args.estimate:
         config.check_keys()
     with Store(args.store, write=not args.estimate, create=False) as store:
         if not args.cancel_batches and not _agreed(store, config, limit, args):
             return 0
-        with chosen_engine(args) as engine, progress_bars() as bars:
-            _vote(store, config, bars, engine)
-            progress = _Progress(bars, sum(store.ledger.outcome_counts().values()) - len(store.ledger.duplicates()))
-            run = annotate(
-                store,
-                config,
-                resend_unknown=args.resend_unknown,
-                limit_nano=limit,
-                batch=args.batch,
-                cancel_batches=args.cancel_batches,
-                on_progress=progress,
-                engine=engine,
-            )
+        with chosen_engine(args) as engine:
+            ended: list[PassReport] = []
             try:
-                report = asyncio.run(run)
+                with progress_bars() as bars:
+                    _vote(store, config, bars, engine)
+                    progress = _Progress(bars, sum(store.ledger.outcome_counts().values()) - len(store.ledger.duplicates()))
+                    run = annotate(
+                        store,
+                        config,
+                        resend_unknown=args.resend_unknown,
+                        limit_nano=limit,
+                        batch=args.batch,
+                        cancel_batches=args.cancel_batches,
+                        on_progress=progress,
+                        on_end=ended.append,
+                        engine=engine,
+                    )
+                    report = asyncio.run(run)
             except CallError as error:
                 msg = f"{error}; all that was paid is kept, the same command goes on from here"
                 raise CallError(msg) from None
-            grounded = None
+            finally:
+                # What was paid is said before anything else, whatever ends the pass, and before boxes are looked for.
+                for one in ended:
+                    _print_report(one, store, limit)
             if not report.stopped and not args.no_ground and not args.cancel_batches:
-                task = bars.add_task("ground", total=None)
-                grounded = ground(store, config.grounding, lambda: bars.update(task, advance=1), engine)
-        _print_report(report, store, limit)
-        if grounded:
-            say("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
-    if report.stopped:
-        return BUDGET_REACHED_EXIT if report.stopped_by_budget else 130
-    return IMAGES_LEFT_EXIT if report.pending else 0
+                with progress_bars() as bars:
+                    task = bars.add_task("ground", total=None)
+                    grounded = ground(store, config.grounding, lambda: bars.update(task, advance=1), engine)
+                if grounded:
+                    say("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
+    return exit_status(stopped=report.stopped, by_budget=report.stopped_by_budget, left=report.pending)
 
 
 def _rehearse(root: str, config: DemoConfig) -> int:
@@ -185,13 +186,29 @@ def _vote(store: Store, config: PrepConfig, bars: Progress, engine: Engine) -> N
     run_local_votes(store, config, lambda images: bars.update(task, advance=images), engine)
 
 
-def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
+def _check(config: PrepConfig, args: argparse.Namespace, *, bounded: bool) -> int:
+    """All that would end the pass before its end, and what would keep boxes from being made after it."""
+    from data_prep.annotate.item import pass_digest
+    from data_prep.grounding import backend_key
+    from data_prep.local_models.checkpoints import CheckpointError
     from data_prep.provider.caller import check_prices
     from data_prep.provider.prices import load_prices
 
-    check_prices(load_prices(config.prices), config.endpoints, bounded=bounded)
+    prices = load_prices(config.prices)
+    check_prices(prices, config.endpoints, bounded=bounded)
+    if args.batch:
+        from data_prep.provider.batch.caller import check_batch_prices
+
+        check_batch_prices(prices, config.endpoints)
     config.check_keys()
-    say(f"{path}: configuration, prices and keys are there")
+    # Reads the weights of local annotators.
+    pass_digest(config)
+    if config.grounding.backend != "none" and not args.no_ground:
+        try:
+            backend_key(config.grounding)
+        except CheckpointError as error:
+            say(f"note: boxes cannot be made here: {error}; `emo prep ground` makes them later")
+    say(f"{args.config}: configuration, prices and keys are there")
     return 0
 
 

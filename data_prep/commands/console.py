@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.provider.budget import NANO_PER_DOLLAR
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
@@ -75,8 +77,23 @@ def add_budget_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget",
         metavar="USD",
-        help="stop before this store has cost more; all earlier runs count, and so do calls of unknown outcome",
+        help="stop before this store has cost more; all earlier runs count, of every command, and so do calls of unknown outcome",
     )
+
+
+def say_spent_budget(paid_nano: int, limit_nano: int | None) -> None:
+    """Say so where nothing is left of a budget, as it counts all that the store has cost: nothing would be asked without a reason.
+
+    Args:
+        paid_nano: nano-dollars that the store has cost.
+        limit_nano: of the budget; None where there is none.
+    """
+    if limit_nano is not None and paid_nano >= limit_nano:
+        paid, limit = paid_nano / NANO_PER_DOLLAR, limit_nano / NANO_PER_DOLLAR
+        say(
+            f"nothing is left of the budget of ${limit:g}: it counts all that this store has cost, ${paid:.6f} so far",
+            file=sys.stderr,
+        )
 
 
 def add_resend_argument(parser: argparse.ArgumentParser) -> None:

@@ -12,9 +12,11 @@ from data_prep.commands.console import (
     add_resend_argument,
     add_store_argument,
     new_parser,
+    say_spent_budget,
     wrapped,
 )
 from data_prep.provider.budget import NANO_PER_DOLLAR, budget_nano
+from data_prep.provider.failures import exit_status
 from data_prep.settings import CONFIGS, ConfigError
 from emo_lightning.core.errors import add_debug_option
 from emo_lightning.core.options import ALWAYS, Parser, Whole
@@ -27,14 +29,18 @@ if TYPE_CHECKING:
     from data_prep.expand.plan import Plan, Planned
     from data_prep.expand.queries import QueryReport
 
+_EXIT = (
+    "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 4 something is left for another run "
+    "(an endpoint gave up, or the outcome of a call is unknown), 130 interrupted."
+)
 _QUERIES = (
     "Write search queries, one for each triplet, as JSON lines. With a `url` added to a line, `emo prep import urls` reads it. A chat "
-    "model writes the texts; each is paid once."
+    "model writes the texts; each is paid once.\n\n" + _EXIT
 )
 _IMAGES = (
     "Have an image model draw new combinations of known triplets, and import the images into the store. They carry no label: annotate "
     "them like all others. What is planned is written down first, so that an interrupted run goes on with the same command.\n\n"
-    "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted."
+    + _EXIT
 )
 _MODEL = "queries that a model writes (without --no-llm)"
 _SHOWN = 3
@@ -128,6 +134,7 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
             raise ConfigError(msg)
         if args.dry_run:
             return 0
+        say_spent_budget(store.ledger.total_cost(), limit)
         config.images.api_key()
         save_plan(store.ledger, plan)
         todo = sum(row.state is None for row in plan.rows)
@@ -152,7 +159,7 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
             )
         total = store.ledger.total_cost()
     _print_images(report, total, limit)
-    return 130 if report.stopped and not report.by_budget else 0
+    return exit_status(stopped=report.stopped, by_budget=report.by_budget, left=report.open)
 
 
 def _print_plan(plan: Plan, per_image: int, paid: int, *, by_tokens: bool) -> None:
@@ -249,6 +256,7 @@ def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) 
                 say(how)
             return report, tally.unknown
 
+        say_spent_budget(store.ledger.total_cost(), limit)
         store.ledger.recover()
         report, _ = asyncio.run(write())
     return _finish_queries(args.out, report, len(chosen), args.count)
@@ -271,4 +279,4 @@ def _finish_queries(out: str, report: QueryReport, chosen: int, wanted: int) -> 
         say("stopped before the budget was passed")
     elif report.stopped:
         say("stopped; run the same command again to go on")
-    return 130 if report.stopped and not report.by_budget else 0
+    return exit_status(stopped=report.stopped, by_budget=report.by_budget, left=report.failed)

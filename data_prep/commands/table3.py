@@ -11,8 +11,8 @@ from data_prep.commands.console import (
     add_json_argument,
     add_store_argument,
     new_parser,
+    say_spent_budget,
 )
-from emo_lightning.core.errors import BUDGET_REACHED_EXIT
 from emo_lightning.core.options import Whole
 from emo_lightning.core.terminal import say, say_json
 
@@ -34,7 +34,8 @@ def main(argv: list[str]) -> int:
         "Print Table 3 on a sample of an annotated store: accuracy with and without cross-verification and critic, how many right "
         "annotations the critic keeps, and how many wrong ones it notices. Replies that the store has are used; the critic is asked about "
         "eight more questions for each image, each paid once.\n\n"
-        "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 130 interrupted.",
+        "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 4 questions are left for "
+        "another run (an endpoint gave up, or the outcome of a call is unknown), 130 interrupted.",
         "emo prep table3 store --config configs/prep/default.yaml --samples 200 --budget 5",
     )
     add_store_argument(parser)
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> int:
 
     from data_prep.demo.config import DemoConfig
     from data_prep.provider.budget import budget_nano
+    from data_prep.provider.failures import exit_status
     from data_prep.stats.table3 import table3
     from data_prep.stats.table3_tables import table3_notes, table3_tables
     from data_prep.store.store import Store
@@ -86,6 +88,7 @@ def main(argv: list[str]) -> int:
         config = config.allowing_http()
     limit = budget_nano(args.budget) if args.budget is not None else None
     with Store(args.store, write=True, create=False) as store:
+        say_spent_budget(store.ledger.total_cost(), limit)
         references = _references(args.reference, store, config)
         found = asyncio.run(table3(store, config, references, samples=args.samples, seed=args.seed, limit_nano=limit)).as_json()
     tables, notes = table3_tables(found), table3_notes(found)
@@ -101,9 +104,8 @@ def main(argv: list[str]) -> int:
             say(note)
         cost = f"${found['nano_dollars'] / NANO_PER_DOLLAR:.6f}"
         say(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
-    if found["unanswered"].get("budget"):
-        return BUDGET_REACHED_EXIT
-    return 130 if found["unanswered"].get("stopped") else 0
+    left = set(found["unanswered"]) - {"not corrupted"}
+    return exit_status(stopped=bool(left & {"budget", "stopped"}), by_budget="budget" in left, left=left)
 
 
 def _references(kind: str, store: Store, config: DemoConfig) -> dict[str, CriticReference]:

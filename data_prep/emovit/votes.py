@@ -61,11 +61,7 @@ class LocalVotes:
 
     def __init__(self, ledger: Ledger, config: PrepConfig) -> None:
         self._ledger = ledger
-        self._voters = [(voter, identity(voter.path), _prompt_key(voter)) for voter in config.local]
-
-    def digest(self) -> list[list[object]]:
-        """What an outcome depends on, for the digest of the pass."""
-        return [[voter.name, voter.weight, model, prompt] for voter, model, prompt in self._voters]
+        self._voters = _voters(config)
 
     def of(self, item: Item) -> list[LocalVote]:
         """One vote per local annotator, in the order of the configuration.
@@ -159,6 +155,20 @@ def run_local_votes(
             if on_images:
                 on_images(len(rows))
     return counts
+
+
+def local_votes_digest(config: PrepConfig) -> list[list[object]]:
+    """What an outcome depends on of local annotators, for the digest of the pass.
+
+    Raises:
+        CheckpointError: a model cannot be identified.
+    """
+    return [[voter.name, voter.weight, model, prompt] for voter, model, prompt in _voters(config)]
+
+
+def _voters(config: PrepConfig) -> list[tuple[LocalAnnotatorConfig, str, str]]:
+    """Each with the identity of its weights and the key of its prompt."""
+    return [(voter, identity(voter.path), _prompt_key(voter)) for voter in config.local]
 
 
 def _prompt_key(voter: LocalAnnotatorConfig) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from data_prep.provider.budget import NANO_PER_DOLLAR
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.prices import NanoPerToken, Price, load_prices, nano_per_token
-from data_prep.settings import ConfigError, read_yaml, shipped
+from data_prep.settings import ConfigError, beside, read_yaml, shipped
 from emo_lightning.core.records import describe
 
 _DEAREST = 10_000
@@ -84,7 +84,7 @@ class ExpandConfig(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> ExpandConfig:
-        """Read a YAML file; `prices` becomes a path relative to that file.
+        """Read a YAML file; `prices` is relative to that file; where none is there, ours is taken.
 
         Raises:
             ConfigError: no such file, not YAML, unknown or wrong key.
@@ -95,7 +95,7 @@ class ExpandConfig(BaseModel):
         except ValidationError as error:
             msg = f"{path}: {describe(error)}"
             raise ConfigError(msg) from None
-        return config.model_copy(update={"prices": path.parent / config.prices})
+        return config.model_copy(update={"prices": beside(path.parent, config.prices)})
 
 
 class ImagePrice(Price):

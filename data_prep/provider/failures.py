@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import BUDGET_REACHED_EXIT, LEFT_EXIT, UserError
+
+_FINAL = frozenset({"invalid", "cut", "refused"})
 
 
 class PassStoppedError(Exception):
@@ -35,7 +38,20 @@ class Failure:
     @property
     def final(self) -> bool:
         """Whether another run would get the same; the others are tried again by the next run."""
-        return self.kind in ("invalid", "cut", "refused")
+        return self.kind in _FINAL
+
+
+def exit_status(*, stopped: bool, by_budget: bool, left: Iterable[str] = ()) -> int:
+    """Of a command that pays for what it asks, so that a script knows whether all is there.
+
+    Args:
+        stopped: not all was asked.
+        by_budget: as the budget did not allow it.
+        left: kinds of the failures that it met; those of another run's matter.
+    """
+    if stopped:
+        return BUDGET_REACHED_EXIT if by_budget else 130
+    return LEFT_EXIT if set(left) - _FINAL else 0
 
 
 class StopSignal:

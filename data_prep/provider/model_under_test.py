@@ -29,7 +29,7 @@ from data_prep.provider.received import EMPTY_REPLY, CutByLength, NotFromApi, Re
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import NO_PICTURE, Picture, Request, cache_key
 from data_prep.provider.workers import ask_all
-from data_prep.settings import CONFIGS, ConfigError, Settings, read_yaml
+from data_prep.settings import CONFIGS, ConfigError, Settings, beside, read_yaml
 from data_prep.store.store import Store
 from emo_lightning.core.records import describe
 
@@ -97,7 +97,7 @@ class UnderTest(EndpointConfig):
         except ValidationError as error:
             msg = f"{where}: {describe(error)}"
             raise ConfigError(msg) from None
-        return found.model_copy(update={"prices": folder / found.prices})
+        return found.model_copy(update={"prices": beside(folder, found.prices)})
 
     def price_table(self) -> dict[str, Price]:
         """Prices by model."""

@@ -199,15 +199,23 @@ async def table3(
 
 def _cases(store: Store, config: PrepConfig, references: Mapping[str, CriticReference]) -> list[_Case]:
     digest = pass_digest(config)
+    outcomes = list(store.ledger.outcomes())
     cases = [
         _Case(item, outcome.state, Record.from_json(outcome.record, f"outcome of {item.id}"), references.get(item.id))
-        for item, outcome in store.ledger.outcomes()
+        for item, outcome in outcomes
         if outcome.config == digest
     ]
-    if not cases:
-        msg = f"{store.root}: nothing was annotated with this configuration; run `emo prep annotate` with it first"
-        raise Table3Error(msg)
-    return cases
+    if cases:
+        return cases
+    if outcomes:
+        who = ", ".join(f"{one.name}: {one.model}" for one in config.endpoints)
+        msg = (
+            f"{store.root}: none of its {len(outcomes):,} outcomes was made with this configuration ({who}); give the one that it was "
+            "annotated with (--config)"
+        )
+    else:
+        msg = f"{store.root}: nothing is annotated; run `emo prep annotate` first"
+    raise Table3Error(msg)
 
 
 def _from_replies(result: Table3, store: Store, config: PrepConfig, cases: list[_Case]) -> None:

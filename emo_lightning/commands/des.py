@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   emo des retrieval runs/demo/probe-*/des.parquet --references 'runs/demo/world/reference/*.tar' --out runs/retrieval
   emo des distance ours=des.parquet --references emotion6/*.tar --out distance
   emo des interpolate data-des/ --references data-des/ --out paths        (tars that hold {key}.des.npy)
-  emo des stability runs/demo/model --references 'data/test-*.tar' --changes crop=0.8 jpeg=30 --out stability
+  emo des stability runs/demo/model --references 'data/*-test-*.tar' --changes crop=0.8 jpeg=30 --out stability
 """
 
 

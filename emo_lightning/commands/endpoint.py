@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 from data_prep.provider.budget import NANO_PER_DOLLAR, Tally
-from data_prep.provider.failures import Failure
+from data_prep.provider.failures import Failure, exit_status
 from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
-from emo_lightning.core.errors import BUDGET_REACHED_EXIT, InputError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.core.replies import UNREADABLE_KEY, Reason
@@ -58,14 +58,14 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
         left = len(requests) - len(answers.replies)
         why = "the budget was reached" if answers.by_budget else "stopped"
         say(f"{why}: {left} questions are left; the same command goes on")
-        return BUDGET_REACHED_EXIT if answers.by_budget else 130
+        return exit_status(stopped=True, by_budget=answers.by_budget)
     found = predictions(index, objectives, answers.replies, config, answers.cut)
     files.append(0, [with_image_identity(prediction, record) for prediction, record in found])
     say(f"{summary_line(files.finish())}: {args.out}")
     missing = Counter(reply.kind for reply in answers.replies.values() if isinstance(reply, Failure))
     for kind, count in sorted(missing.items()):
         say(f"no reply ({kind}): {count} questions, counted as wrong{_advice(kind)}")
-    return 0
+    return exit_status(stopped=False, by_budget=False, left=missing)
 
 
 def _config(args: argparse.Namespace) -> UnderTest:

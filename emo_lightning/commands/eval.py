@@ -10,8 +10,8 @@ from emo_lightning.core.terminal import say, say_json
 
 EXAMPLES = """examples:
   emo eval runs/demo/predict-base/predictions.jsonl runs/demo/world/reference --mode strict
-  emo eval ours.jsonl 'data/test-*.tar' --against theirs.jsonl --by-emotion
-  emo eval predictions.jsonl 'data/test-*.tar' --train 'data/train-*.tar' --clip openai/clip-vit-base-patch32 --json
+  emo eval ours.jsonl 'data/*-test-*.tar' --against theirs.jsonl --by-emotion
+  emo eval predictions.jsonl 'data/*-test-*.tar' --train 'data/*-train-*.tar' --clip openai/clip-vit-base-patch32 --json
 """
 
 

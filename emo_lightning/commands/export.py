@@ -30,7 +30,7 @@ EXAMPLES = """\
 examples:
   emo export runs/demo --out emotion-model
   emo export runs/demo --out emotion-model --unlike photos/
-  emo export runs/emoverse --stage model --out emotion-model --licence apache-2.0
+  emo export runs/emoverse --stage model --out emotion-model --licence LICENCE
   emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse"""
 
 _RUN = "a run, or a folder with emo.json"

@@ -9,7 +9,7 @@ from emo_lightning.core.options import Parser, Real, Whole
 
 EXAMPLES = """examples:
   emo faithfulness 'runs/demo/world/reference/*-test-*.tar' --model runs/demo/model
-  emo faithfulness 'data/test-*.tar' --model runs/table6/model --boxes predictions.jsonl --mask blur --json
+  emo faithfulness 'data/*-test-*.tar' --model runs/table6/model --boxes predictions.jsonl --mask blur --json
 """
 
 

@@ -24,17 +24,18 @@ Qwen2.5-VL, Qwen3-VL or Qwen3.5, the folder of an emotion model (of `emo export`
 them. A model may also stand behind an OpenAI-compatible endpoint.
 
 What is answered is not asked again: after an interrupt run the same command. Answers of an endpoint are kept in a ledger, so each is
-paid once. Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 130 interrupted."""
+paid once. Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 4 questions are left
+for another run (an endpoint gave up, or the outcome of a call is unknown), 130 interrupted."""
 
 EXAMPLES = """\
 examples:
   emo predict runs/demo/model runs/demo/world/reference --out demo.jsonl
-  emo predict Qwen/Qwen2.5-VL-3B-Instruct 'data/test-*.tar' --out base.jsonl --max-pixels 200704
-  torchrun --nproc-per-node 8 -m emo_lightning predict runs/emoverse/round2/adapter 'data/test-*.tar' --out ours.jsonl
-  emo predict --base-url https://api.openai.com/v1 --model gpt-4o-2024-11-20 --api-key-env OPENAI_API_KEY 'data/test-*.tar' \\
+  emo predict Qwen/Qwen2.5-VL-3B-Instruct 'data/*-test-*.tar' --out base.jsonl --max-pixels 200704
+  torchrun --nproc-per-node 8 -m emo_lightning predict runs/emoverse/round2/adapter 'data/*-test-*.tar' --out ours.jsonl
+  emo predict --base-url https://api.openai.com/v1 --model gpt-4o-2024-11-20 --api-key-env OPENAI_API_KEY 'data/*-test-*.tar' \\
       --out gpt-4o.jsonl --budget 5
   emo predict --base-url http://127.0.0.1:8000/v1 --model ours --api-key-env VLLM_API_KEY --price 0 0 --boxes resized \\
-      'data/test-*.tar' --out vllm.jsonl
+      'data/*-test-*.tar' --out vllm.jsonl
 
 keys of CONFIG.yaml: model, base_url, api_key_env; parameters (sent with every request), revision, prices or price {input, output},
 boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts, allow_http"""

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from data_prep.provider.budget import NANO_PER_DOLLAR
-from data_prep.provider.failures import Failure
+from data_prep.provider.failures import Failure, exit_status
 from data_prep.provider.model_under_test import Answers, Endpoint, UnderTest, WordsRequest
 from emo_lightning.analysis.suites.asked import SuiteQuestion, SuiteReply
 from emo_lightning.analysis.suites.replies import line_of
-from emo_lightning.core.errors import BUDGET_REACHED_EXIT, InputError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_text
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.suites.eemo_bench import OPEN_TASK
@@ -52,7 +52,7 @@ def judge_replies(args: argparse.Namespace, questions: Sequence[SuiteQuestion], 
     say(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO_PER_DOLLAR:.6f}")
     if answers.stopped:
         say(f"{len(requests) - len(answers.replies)} grades are left; the same command goes on")
-        return BUDGET_REACHED_EXIT if answers.by_budget else 130
+        return exit_status(stopped=True, by_budget=answers.by_budget)
     found = {asked.id: _grades(answers, n) for n, asked in enumerate(graded)}
     out = {
         name: replace(reply, judgements=found[name], judge=config.model) if name in found else reply
@@ -67,7 +67,8 @@ def judge_replies(args: argparse.Namespace, questions: Sequence[SuiteQuestion], 
         else ""
     )
     say(f"{args.out}: {len(found):,} descriptions graded by {config.model}{more}")
-    return 0
+    missing = {reply.kind for reply in answers.replies.values() if isinstance(reply, Failure)}
+    return exit_status(stopped=False, by_budget=False, left=missing)
 
 
 def _requests(endpoint: Endpoint, asked: SuiteQuestion, reply: SuiteReply) -> list[WordsRequest]:

@@ -66,6 +66,8 @@ BROKEN_PIPE_EXIT = 141
 """Exit code where the reader of our output has gone: that of a program which SIGPIPE ends, 128 + 13."""
 BUDGET_REACHED_EXIT = 3
 """Exit code of a command that its budget stopped."""
+LEFT_EXIT = 4
+"""Exit code of a command that came to its end but must leave something that it pays for to another run."""
 
 _LIBRARY_ERRORS = {
     # The Trainer was asked for what this machine or strategy cannot do.

@@ -86,7 +86,7 @@ def refuse_longer(index: TarIndex, lengths: NDArray[np.int64], setting: str, mos
     more = f" and {len(over) - _NAMED} more" if len(over) > _NAMED else ""
     msg = (
         f"{setting}: found {most}; {len(over)} of the {len(lengths)} samples of {source} {'is' if len(over) == 1 else 'are'} longer: "
-        f"{named}{more}; allowed is {lengths.max()} or more (or lower the backbone's max_pixels)"
+        f"{named}{more}; allowed is {lengths.max()} or more (or lower model.backbone.max_pixels; of `emo predict`, --max-pixels)"
     )
     raise InputError(msg)
 

@@ -184,6 +184,24 @@ def _beside(shard: Shard) -> Shard:
     return Shard(shard.url, entry)
 
 
+def manifests_of(path: str | Path) -> Iterator[tuple[str, dict[str, object] | None]]:
+    """The manifest of each folder, here or behind a URL, that holds shards of a path: where it is looked for, and what it says, if it is there.
+
+    Raises:
+        ShardError: there are no such shards, or a manifest is no JSON object.
+    """
+    for folder in dict.fromkeys(shard.url.rpartition("/")[0] for shard in list_shards(path)):
+        where = f"{folder}/{MANIFEST_FILE}" if folder else MANIFEST_FILE
+        if not is_remote(where):
+            yield where, read_object(Path(where), error=ShardError) if Path(where).is_file() else None
+            continue
+        try:
+            data = RemoteFolder(folder).read(MANIFEST_FILE)
+        except RemoteError as error:
+            raise ShardError(str(error)) from error
+        yield where, None if data is None else object_of(decode_json(data, where, ShardError), where, ShardError)
+
+
 def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     """The shards of a manifest by file name, in its order.
 

@@ -135,11 +135,11 @@ def _measured(results: ModelResults) -> Iterator[str]:
         rows = results["table5"].get(mode) or {}
         if rows:
             yield from (f"Table 5, {mode}, {results['table5_images']} images ({results['table5_split']}):", "")
-            yield from _values("table5", {row.title: _cell(rows[row.key]) for row in TABLE5_ROWS[mode] if row.key in rows})
+            yield from _values("table5", {row.title: Spread.of(rows[row.key]) for row in TABLE5_ROWS[mode] if row.key in rows})
     for name, found in results["table6"].items():
         about = _SETS.get(name, name)
         yield from (f"Table 6, linear probe on frozen DES, {results['table6_images'][name]} {about}:", "")
-        yield from _values("table6", {title: _cell(found[key]) for key, title in TABLE6_METRICS.items() if key in found})
+        yield from _values("table6", {title: Spread.of(found[key]) for key, title in TABLE6_METRICS.items() if key in found})
     if not results["table5"] and not results["table6"]:
         yield from ("Nothing: the run that it comes from has neither of the tables.", "")
 
@@ -164,13 +164,11 @@ def _calibrated(results: ModelResults) -> Iterator[str]:
 
 
 def _calibration_rows(one: SetCalibration) -> dict[str, Cell]:
-    rows: dict[str, Cell] = {"calibration error (ECE), as the probe says": _cell(one["calibration"]["ece"])}
+    rows: dict[str, Cell] = {"calibration error (ECE), as the probe says": Spread.of(one["calibration"]["ece"])}
     if one["scaled"] is not None:
-        rows["calibration error (ECE), at the temperature"] = _cell(one["scaled"]["ece"])
+        rows["calibration error (ECE), at the temperature"] = Spread.of(one["scaled"]["ece"])
     if (sets := one["conformal"]) is not None:
-        rows["conformal sets that hold the true emotion"] = _cell(
-            {"value": sets["coverage"], "low": sets["low"], "high": sets["high"]}
-        )
+        rows["conformal sets that hold the true emotion"] = Spread(sets["coverage"], sets["low"], sets["high"])
         rows["emotions in a set, on average"] = sets["size"]
     return rows
 
@@ -189,13 +187,13 @@ def _unlike(results: ModelResults) -> Iterator[str]:
     )
     yield ""
     rows = {
-        f"called unlike, of {one['images']} {_SETS.get(name, name)} (%)": _cell(one["share"])
+        f"called unlike, of {one['images']} {_SETS.get(name, name)} (%)": Spread.of(one["share"])
         for name, one in found["sets"].items()
     }
     if found["others"] is not None:
-        rows[f"called unlike, of {found['others']['images']} pictures that are (%)"] = _cell(found["others"]["share"])
+        rows[f"called unlike, of {found['others']['images']} pictures that are (%)"] = Spread.of(found["others"]["share"])
     if found["auroc"] is not None:
-        rows[f"AUROC of telling these from the {_SETS.get(str(found['against']), found['against'])} (x100)"] = _cell(
+        rows[f"AUROC of telling these from the {_SETS.get(str(found['against']), found['against'])} (x100)"] = Spread.of(
             found["auroc"]
         )
     yield from _values("unlike", rows)
@@ -254,7 +252,3 @@ def _values(key: str, rows: Mapping[str, Cell]) -> Iterator[str]:
 
 def _rows(table: Table) -> Iterator[str]:
     yield from (*markdown_rows(table), "")
-
-
-def _cell(value: Estimate) -> Cell:
-    return Spread(value["value"], value["low"], value["high"])

@@ -14,10 +14,10 @@ from emo_lightning.analysis.table5_rows import SCORING_MODES
 from emo_lightning.analysis.table6_intervals import table6_estimates
 from emo_lightning.analysis.unlike import UnlikeRates
 from emo_lightning.core.errors import UserError
-from emo_lightning.core.file_names import MANIFEST_FILE, PREDICTIONS_FILE
-from emo_lightning.core.files import read_object
+from emo_lightning.core.file_names import PREDICTIONS_FILE
 from emo_lightning.core.model_folders import SHIPPED
 from emo_lightning.core.records import Prediction, Reference, SchemaError
+from emo_lightning.core.stores import is_remote
 from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.forms import CrossDatasetForm, ManifestForm, Table5Form, check_form
 from emo_lightning.report.run_folder import RunFolder, StageFolder, StageObject, listed
@@ -185,29 +185,41 @@ def _collapse(run: RunFolder, backbone: str) -> dict[str, object] | None:
 
 def _data(run: RunFolder, backbone: str) -> Iterator[TrainingData]:
     """The exports that the backbone, and what it was started from, were fine-tuned on."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for stage in _trainings(run, backbone):
-        for pattern in listed(stage.setting("data", "train")):
-            manifest = run.located(str(pattern)).parent / MANIFEST_FILE
-            if manifest in seen or not manifest.is_file():
-                continue
-            seen.add(manifest)
+        for pattern in map(str, listed(stage.setting("data", "train"))):
+            tars = pattern if is_remote(pattern) else str(run.located(pattern))
             # Data sets lie outside of a run.
-            found = run.attempt(manifest, partial(_manifest, manifest))
-            if found is not None:
-                contents = found.get("contents") or {}
-                yield {
-                    "name": str(found.get("name", manifest.parent.name)),
-                    "counts": dict(found.get("counts") or {}),
-                    "sources": dict(contents.get("source") or {}),
-                    "licences": dict(contents.get("licence") or {}),
-                }
+            for where, found in run.attempt(Path(tars), partial(_manifests, tars)) or ():
+                if where in seen:
+                    continue
+                seen.add(where)
+                if found is None:
+                    run.note(f"{where}: not there, so the card does not say what is in {pattern}")
+                elif run.attempt(Path(where), partial(_checked, found, where)):
+                    yield _of_manifest(found, where)
 
 
-def _manifest(path: Path) -> StageObject:
-    found = read_object(path)
-    check_form(found, ManifestForm, path)
+def _manifests(tars: str) -> list[tuple[str, StageObject | None]]:
+    # Loaded when used: what only reads a run needs no store.
+    from emo_lightning.data.shard_list import manifests_of
+
+    return list(manifests_of(tars))
+
+
+def _checked(found: StageObject, where: str) -> StageObject:
+    check_form(found, ManifestForm, Path(where))
     return found
+
+
+def _of_manifest(found: StageObject, where: str) -> TrainingData:
+    contents = found.get("contents") or {}
+    return {
+        "name": str(found.get("name", where.split("/")[-2])),
+        "counts": dict(found.get("counts") or {}),
+        "sources": dict(contents.get("source") or {}),
+        "licences": dict(contents.get("licence") or {}),
+    }
 
 
 def published_base(run: RunFolder, backbone: str) -> str | None:

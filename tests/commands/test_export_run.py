@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +93,42 @@ def run(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_bundle(home / "model", bundled)
     book(home / "model", "bundle", whole)
     return home
+
+
+@contextmanager
+def web(folder: Path) -> Iterator[str]:
+    """Its files on loopback."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("given", ["a folder", "a tar", "a pattern", "a URL", "tars alone"])
+def test_the_card_knows_the_data_however_they_were_named(
+    run: Path, tmp_path: Path, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved, data = tmp_path / "moved", tmp_path / "data"
+    shutil.copytree(run, moved)
+    shutil.copytree(run / "tars", data)
+    if given == "tars alone":
+        (data / "manifest.json").unlink()
+    config = yaml.safe_load((moved / "sft" / "config.yaml").read_text())
+    with web(data) as url:
+        named = {"a folder": data, "a tar": data / "world-train-000000.tar", "a URL": f"{url}/world-train-000000.tar"}
+        config["data"]["train"] = [str(named.get(given, data / "*-train-*.tar"))]
+        (moved / "sft" / "config.yaml").write_text(yaml.safe_dump(config))
+        assert main(["export", str(moved), "--out", str(tmp_path / "out")]) == 0
+    results = json.loads((tmp_path / "out" / "config.json").read_text())["emo_lightning"]["results"]
+    if given == "tars alone":
+        assert results["data"] == []
+        assert f"{data}/manifest.json: not there, so the card does not say what is in" in capsys.readouterr().out
+    else:
+        assert results["data"][0]["counts"]["train"] == 40
+        assert results["notes"] == []
 
 
 def test_a_run_becomes_a_folder_with_its_own_figures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,11 @@ from data_prep.cli import COMMANDS, main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.prepare import prepare_world
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.provider.budget import NANO_PER_DOLLAR
+from data_prep.store.store import Store
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
-from tests.data_prep.conftest import picture, truth
+from tests.data_prep.conftest import item_of, picture, truth
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -113,6 +115,40 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_what_a_pass_cost_is_said_whatever_ends_it(
+    tmp_path: Path,
+    toys: list,
+    write_config: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "x")
+
+    def without_detector(config: dict[str, Any]) -> None:
+        config["grounding"] = {"backend": "transformers", "detector": "/none/detector"}
+        for endpoint in [*config["annotators"], config["critic"]]:
+            endpoint["max_attempts"] = 2
+
+    path, root = write_config(without_detector), tmp_path / "store"
+    with Store(root, write=True) as store:
+        store.import_items([item_of(record, data) for record, data in toys[:3]])
+    command = ["annotate", str(root), "--config", str(path), "--base-url"]
+    assert main([*command, "http://127.0.0.1:9/v1"]) == 2
+    said = capsys.readouterr()
+    assert "cost of this run $0.000000" in said.out
+    assert "cannot connect to http://127.0.0.1:9/v1" in said.err
+    with simulated_annotators([record for record, _ in toys[:3]], path) as server:
+        assert main([*command, server.base_url, "--check"]) == 0
+        assert "boxes cannot be made here: /none/detector: no such file or folder" in capsys.readouterr().out
+        assert main([*command, server.base_url]) == 2
+        said = capsys.readouterr()
+        assert "outcomes: valid" in said.out or "outcomes: human" in said.out
+        assert (
+            f"cost of this run ${sum(row['nano_dollars'] for row in server.bill().values()) / NANO_PER_DOLLAR:.6f}" in said.out
+        )
+        assert "/none/detector" in said.err
 
 
 def test_the_demo_world_is_prepared_once(

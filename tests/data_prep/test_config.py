@@ -10,6 +10,8 @@ import yaml
 from data_prep.annotate.replies import CriticReply, FullAnnotation
 from data_prep.config import PrepConfig
 from data_prep.demo.config import DemoConfig
+from data_prep.expand.config import ExpandConfig
+from data_prep.provider.model_under_test import UnderTest
 from data_prep.provider.prices import load_prices
 from data_prep.provider.reply_schema import InvalidReplyError, parse_reply, strict_schema
 from data_prep.review.study import StudyConfig
@@ -70,6 +72,20 @@ def test_our_own_files_are_found_from_any_directory(tmp_path: Path, monkeypatch:
     own.write_text("margins: 1\n")
     with pytest.raises(ConfigError, match="margins"):
         PrepConfig.load("configs/prep/api_only.yaml")
+
+
+def test_a_copy_elsewhere_has_our_prices_until_it_brings_its_own(tmp_path: Path) -> None:
+    for name, kind in (("api_only", PrepConfig), ("expand", ExpandConfig)):
+        copy = tmp_path / f"{name}.yaml"
+        copy.write_bytes((ROOT / f"configs/prep/{name}.yaml").read_bytes())
+        assert load_prices(kind.load(copy).prices) == load_prices(ROOT / "configs/prep/prices.yaml")
+    endpoint = tmp_path / "endpoint.yaml"
+    endpoint.write_text("{model: m, base_url: http://127.0.0.1:1/v1, api_key_env: KEY, prices: prices.yaml}")
+    assert UnderTest.load(endpoint).price_table() == load_prices(ROOT / "configs/prep/prices.yaml")
+    own = tmp_path / "prices.yaml"
+    own.write_text("models: {m: {input: 1, output: 2}}")
+    assert PrepConfig.load(tmp_path / "api_only.yaml").prices == own
+    assert set(UnderTest.load(endpoint).price_table()) == {"m"}
 
 
 def test_all_keys_that_are_missing_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,20 @@ class _Open:
 
     spool: Spool
     row: int
+
+
+def check_batch_prices(prices: Mapping[str, Price], endpoints: Sequence[EndpointConfig]) -> None:
+    """Whether a pass with `--batch` can pay for what it sends in batches.
+
+    Raises:
+        ConfigError: no endpoint has batches, or a model of one has no price for them.
+    """
+    if not any(e.batch for e in endpoints):
+        msg = "--batch: no annotator and no critic has `batch: true`"
+        raise ConfigError(msg)
+    if without := sorted({e.model for e in endpoints if e.batch and prices[e.model].batch is None}):
+        msg = f"--batch: the price table has no batch price for {', '.join(without)}"
+        raise ConfigError(msg)
 
 
 class BatchCaller(Caller):
@@ -94,13 +108,8 @@ class BatchCaller(Caller):
         self._check(prices, endpoints)
 
     def _check(self, prices: Mapping[str, Price], endpoints: list[EndpointConfig]) -> None:
-        if self._new and not any(e.batch for e in endpoints):
-            msg = "--batch: no annotator and no critic has `batch: true`"
-            raise ConfigError(msg)
-        without = sorted({e.model for e in endpoints if e.batch and prices[e.model].batch is None}) if self._new else []
-        if without:
-            msg = f"--batch: the price table has no batch price for {', '.join(without)}"
-            raise ConfigError(msg)
+        if self._new:
+            check_batch_prices(prices, endpoints)
         for batch in records.open_batches(self.ledger):
             if not self._accounts(batch) or getattr(prices.get(batch.model), "batch", None) is None:
                 msg = (

@@ -14,6 +14,7 @@ import transformers as t
 from PIL import Image
 from safetensors.torch import save_file
 
+from data_prep.annotate.item import pass_digest
 from data_prep.annotate.replies import EmotionVote
 from data_prep.annotate.voting import pool, vote_distribution
 from data_prep.cli import main
@@ -227,7 +228,7 @@ def test_votes_are_computed_once_and_read_by_the_pass(
         assert said["model"].startswith("sha256:")
         json.dumps(said)
         other = DemoConfig.load(write_config(with_local(base, prompt="Which emotion?")))
-        assert votes.digest() != LocalVotes(store.ledger, other).digest()
+        assert pass_digest(config) != pass_digest(other)
     assert main(["vote", str(tmp_path / "store"), "--config", str(write_config(with_local(base)))]) == 0
     assert capsys.readouterr().out == "votes: emovit 0 new\n"
     with Store(tmp_path / "store", write=True) as store:
@@ -270,7 +271,10 @@ def test_the_pass_weighs_local_votes(
     with simulated_annotators([record for record, _ in known], path) as server:
         assert main(["annotate", str(root), "--config", str(path), "--base-url", server.base_url, "--no-ground"]) == 0
         assert main(["annotate", str(root), "--config", str(path), "--base-url", server.base_url, "--no-ground"]) == 0
-    assert "requests 0," in capsys.readouterr().out.split("outcomes:")[-1]
+        assert "requests 0," in capsys.readouterr().out.split("outcomes:")[-1]
+        table3 = ["table3", str(root), "--base-url", server.base_url, "--reference", "none", "--json", "--config"]
+        assert main([*table3, str(path)]) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == 6
     with Store(root, write=False) as store:
         for _, outcome in store.ledger.outcomes():
             rows = json.loads(outcome.record)["provenance"]["said"]
@@ -283,3 +287,7 @@ def test_the_pass_weighs_local_votes(
             assert sum(draft.pool.support.values()) == pytest.approx(1)
             if not outcome.revisions and not draft.contested:
                 assert draft.pool.scores == pytest.approx(record.emotion_scores, abs=1e-5)
+    assert main([*table3, str(write_config(with_local(base, weight=0.3)))]) == 2
+    assert (
+        "none of its 6 outcomes was made with this configuration (gpt: sim-gpt, gemini: sim-gemini" in capsys.readouterr().err
+    )

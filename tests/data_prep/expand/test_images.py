@@ -26,6 +26,7 @@ from data_prep.expand.images import GenerationReport, generate
 from data_prep.expand.plan import make_plan, save_plan
 from data_prep.provider.failures import CallError
 from data_prep.store.store import Store
+from emo_lightning.core.errors import BUDGET_REACHED_EXIT, LEFT_EXIT
 from tests.data_prep.conftest import ROOT, picture
 from tests.data_prep.expand.annotated import KEY, annotated_store, images_server, rows, states, write_configs
 from tests.patience import PATIENCE
@@ -133,6 +134,19 @@ def test_the_budget_is_never_passed_and_counts_what_is_unknown(tmp_path: Path, r
         assert sim.bill()["sim-images"]["nano_dollars"] == 10 * PRICE
 
 
+def test_the_exit_status_says_whether_all_is_there(
+    tmp_path: Path, root: Path, toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    server, config = write_configs(tmp_path, lost=0.3)
+    with simulated_annotators([r for r, _ in toys], server) as sim:
+        command = ["expand", "images", str(root), "--count", "6", "--config", str(config), "--base-url", sim.base_url]
+        assert main([*command, "--budget", "0.07"]) == BUDGET_REACHED_EXIT
+        assert main(command) == LEFT_EXIT, "some were lost on the way, and may have been paid"
+        assert main([*command, "--resend-unknown"]) == 0
+    assert states(root)["reply"] == 6
+
+
 def test_a_dry_run_writes_nothing_and_shows_the_plan(
     root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,9 +193,10 @@ def test_kill_9_in_mid_run_loses_no_image_and_buys_none_twice(tmp_path: Path, ro
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             assert process.wait(10) == -signal.SIGKILL
-        last = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ, check=True)
+        last = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ, check=False)
         bill = sim.bill()["sim-images"]
     unknown = states(root).get("unknown", 0)
+    assert last.returncode == (LEFT_EXIT if unknown else 0), last.stderr
     assert unknown <= 2, "no more than was in flight at the kill"
     assert bill["repeated"] == 0, "nothing is bought twice without being asked"
     received = states(root)["reply"]

@@ -11,6 +11,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.demo.simulation.serve import simulated_annotators
 from data_prep.store.store import Store
+from emo_lightning.core.errors import BUDGET_REACHED_EXIT, LEFT_EXIT
 from tests.data_prep.expand.annotated import KEY, Reply, images_server, rows, states, write_configs
 
 COUNT = 9
@@ -85,9 +86,9 @@ def test_bad_replies_refusals_and_lost_connections_are_counted(
 
     with images_server(answer) as (url, seen):
         arguments = ("--config", str(config), "--base-url", url)
-        assert expand(root, tmp_path / "q", *arguments) == 0
+        assert expand(root, tmp_path / "q", *arguments) == LEFT_EXIT, "the one of unknown outcome is left"
         count = len(seen)
-        assert expand(root, tmp_path / "q", *arguments) == 0
+        assert expand(root, tmp_path / "q", *arguments) == LEFT_EXIT
         assert len(seen) == count, "neither what was lost nor what was refused is sent again"
     assert count == COUNT + 2 + 1, "off the schema: asked again with the error, at most twice"
     assert sorted(line["query"] for line in read(tmp_path / "q")) == ["Same Words", "mended query"]
@@ -101,9 +102,20 @@ def test_the_budget_stops_before_it_is_passed(
 ) -> None:
     server, config = write_configs(tmp_path)
     with simulated_annotators([r for r, _ in toys], server) as sim:
-        assert expand(root, tmp_path / "q", "--config", str(config), "--base-url", sim.base_url, "--budget", "0.00025") == 0
+        assert (
+            expand(root, tmp_path / "q", "--config", str(config), "--base-url", sim.base_url, "--budget", "0.00025")
+            == BUDGET_REACHED_EXIT
+        )
         bill = sim.bill()["sim-writer"]
+        assert "nothing is left" not in capsys.readouterr().err
+        assert (
+            expand(root, tmp_path / "p", "--config", str(config), "--base-url", sim.base_url, "--budget", "0.0000001")
+            == BUDGET_REACHED_EXIT
+        )
+        assert sim.bill()["sim-writer"] == bill
+        said = capsys.readouterr()
+        assert "nothing is left of the budget of $1e-07: it counts all that this store has cost" in said.err
+        assert "stopped before the budget was passed" in said.out
     assert 0 < bill["replies"] < COUNT
     assert bill["nano_dollars"] <= 250_000
-    assert "stopped before the budget was passed" in capsys.readouterr().out
     assert len(read(tmp_path / "q")) == bill["replies"]

@@ -225,4 +225,4 @@ def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
 
         other = write_config(otherwise)
         assert main(["table3", str(tmp_path / "s"), "--config", str(other), "--reference", "none"]) == 2
-        assert "nothing was annotated with this configuration" in capsys.readouterr().err
+        assert "none of its 12 outcomes was made with this configuration" in capsys.readouterr().err
