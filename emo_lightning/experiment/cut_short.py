@@ -84,7 +84,7 @@ class KeepWhenCut(Callback):
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Before the loops take their counters from it, and the savers what they have saved."""
-        follow_files(checkpoint, _savers_of(trainer), self.kept.out)
+        follow_files(checkpoint, _savers_of(trainer), self.kept)
         noted = noted_cut(checkpoint, self.accumulate)
         self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
         self._steps = checkpoint["global_step"]

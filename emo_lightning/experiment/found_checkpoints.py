@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from emo_lightning.core.checkpoints import (
     MAX_PICKLE_BYTES,
@@ -18,15 +20,20 @@ from emo_lightning.core.checkpoints import (
     pickle_of,
     read_checkpoint,
 )
-from emo_lightning.core.files import remove_left_behind
+from emo_lightning.core.files import read_object, remove_left_behind
 from emo_lightning.core.terminal import say
-from emo_lightning.experiment.identity import content_digest
-from emo_lightning.experiment.saving import PREVIOUS_CHECKPOINT, STAGE_KEY
+from emo_lightning.experiment.identity import InputHashes, content_digests, inputs_of
+from emo_lightning.experiment.results import STATUS_FILE
+from emo_lightning.experiment.saving import PREVIOUS_CHECKPOINT, STAGE_KEY, pattern_of, saved_to
 from emo_lightning.experiment.stage import Stage
 
 GO_BACK_OPTION = "--go-back"
 """Option of `emo run`: a damaged checkpoint is set aside, and the one before it taken."""
-_HALF_WRITTEN = "*.ckpt.*.tmp"
+_NOTE = "checkpoints"
+"""Key of `stage.json`."""
+_ENDING_OF_HALF = ".*.tmp"
+"""After the name of a checkpoint, while it is written."""
+_HALF_WRITTEN = f"*.ckpt{_ENDING_OF_HALF}"
 _NAME = re.compile(STAGE_KEY.encode() + rb"(?:q.|r.{4})X(.{4})", re.DOTALL)
 """In a pickle: the key, its number among the texts, and the length of the text that follows."""
 
@@ -49,17 +56,61 @@ class Checkpoints:
     """What this stage's checkpoints name it by from now on."""
     older: tuple[str, ...] = ()
     """What they may have named it by before."""
-    elsewhere: tuple[Path, ...] = ()
-    """Folders outside of it that it saves to. They may hold checkpoints of others: only those that name this stage count."""
+    elsewhere: tuple[str, ...] = ()
+    """Patterns for `glob` of the files outside of it that it saves to. Others may save there, too: only those that name this stage count."""
 
     @classmethod
     def of(cls, stage: Stage) -> Self:
-        """Of a stage as it is set now."""
-        own = (stage.out.resolve(), (stage.out / "checkpoints").resolve())
-        folders = dict.fromkeys(saved_to(stage.config))
-        elsewhere = tuple(one for one in folders if not any(one.resolve().is_relative_to(home) for home in own))
-        # Within its own folder nobody asks, and no input has to be read for it.
-        return cls(stage.out, content_digest(stage) if elsewhere else stage.digest, (stage.digest,), elsewhere)
+        """Of a stage that runs: as its `stage.json` notes them; where it notes none, as the stage is set now."""
+        path = stage.out / STATUS_FILE
+        noted = cls.noted(stage.out, read_object(path)) if path.exists() else None
+        return noted or cls.as_set(stage, inputs_of(stage))
+
+    @classmethod
+    def as_set(cls, stage: Stage, inputs: InputHashes) -> Self:
+        """Of a stage as it is set now.
+
+        Args:
+            stage: resolved.
+            inputs: what its inputs hold.
+        """
+        digest, *older = content_digests(stage, inputs)
+        return cls(stage.out, digest, tuple(older), tuple(saved_to(stage.config))).without_those_in(stage.out)
+
+    @classmethod
+    def noted(cls, out: Path, status: Mapping[str, object]) -> Self | None:
+        """As a stage's `stage.json` notes them, so that its own process has no input to read for it.
+
+        Args:
+            out: the stage's folder.
+            status: its `stage.json`.
+
+        Returns:
+            Them, or None where it notes none (an earlier version wrote it).
+        """
+        note = status.get(_NOTE)
+        if not isinstance(note, Mapping):
+            return None
+        names, elsewhere = (
+            tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+            for found in (note.get("named"), note.get("elsewhere"))
+        )
+        return cls(out, names[0], names[1:], elsewhere) if names else None
+
+    def note(self) -> dict[str, object]:
+        """What `stage.json` says of them."""
+        return {_NOTE: {"named": list(self._names), "elsewhere": list(self.elsewhere)}}
+
+    def and_those(self, other: Checkpoints) -> Self:
+        """With those of an earlier start of the same stage."""
+        older = dict.fromkeys((*self.older, *other._names))
+        older.pop(self.digest, None)
+        return replace(self, older=tuple(older), elsewhere=tuple(dict.fromkeys((*self.elsewhere, *other.elsewhere))))
+
+    def without_those_in(self, folder: Path) -> Self:
+        """Without the patterns of what lies in a folder."""
+        there = f"{pattern_of(folder)}/"
+        return replace(self, elsewhere=tuple(one for one in self.elsewhere if not one.startswith(there)))
 
     def are_of(self, checkpoint: Mapping[str, object]) -> bool:
         """Whether it names this stage."""
@@ -69,16 +120,45 @@ class Checkpoints:
     def _names(self) -> tuple[str, ...]:
         return self.digest, *self.older
 
+    def are_there(self) -> bool:
+        """Whether there is any."""
+        return bool(self.own()) or any(named_stage(path) in self._names for path in self.outside())
+
+    def may_be_there(self) -> bool:
+        """Whether there is any, or there are any of others where it saves to, without reading one."""
+        return bool(self.own() or self.outside())
+
     def own(self, pattern: str = "*.ckpt") -> list[Path]:
         """Those in the stage's folder."""
         # What `**` looks for is not looked for behind links.
         there = [*self.out.rglob(pattern), *(self.out / "checkpoints").glob(pattern)]
         return [path for path in dict.fromkeys(there) if path.relative_to(self.out).parts[0] not in (".tmp", "wandb")]
 
+    def outside(self, ending: str = "") -> list[Path]:
+        """Files in the places elsewhere that it saves to, whosever they are.
+
+        Args:
+            ending: pattern of what follows the name of a checkpoint.
+        """
+        homes = self.out.resolve(), (self.out / "checkpoints").resolve()
+        # Of the whole path: what a folder that is named holds deeper than its pattern says is not looked through.
+        found = dict.fromkeys(path for one in self.elsewhere for path in glob.glob(one + ending, include_hidden=True))  # noqa: PTH207
+        return [Path(path) for path in found if not any(Path(path).resolve().is_relative_to(home) for home in homes)]
+
+    def outside_as(self, was: Path) -> Path | None:
+        """This stage's file elsewhere that one was moved to, or is still: of the same name, and of the longest end of its path."""
+
+        def same_parts(path: Path) -> int:
+            pairs = zip(reversed(path.parts), reversed(was.parts), strict=False)
+            return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+        found = [path for path in self.outside() if path.name == was.name and named_stage(path) in self._names]
+        return max(found, key=same_parts, default=None)
+
     def readable(self) -> Iterator[tuple[Path, dict[str, object] | CheckpointFileError]]:
         """Each checkpoint of this stage, or why it cannot be read."""
         own = self.own()
-        for path in [*own, *(path for folder in self.elsewhere for path in folder.glob("*.ckpt"))]:
+        for path in [*own, *self.outside()]:
             try:
                 checkpoint = read_checkpoint(path)
             except CheckpointFileError as error:
@@ -101,17 +181,7 @@ class Checkpoints:
     def half_written(self) -> Iterator[Path]:
         """What earlier starts of this stage were writing when they were killed, on whichever machine."""
         yield from self.own(_HALF_WRITTEN)
-        yield from (
-            path for folder in self.elsewhere for path in folder.glob(_HALF_WRITTEN) if named_stage(path) in self._names
-        )
-
-
-def saved_to(config: Mapping[str, Any]) -> list[Path]:
-    """Folders that the callbacks of a stage's settings write checkpoints to."""
-    given = (config.get("trainer") or {}).get("callbacks") or []
-    arguments = [one.get("init_args") or {} for one in (given if isinstance(given, list) else [given]) if isinstance(one, dict)]
-    found = [one.get("dirpath") for one in arguments if isinstance(one, dict)]
-    return [Path(folder).expanduser() for folder in found if isinstance(folder, str) and folder]
+        yield from (path for path in self.outside(_ENDING_OF_HALF) if named_stage(path) in self._names)
 
 
 def named_stage(path: Path) -> str | None:
@@ -138,17 +208,19 @@ def remove_half_written(kept: Checkpoints, *, first: bool) -> None:
     if first:
         for path in kept.half_written():
             path.unlink(missing_ok=True)
-    for folder in kept.elsewhere:
+    for folder in {path.parent for path in kept.outside(_ENDING_OF_HALF)}:
         remove_left_behind(folder, _HALF_WRITTEN)
 
 
 def remove_previous(kept: Checkpoints) -> None:
     """Of a training that is done nobody goes back to the checkpoint before the last."""
-    (kept.out / "checkpoints" / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
-    for path in (folder / PREVIOUS_CHECKPOINT for folder in kept.elsewhere):
-        with suppress(CheckpointFileError):
-            if kept.are_of(read_checkpoint(path)):
-                path.unlink(missing_ok=True)
+    for path in kept.own(PREVIOUS_CHECKPOINT):
+        path.unlink(missing_ok=True)
+    for path in kept.outside():
+        if path.name == PREVIOUS_CHECKPOINT:
+            with suppress(CheckpointFileError):
+                if kept.are_of(read_checkpoint(path)):
+                    path.unlink(missing_ok=True)
 
 
 def set_damaged_aside(kept: Checkpoints) -> None:

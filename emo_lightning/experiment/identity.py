@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.shipped import anchors_file
 from emo_lightning.experiment.kinds import Role, find_kind
-from emo_lightning.experiment.stage import Stage, computed_settings
+from emo_lightning.experiment.stage import PLACEMENT_KEYS, Stage, computed_settings
 
 InputHashes = dict[str, str | None]
 """Dotted key -> what it holds; None where that could not be read (the stage itself says why)."""
@@ -30,6 +30,8 @@ InputHashes = dict[str, str | None]
 CONTENT_SUFFIX = ".content.json"
 CHANGEABLE_KEYS = ("data.on_error", "data.max_skipped")
 """Settings of what a stage does at an image that cannot be read: a half-done one may go on with others, as no image that it has used was one."""
+_NO_SETTINGS = (*PLACEMENT_KEYS, "dirpath")
+"""Keys of a config that are no settings: those of a stage's digest, and where its callbacks save to."""
 _CACHE_FILES = ("part-*.safetensors", "index-*.json")
 _PROBE_FILES = (METRICS_FILE, PREDICTIONS_FILE, EMBEDDINGS_FILE)
 
@@ -62,26 +64,39 @@ def first_changed(old: Mapping[str, str | None], new: Mapping[str, str | None]) 
     return None
 
 
-def settings_of(kind: str, config: Mapping[str, Any], run_dir: str) -> object:
-    """What a stage computes, without where it runs, what its inputs are called, and where its run lies.
+def settings_of(kind: str, config: Mapping[str, Any], run_dir: str, placement: Collection[str] = _NO_SETTINGS) -> object:
+    """What a stage computes, without where it runs and saves to, what its inputs are called, and where its run lies.
 
     Args:
         kind: of the stage.
         config: its resolved arguments.
         run_dir: the run's folder, as it stands in them.
+        placement: keys that are left out.
     """
-    settings: Any = _anywhere(computed_settings(config), run_dir)
+    settings: Any = _anywhere(computed_settings(config, placement), run_dir)
     for key in (*find_kind(kind).reads, *CHANGEABLE_KEYS):
         _without(settings, key.split("."))
     return settings
 
 
-def content_digest(stage: Stage) -> str:
-    """sha256 over what a stage computes and what its inputs hold, the same wherever its run and they lie."""
-    settings = settings_of(stage.kind, stage.config, str(stage.out.parent))
+def content_digests(stage: Stage, inputs: InputHashes) -> list[str]:
+    """sha256 over what a stage computes and what its inputs hold, the same wherever its run and they lie: checkpoints name it so.
+
+    Args:
+        stage: resolved.
+        inputs: what its inputs hold (`inputs_of`).
+
+    Returns:
+        The digest; and, where it is another, that of earlier versions, of which the folders that callbacks save to were a part.
+    """
     # A model of the hub has a hash only once it was downloaded, which the stage may do.
-    inputs = {key: " ".join(hashed.split()[:2]) if hashed else None for key, hashed in inputs_of(stage).items()}
-    return hashlib.sha256(json.dumps([stage.kind, settings, inputs], sort_keys=True, default=str).encode()).hexdigest()
+    held = {key: " ".join(str(hashed).split()[:2]) if hashed else None for key, hashed in inputs.items()}
+    found = []
+    for placement in (_NO_SETTINGS, PLACEMENT_KEYS):
+        settings = settings_of(stage.kind, stage.config, str(stage.out.parent), placement)
+        text = json.dumps([stage.kind, settings, held], sort_keys=True, default=str)
+        found.append(hashlib.sha256(text.encode()).hexdigest())
+    return list(dict.fromkeys(found))
 
 
 def _named(stage: Stage) -> Iterator[tuple[str, Role, object]]:

@@ -22,7 +22,7 @@ from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.found_checkpoints import Checkpoints, set_damaged_aside
+from emo_lightning.experiment.found_checkpoints import set_damaged_aside
 from emo_lightning.experiment.identity import InputHashes, first_changed, inputs_of
 from emo_lightning.experiment.peers import PeerLostError, Peers
 from emo_lightning.experiment.processes import (
@@ -40,6 +40,7 @@ from emo_lightning.experiment.status import (
     Status,
     changes_of,
     check_not_stale,
+    checkpoints_of,
     is_complete,
     read_status,
     write_config,
@@ -81,8 +82,8 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
             done -= {s.name for s in chosen if s.kind == "report"}
         if go_back:
             for stage in chosen:
-                if stage.name not in done:
-                    set_damaged_aside(Checkpoints.of(stage))
+                if stage.name not in done and (kept := checkpoints_of(stage, inputs_of(stage))) is not None:
+                    set_damaged_aside(kept)
         if ranks.rank == 0:
             write_text(experiment.dir / "experiment.yaml", experiment.as_yaml())
         # Nothing is logged of a run in which nothing is left to do.
@@ -140,8 +141,10 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         inputs, changes = inputs_of(stage), changes_of(stage)
         for change in changes:
             say(f"note: {stage.out} goes on with another setting: {change}", file=sys.stderr)
+        # Before the earlier start's settings are written over.
+        kept = checkpoints_of(stage, inputs)
         write_config(stage)
-        write_status(stage, "running", started, inputs, changes)
+        write_status(stage, "running", started, inputs, changes, kept=kept)
     elif runs_on_one_rank(stage):
         peers.wait_for_first(number)
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emo_lightning.experiment.tracked import TrackedRun
 
-_PLACEMENT_KEYS = (
+PLACEMENT_KEYS = (
     "devices",
     "num_nodes",
     "strategy",
@@ -63,13 +64,18 @@ class Stage:
         ).hexdigest()
 
 
-def computed_settings(value: object) -> object:
-    """A config without the keys that only say where it runs; classes by the first name that they had, so that digests last."""
+def computed_settings(value: object, placement: Collection[str] = PLACEMENT_KEYS) -> object:
+    """A config without the keys that only say where it runs; classes by the first name that they had, so that digests last.
+
+    Args:
+        value: the config, or a part of it.
+        placement: those keys.
+    """
     if isinstance(value, dict):
         # A map may have numbers among its words, which do not sort with text.
-        return {str(k): computed_settings(v) for k, v in value.items() if k not in _PLACEMENT_KEYS}
+        return {str(k): computed_settings(v, placement) for k, v in value.items() if k not in placement}
     if isinstance(value, list):
-        return [computed_settings(v) for v in value]
+        return [computed_settings(v, placement) for v in value]
     return _FIRST_NAMES.get(value, value) if isinstance(value, str) else value
 
 

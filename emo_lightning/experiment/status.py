@@ -8,21 +8,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from emo_lightning.core.checkpoints import CheckpointFileError
 from emo_lightning.core.files import read_object, read_yaml, write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT, ExperimentError
+from emo_lightning.experiment.found_checkpoints import Checkpoints
 from emo_lightning.experiment.identity import CHANGEABLE_KEYS, InputHashes, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.kinds import STAGE_KINDS, TrainerKind
 from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, ResultHashes, reads, refuse_changed
+from emo_lightning.experiment.saving import saved_to
 from emo_lightning.experiment.stage import Stage, first_difference
 
 _RUNNER_FILES = {CONFIG_FILE, STATUS_FILE, ".tmp", "logs", "wandb"}
-"""What a stage's folder holds before the stage itself has made anything."""
+"""What a stage's folder holds before the stage itself has made anything; but logs may have checkpoints among them."""
 
 
 def read_status(stage: Stage) -> dict[str, Any]:
@@ -65,6 +70,7 @@ def write_status(
     inputs: InputHashes,
     changes: Sequence[str] = (),
     results: ResultHashes | None = None,
+    kept: Checkpoints | None = None,
 ) -> None:
     """Write `stage.json`.
 
@@ -75,8 +81,10 @@ def write_status(
         inputs: what its inputs hold.
         changes: of its settings, with which it goes on (`changes_of`).
         results: what it has written, once it is complete.
+        kept: its checkpoints (`checkpoints_of`); None: as they are noted there.
     """
     before = read_status(stage)
+    kept = kept or Checkpoints.noted(stage.out, before)
     since = datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds")
     changed = [*before.get("changed", []), *({"since": since, "setting": change} for change in changes)]
     entry = {
@@ -93,6 +101,7 @@ def write_status(
         "command": shlex.join(["emo", *sys.argv[1:]]),
         **({"changed": changed} if changed else {}),
         **_identity(stage, inputs),
+        **({} if kept is None else kept.note()),
         **({} if results is None else {"results": results}),
     }
     write_text(stage.out / STATUS_FILE, json.dumps(entry, indent=2) + "\n")
@@ -150,6 +159,82 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+@dataclass(frozen=True)
+class _EarlierStart:
+    """What `config.yaml` and `stage.json` say of a stage's last start."""
+
+    stage: Stage
+    """As it was set."""
+    run_dir: str
+    """Where its run lay."""
+
+    @classmethod
+    def of(cls, stage: Stage, status: Mapping[str, object]) -> _EarlierStart | None:
+        """None where the stage has no `config.yaml`."""
+        path = stage.out / CONFIG_FILE
+        if not path.exists():
+            return None
+        config = _read_config(path)
+        kind, run_dir = str(config.pop("run")), str(status.get("run_dir") or _old_run_dir(stage))
+        return cls(replace(stage, kind=kind, config=config, out=Path(run_dir, stage.out.name)), run_dir)
+
+    def difference(self, stage: Stage) -> str | None:
+        """The first setting that is another now, with both values."""
+        if self.stage.kind != stage.kind:
+            return "the kind of stage"
+        old = settings_of(stage.kind, self.stage.config, self.run_dir)
+        return first_difference(old, settings_of(stage.kind, stage.config, str(stage.out.parent)))
+
+    def checkpoints(self, stage: Stage, status: Mapping[str, Any]) -> Checkpoints:
+        """Those that it may have left.
+
+        Args:
+            stage: as it is set now.
+            status: `stage.json` of the start.
+        """
+        inputs = status.get("inputs")
+        # Version 0.2.0 noted no inputs, and checkpoints of earlier versions name the digest alone.
+        left = Checkpoints(stage.out, self.stage.digest)
+        if isinstance(inputs, dict):
+            left = Checkpoints.as_set(self.stage, inputs).and_those(left)
+        if noted := Checkpoints.noted(stage.out, status):
+            left = left.and_those(noted)
+        left = replace(left, out=stage.out)
+        # A run that was moved has taken its files along; one that was copied leaves those of the other alone.
+        return left if self.run_dir == str(stage.out.parent) else left.without_those_in(Path(self.run_dir))
+
+
+def checkpoints_of(stage: Stage, inputs: InputHashes) -> Checkpoints | None:
+    """The checkpoints that a stage may go on from: of its settings and inputs as they are now, and of its earlier starts if they are the same.
+
+    Args:
+        stage: resolved.
+        inputs: what its inputs hold.
+
+    Returns:
+        Them; None of a stage that trains nothing.
+    """
+    if not _trains(stage):
+        return None
+    status = read_status(stage)
+    return _checkpoints_of(stage, inputs, status, _EarlierStart.of(stage, status))
+
+
+def _checkpoints_of(stage: Stage, inputs: InputHashes, status: Mapping[str, Any], earlier: _EarlierStart | None) -> Checkpoints:
+    kept, noted = Checkpoints.as_set(stage, inputs), status.get("inputs")
+    if not isinstance(noted, dict) or first_changed(noted, inputs) or (earlier is not None and earlier.difference(stage)):
+        return kept
+    # `stage.json` says what they were made from, so those that only name the settings are this stage's, too.
+    kept = kept.and_those(Checkpoints(stage.out, stage.digest))
+    return kept if earlier is None else kept.and_those(earlier.checkpoints(stage, status))
+
+
+def _trains(stage: Stage) -> bool:
+    # An earlier version may have had others.
+    kind = STAGE_KINDS.get(stage.kind)
+    return isinstance(kind, TrainerKind) and "fit" in kind.verbs
+
+
 def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
     """Whether the stage is done, with these settings, on what its inputs hold now.
 
@@ -158,29 +243,68 @@ def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
         look_inside: compare what its inputs and its results hold; one rank does so for all.
 
     Raises:
-        ExperimentError: other settings, or inputs with other content, have begun it, or a result is not what it wrote.
+        ExperimentError: other settings, or inputs with other content, have begun it, a result is not what it wrote, or a checkpoint does
+            not say what it was made from, and nothing else does.
     """
-    status, saved = read_status(stage), stage.out / CONFIG_FILE
-    if not status or not saved.exists():
+    status = read_status(stage)
+    earlier = _EarlierStart.of(stage, status)
+    if not status or earlier is None:
+        if look_inside and _trains(stage):
+            _check_checkpoints(stage, status, earlier)
         return False
     complete = status.get("status") == "complete"
-    if not complete and {path.name for path in stage.out.iterdir()} <= _RUNNER_FILES:
+    if not complete and not _has_made(stage, status, earlier):
         return False  # It failed before it made anything: the settings may be mended.
-    old = _read_config(saved)
-    kind = str(old.pop("run"))
-    there, here = str(status.get("run_dir") or _old_run_dir(stage)), str(stage.out.parent)
-    difference = "the kind of stage" if kind != stage.kind else None
-    difference = difference or first_difference(settings_of(kind, old, there), settings_of(kind, stage.config, here))
-    if difference:
-        msg = f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
-        raise ExperimentError(msg)
-    if _changes(old, stage.config):
+    _check_settings(stage, earlier)
+    if _changes(earlier.stage.config, stage.config):
         _check_left_out(stage)
     if look_inside:
         _check_inputs(stage, status, complete)
         if complete:
             refuse_changed(stage.out, status)
     return complete
+
+
+def _has_made(stage: Stage, status: Mapping[str, Any], earlier: _EarlierStart) -> bool:
+    """Whether a stage has made anything: in its folder, or of checkpoints wherever it saved, and saves, to."""
+    if not {path.name for path in stage.out.iterdir()} <= _RUNNER_FILES:
+        return True
+    if not _trains(earlier.stage):
+        return False
+    left = earlier.checkpoints(stage, status)
+    return replace(left, elsewhere=(*left.elsewhere, *saved_to(stage.config))).are_there()
+
+
+def _check_settings(stage: Stage, earlier: _EarlierStart) -> None:
+    if difference := earlier.difference(stage):
+        msg = f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
+        raise ExperimentError(msg)
+
+
+def _check_checkpoints(stage: Stage, status: Mapping[str, Any], earlier: _EarlierStart | None) -> None:
+    """Where `stage.json` or `config.yaml` is gone, or never was: a checkpoint has to say itself what it was made from.
+
+    Raises:
+        ExperimentError: names the first one that does not.
+    """
+    if not Checkpoints.as_set(stage, {}).may_be_there():
+        return
+    # Of these two files the one that is left may say enough.
+    now = _checkpoints_of(stage, inputs_of(stage), status, earlier)
+    for path, checkpoint in now.and_those(Checkpoints(stage.out, stage.digest)).readable():
+        # One that is damaged is named where the training would go on from it.
+        if isinstance(checkpoint, CheckpointFileError) or now.are_of(checkpoint):
+            continue
+        if earlier is not None:
+            _check_settings(stage, earlier)
+        gone = stage.out / (CONFIG_FILE if status else STATUS_FILE)
+        inside = path.is_relative_to(stage.out)
+        anew = f"choose another --name, or delete {stage.out}" if inside else f"save to another folder, or remove {path}"
+        msg = (
+            f"{path}: does not say that it was made with these settings and from this data, and there is no {gone} that would; put that "
+            f"back, {anew} to make it anew"
+        )
+        raise ExperimentError(msg)
 
 
 def _check_inputs(stage: Stage, status: dict[str, Any], complete: bool) -> None:

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from emo_lightning.core.checkpoints import CheckpointFileError, read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
@@ -31,6 +32,7 @@ from emo_lightning.experiment.saving import (
     PREVIOUS_CHECKPOINT,
     STAGE_KEY,
     SaveEvery,
+    saved_to,
     split_config,
 )
 from emo_lightning.experiment.stage import Stage
@@ -147,6 +149,35 @@ def test_callbacks_of_the_shipped_settings_give_way() -> None:
     assert split_config(config) == (config, None)
 
 
+LOGGERS: list[tuple[type[Logger], dict[str, object]]] = [
+    (CSVLogger, {"save_dir": "logs [1]"}),
+    (CSVLogger, {"save_dir": "logs", "name": "a/b"}),
+    (CSVLogger, {"save_dir": "logs", "name": "", "version": "x"}),
+    (WandbLogger, {"offline": True}),
+    (WandbLogger, {"offline": True, "save_dir": "~", "project": "p", "version": "v"}),
+    (WandbLogger, {"offline": True, "dir": "logs", "id": "v"}),
+]
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["Lightning's own callback", "one of the settings"])
+@pytest.mark.parametrize(("logger", "given"), LOGGERS)
+def test_where_lightning_saves_by_its_logger(
+    logger: type[Logger], given: dict[str, object], named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path / "out", logger=logger(**given))
+    (saver,) = trainer.checkpoint_callbacks
+    saver.setup(trainer, BoringModel(), "fit")
+    assert isinstance(saver, ModelCheckpoint)
+    assert saver.dirpath
+    path = checkpoint(Path(saver.dirpath, "a.ckpt").absolute(), 1, "mine")
+    settings = {"class_path": f"lightning.pytorch.loggers.{logger.__name__}", "init_args": given}
+    savers = [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}] if named else None
+    patterns = saved_to({"trainer": {"logger": [settings], "callbacks": savers}})
+    assert newest_checkpoint(Checkpoints(tmp_path / "out", "mine", elsewhere=tuple(patterns))) == path
+    assert newest_checkpoint(Checkpoints(tmp_path / "out", "not mine", elsewhere=tuple(patterns))) is None
+
+
 def checkpoint(path: Path, step: int, digest: str | None = None, weights: torch.Tensor | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {} if weights is None else {"weight": weights}
@@ -159,7 +190,7 @@ def test_the_newest_of_all_that_were_left(tmp_path: Path) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
 
     def newest() -> Path | None:
-        return newest_checkpoint(Checkpoints(out, "mine", elsewhere=(elsewhere,)))
+        return newest_checkpoint(Checkpoints(out, "mine", elsewhere=(f"{elsewhere}/*.ckpt",)))
 
     assert newest() is None
     last = checkpoint(out / "checkpoints/last.ckpt", 20)
