@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +54,9 @@ def logged_rows(path: Path, error: type[UserError] = InputError) -> Iterator[tup
             raise error(msg)
         elif cells:
             yield f"{path}:{reader.line_num}", dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
+
+
+def start_of(path: Path) -> int:
+    """The number of the start that has logged `version_N/metrics.csv`: one that was killed goes on in a new folder; -1 of another path."""
+    number = path.parent.name.removeprefix("version_")
+    return int(number) if re.fullmatch("[0-9]{1,9}", number) else -1

@@ -23,9 +23,11 @@ from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
 from emo_lightning.experiment.found_checkpoints import Checkpoints, remove_half_written, remove_previous
+from emo_lightning.experiment.log_rows import LogsOnce
 from emo_lightning.experiment.moved import follow_files
 from emo_lightning.experiment.places import ResumePlace, find_place, go_on_at, leave_end, log_rows_first, note_place
 from emo_lightning.experiment.saving import LAST_CHECKPOINT, STAGE_KEY, SaveEvery
+from emo_lightning.experiment.sent_rows import SentRows
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
 
@@ -267,12 +269,19 @@ def _savers_of(trainer: Trainer) -> list[ModelCheckpoint]:
     return [one for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint)]
 
 
-def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun: Path | None = None) -> KeepWhenCut:
-    """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
+def watch(
+    trainer: Trainer,
+    stage: Stage,
+    every: SaveEvery | None = None,
+    begun: Path | None = None,
+    sent: SentRows | None = None,
+) -> KeepWhenCut:
+    """Add `KeepWhenCut` and `LogsOnce`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
     keeper = KeepWhenCut(Checkpoints.of(stage), every, begun, trainer.accumulate_grad_batches)
     for callback in callbacks_of(trainer):
         if isinstance(callback, Timer):
             callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005
+    callbacks_of(trainer).insert(0, LogsOnce(stage.out, begun, sent))
     callbacks_of(trainer).append(keeper)
     trainer.strategy.checkpoint_io = WholeCheckpoints()
     remove_half_written(keeper.kept, first=trainer.is_global_zero)

@@ -106,8 +106,7 @@ def scaled(loops: dict[str, Any], before: int, now: int) -> bool:
         Whether the checkpoint stood within a step, which will be done again.
     """
     batches = loops["epoch_loop.batch_progress"]
-    done = batches["current"]["processed"]
-    within = 0 if batches["is_last_batch"] else done % before
+    within = within_step(batches, before)
     if within:
         for part in ("total", "current"):
             for key in batches[part]:
@@ -118,6 +117,16 @@ def scaled(loops: dict[str, Any], before: int, now: int) -> bool:
             behind = {key: processed - value for key, value in batches[part].items()}
             batches[part] = {key: -(-processed // before) * now - behind[key] for key in batches[part]}
     return bool(within)
+
+
+def within_step(batches: Mapping[str, Any], accumulate: int) -> int:
+    """How many micro-batches are done of a step that is not.
+
+    Args:
+        batches: progress over them, as a checkpoint holds it.
+        accumulate: micro-batches of a step.
+    """
+    return 0 if batches["is_last_batch"] else int(batches["current"]["processed"]) % accumulate
 
 
 def _recount(trainer: Trainer, noted: Mapping[str, Any], before: int, now: int) -> None:

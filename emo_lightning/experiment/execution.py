@@ -41,13 +41,13 @@ def execute(stage: Stage) -> None:
 
     config, every = split_config(stage.config)
     cli = _lightning_cli(kind, stage.out, config)
-    log_curves(cli.trainer)
+    sent = log_curves(cli.trainer, stage)
     for verb in kind.verbs:
         match verb:
             case "fit":
                 # A run folder may be somebody else's: its checkpoints have been read as plain data.
                 begun = newest_checkpoint(Checkpoints.of(stage))
-                keeper = watch(cli.trainer, stage, every, begun)
+                keeper = watch(cli.trainer, stage, every, begun, sent)
                 cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=begun, weights_only=True)
                 keeper.check(cli.trainer)
                 _write_training(stage, cli, keeper.cut_anew)

@@ -25,7 +25,7 @@ from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.terminal import say, speak_to_any_terminal
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.identity import CONTENT_SUFFIX
+from emo_lightning.experiment.identity import CONTENT_SUFFIX, InputHashes, first_changed, inputs_of
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.peers import Peers
 from emo_lightning.experiment.rendezvous import port_through_folder, set_rendezvous
@@ -58,6 +58,12 @@ _SOCKET_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 
 CUT_SHORT_EXIT = 75
 """Exit code of a stage that ended in good order, but before its end (BSD's EX_TEMPFAIL)."""
+INPUTS_CHANGED_EXIT = 65
+"""Exit code of a stage whose inputs were changed while it ran (BSD's EX_DATAERR); the command says which."""
+
+
+class _InputsChangedError(Exception):
+    """An input of a stage holds something else than when it began."""
 
 
 class StageFailedError(UserError, RuntimeError):
@@ -123,7 +129,7 @@ def runs_on_one_rank(stage: Stage) -> bool:
     return isinstance(find_kind(stage.kind), FunctionKind) or one_device
 
 
-def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> Ended:
+def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers, inputs: InputHashes | None = None) -> Ended:
     """Run a stage in a forked process: heavy imports are paid once, state is shared with no other stage.
 
     Args:
@@ -131,6 +137,7 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> End
         number: of it in its experiment.
         ranks: what the launcher says about this process.
         peers: the other ranks' commands.
+        inputs: what the stage begins with, which it has to end with as well; None leaves that to another rank.
 
     Returns:
         How it ended, with all that it had started.
@@ -147,14 +154,17 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> End
     word, said = context.Pipe(duplex=False)
     meet = ranks.world_size > 1 and not runs_on_one_rank(stage)
     port = port_through_folder(number, peers) if meet else None
-    process = context.Process(target=_stage_process, args=(stage, number, ranks, port, said, os.getpid()), name=stage.name)
+    arguments = (stage, number, ranks, port, said, os.getpid(), inputs)
+    process = context.Process(target=_stage_process, args=arguments, name=stage.name)
     process.start()
     with word:
         said.close()
         return Supervisor(process, word, peers.check).wait()
 
 
-def _stage_process(stage: Stage, number: int, ranks: Ranks, port: str | None, word: Connection, parent: int) -> None:
+def _stage_process(
+    stage: Stage, number: int, ranks: Ranks, port: str | None, word: Connection, parent: int, inputs: InputHashes | None
+) -> None:
     lead_group(parent)
     # What was there before the fork is shared with the parent. A full collection would write into each of its objects, and so copy
     # the memory that torch, Lightning and transformers take: half a second or more, for nothing that could be freed.
@@ -170,7 +180,7 @@ def _stage_process(stage: Stage, number: int, ranks: Ranks, port: str | None, wo
             del os.environ[name]
     elif ranks.world_size > 1:
         set_rendezvous(number, port)
-    sys.exit(run_stage(stage, word))
+    sys.exit(run_stage(stage, word, inputs))
 
 
 def make_socket_folder() -> str:
@@ -236,12 +246,13 @@ def _temporary_name() -> str:
     return "-".join(["rank", *(os.environ.get(name, "0") for name in _RANK_VARIABLES)])
 
 
-def run_stage(stage: Stage, word: Connection | None = None) -> int:
+def run_stage(stage: Stage, word: Connection | None = None, inputs: InputHashes | None = None) -> int:
     """Run one stage in this process, and explain what it raises.
 
     Args:
         stage: to run.
         word: where to say that it is complete, once its results are written and looked at.
+        inputs: what it begins with, held against what is there at its end; None: nothing is.
 
     Returns:
         The exit code.
@@ -266,18 +277,21 @@ def run_stage(stage: Stage, word: Connection | None = None) -> int:
             word.send((kind, value))
 
     with ENDING.watched(tell):
-        code = _run_stage(stage, command)
+        code = _run_stage(stage, command, inputs)
     if code == 0:
         tell("complete", 0)
     return code
 
 
-def _run_stage(stage: Stage, command: list[str]) -> int:
+def _run_stage(stage: Stage, command: list[str], inputs: InputHashes | None) -> int:
     prefix = f"stage {stage.name!r}: "
     try:
+        # Its run in W&B is a success only if all of this is.
         with tracking_of(stage):
             execute(stage)
-        check_results(stage.out)
+            check_results(stage.out)
+            if inputs is not None and first_changed(inputs, inputs_of(stage)) is not None:
+                raise _InputsChangedError
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, StoppedError):
             say(f"{prefix}{end}", file=sys.stderr)
@@ -289,6 +303,8 @@ def _run_stage(stage: Stage, command: list[str]) -> int:
     except StageCutShortError as cut:
         say(f"{prefix}{cut}", file=sys.stderr)
         return CUT_SHORT_EXIT
+    except _InputsChangedError:
+        return INPUTS_CHANGED_EXIT
     except Exception as error:
         asked = ENDING.asked or ENDING.agreed
         if asked is None or debugging() or user_message(error) is not None:

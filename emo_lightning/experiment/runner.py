@@ -27,6 +27,7 @@ from emo_lightning.experiment.identity import InputHashes, first_changed, inputs
 from emo_lightning.experiment.peers import PeerLostError, Peers
 from emo_lightning.experiment.processes import (
     CUT_SHORT_EXIT,
+    INPUTS_CHANGED_EXIT,
     StageFailedError,
     check_process_count,
     remove_temporary_folders,
@@ -149,7 +150,7 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         peers.wait_for_first(number)
         return
     try:
-        code, asked = run_in_process(stage, number, ranks, peers)
+        code, asked = run_in_process(stage, number, ranks, peers, inputs if ranks.rank == 0 else None)
     except PeerLostError:
         if ranks.rank == 0:
             write_status(stage, "failed", started, inputs)
@@ -158,7 +159,7 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         remove_temporary_folders(stage.out, alone=ranks.world_size == 1)
     changed = None
     if ranks.rank == 0:
-        if code == 0 and (changed := first_changed(inputs, now := inputs_of(stage))) is None:
+        if code in (0, INPUTS_CHANGED_EXIT) and (changed := first_changed(inputs, now := inputs_of(stage))) is None:
             # A model of the hub may have been downloaded in between.
             inputs = now
         interrupted = asked is not None and code == exit_code(asked)
@@ -166,8 +167,8 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         write_status(stage, status, started, inputs, results=results_of(stage) if status == "complete" else None)
     if asked is not None:
         raise InterruptedBySignal(asked)
-    if code != 0:
-        raise StageFailedError.from_exit_code(stage, code)
     if changed:
         msg = f"stage {stage.name!r}: what {changed} names was changed while it ran; delete {stage.out} to make it anew"
         raise StageFailedError(msg)
+    if code != 0:
+        raise StageFailedError.from_exit_code(stage, code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import MAX_OBJECT_BYTES
 from emo_lightning.core.foreign import decode_json, read_capped
-from emo_lightning.core.logged import logged_rows
+from emo_lightning.core.logged import logged_rows, start_of
 
 _PAGE = "page.json"
 _BOOKS = {"stage.json", _PAGE}
@@ -28,7 +27,8 @@ def stage_metrics(folder: Path) -> dict[str, float]:
         ValueError: a file cannot be read; names it.
     """
     found: dict[str, float] = {}
-    for path in sorted(folder.glob("logs/version_*/metrics.csv"), key=_version):
+    # The later start has the last word.
+    for path in sorted(folder.glob("logs/version_*/metrics.csv"), key=start_of):
         found |= _last_logged(path)
     results = [path for path in sorted(folder.glob("*.json")) if path.name not in _BOOKS]
     for path in results:
@@ -36,12 +36,6 @@ def stage_metrics(folder: Path) -> dict[str, float]:
     if not results and (folder / _PAGE).is_file():
         found |= dict(_of_page(folder / _PAGE))
     return found
-
-
-def _version(path: Path) -> int:
-    """A resumed stage logs into a new folder: the later one has the last word."""
-    number = path.parent.name.removeprefix("version_")
-    return int(number) if re.fullmatch("[0-9]{1,9}", number) else -1
 
 
 def _json(path: Path) -> object:

@@ -21,6 +21,7 @@ from emo_lightning.core.files import write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.core.wandb_defaults import wandb_project
 from emo_lightning.experiment.resolve import Experiment
+from emo_lightning.experiment.sent_rows import SentRows, rows_held
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.stage_metrics import stage_metrics, usable
 from emo_lightning.experiment.tracked import MAX_TAG_CHARACTERS, TrackedRun, Tracking
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from wandb import Run
 
 _ID_FILE = "run_id"
+_FLUSH_SECONDS = 0.5
+"""From one write of W&B's own process to the next: what it has not written yet ends with it, where the command is killed. Its own are 15."""
 _PROCESS_ERRORS = {
     "HandleAbandonedError",
     "MailboxClosedError",
@@ -202,7 +205,7 @@ def _begun(stage: Stage, about: TrackedRun) -> Run:
         project=wandb_project(tracking.project),
         entity=tracking.entity,
         # The rest is in the environment of every stage (`processes.run_stage`).
-        settings=wandb.Settings(console="off"),
+        settings=wandb.Settings(console="off", x_transaction_log_flush_interval=_FLUSH_SECONDS),
     )
     _outlive_its_process(run, stage)
     return run
@@ -254,16 +257,25 @@ def _say_gone(so: str) -> None:
     say(f"note: W&B's own process is gone; {so}", file=sys.stderr)
 
 
-def log_curves(trainer: Trainer) -> None:
-    """Have a Trainer log to the stage's run, beside what it logs to; one that logs nothing stays so."""
+def log_curves(trainer: Trainer, stage: Stage) -> SentRows | None:
+    """Have a Trainer log to the stage's run, beside what it logs to; one that logs nothing stays so.
+
+    Returns:
+        Counts what is logged there; None where nothing is.
+    """
     if not os.environ.get(_ON_OTHER_RANKS) or not trainer.loggers:
-        return
+        return None
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
+    sent = None
     if wandb.run is not None:
         # As the logger does it for a run that it has begun itself.
         wandb.run.define_metric("trainer/global_step")
         wandb.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        # The server knows what has reached it; offline only the files do.
+        held = rows_held(stage.out / "wandb", wandb.run.id) if wandb.run.offline else wandb.run.starting_step
+        sent = SentRows(wandb.run, held)
     if not any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
         trainer.loggers = [*trainer.loggers, WandbLogger(experiment=wandb.run)]
+    return sent

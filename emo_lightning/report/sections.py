@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
+from emo_lightning.core.logged import start_of
 from emo_lightning.core.tables.provenance import Provenance
 from emo_lightning.core.tables.table import Cell, Result, Table, of_stage
 from emo_lightning.report.arms import explained_arms
@@ -22,7 +23,7 @@ from emo_lightning.report.page import PAGE_FILE, PageFigure, read_page
 from emo_lightning.report.pictures import Figure, drawn_figure
 from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder, own_file
-from emo_lightning.report.svg import loss_svg, read_losses
+from emo_lightning.report.svg import Curves, joined_losses, loss_svg, read_losses
 from emo_lightning.report.tables.overview import overview_table6, overview_tables
 from emo_lightning.report.tables.training import (
     answered_rows,
@@ -255,7 +256,7 @@ class RunSections:
     def _drawn(self, file: Path, figure: PageFigure, source: Provenance) -> Figure:
         return drawn_figure(own_file(self.run.path, file), figure, source)
 
-    def _curves(self, path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    def _curves(self, path: Path) -> Curves:
         return read_losses(own_file(self.run.path, path))
 
     def _training_notes(self, stage: StageFolder, found: Result) -> None:
@@ -269,18 +270,27 @@ class RunSections:
             self.run.note(f"stage {stage.name!r}: {len(unreadable)} images could not be read and were left out: {named}")
 
     def _losses(self, section: Section) -> None:
-        found = [(stage, path) for stage in self.run.stages for path in sorted(stage.path.rglob("metrics.csv"))]
+        found = [(stage, paths) for stage in self.run.stages for paths in _tables_of_trainings(stage.path)]
         if len(found) > MAX_CURVES:
             self.run.note(
                 f"the losses of {MAX_CURVES} of {len(found)} trainings are drawn, the first ones; those of the others are in their metrics.csv"
             )
-        for stage, path in found[:MAX_CURVES]:
-            curves = self._attempt(path, partial(self._curves, path))
-            if curves:
+        for stage, paths in found[:MAX_CURVES]:
+            read = [self._attempt(path, partial(self._curves, path)) for path in paths]
+            starts = [curves for curves in read if curves is not None]
+            if curves := joined_losses(starts):
                 drawing = Markup(loss_svg(curves, stage.name))
                 section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))
-            elif curves is not None:
-                self.run.note(f"{self.run.shown(path)} holds no loss")
+            elif starts:
+                self.run.note(f"{self.run.shown(paths[-1])} holds no loss")
+
+
+def _tables_of_trainings(folder: Path) -> list[list[Path]]:
+    """Of each training that has logged in a stage's folder: the tables of its starts, in order."""
+    found: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("metrics.csv")):
+        found.setdefault(path.parent if start_of(path) < 0 else path.parent.parent, []).append(path)
+    return [sorted(paths, key=start_of) for paths in found.values()]
 
 
 def _all_of(builder: Callable[[Result], Iterator[Table]], found: Result) -> list[Table]:

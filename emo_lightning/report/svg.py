@@ -41,13 +41,17 @@ _STYLE: Any = {
 }
 
 
-def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+Curves = dict[str, tuple[list[float], list[float]]]
+"""Name -> (steps, values)."""
+
+
+def read_losses(path: Path) -> Curves:
     """Loss columns of a Lightning `metrics.csv`: name -> (steps, values); cells that are empty or not finite are left out.
 
     Raises:
         SchemaError: no `step` column, or a cell that is no number.
     """
-    curves: dict[str, tuple[list[float], list[float]]] = {}
+    curves: Curves = {}
     for where, row in logged_rows(path, SchemaError):
         if "step" not in row:
             msg = f"{path}: no column 'step'; found {', '.join(row)[:300]}"
@@ -64,6 +68,19 @@ def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
                 curves.setdefault(name, ([], []))[0].append(step)
                 curves[name][1].append(value)
     return curves
+
+
+def joined_losses(starts: Sequence[Curves]) -> Curves:
+    """The curves of one training: each step once, as the last of its starts has it.
+
+    Args:
+        starts: of each start, in order.
+    """
+    found: dict[str, dict[float, float]] = {}
+    for curves in starts:
+        for name, (steps, values) in curves.items():
+            found.setdefault(name, {}).update(zip(steps, values, strict=True))
+    return {name: (sorted(points), [points[step] for step in sorted(points)]) for name, points in found.items()}
 
 
 def loss_svg(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> str:

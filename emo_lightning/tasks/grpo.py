@@ -45,7 +45,7 @@ from emo_lightning.tasks.zero_shot import ZeroShot
 
 _NO_POLICY = "the policy's log-probabilities are not finite, so that no reply can be drawn from it"
 _STATE = "emo_grpo"
-"""In a checkpoint: the policy that samples, and accuracies of the one that the round began with."""
+"""In a checkpoint: the policy that samples, accuracies of the one that the round began with, and what the last validation has found."""
 
 
 class GRPOTask(BackboneTask[RolloutBatch]):
@@ -338,12 +338,14 @@ class GRPOTask(BackboneTask[RolloutBatch]):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
-        """Also keep the policy that samples, where it is another, and what the round began with."""
+        """Also keep the policy that samples, where it is another, what the round began with, and what was found last."""
         super().on_save_checkpoint(checkpoint)
         sampler = {} if self._sampler is None else self._sampler.weights()
         checkpoint[_STATE] = {
             "sampler": sampler,
             "began_with": dict(self._began_with),
+            # Of a round that is killed after its last validation, nobody validates again.
+            "answered": {name: {what: float(value) for what, value in found.items()} for name, found in self._answered.items()},
             "zero_shot": self._zero_shot.state(self.net),
         }
 
@@ -352,6 +354,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(_STATE, {})
         self._began_with = dict(state.get("began_with", {}))
+        self._answered = dict(state.get("answered", {}))
         self._zero_shot.restore(state.get("zero_shot", {}), self.net)
         if self._sampler is not None and state.get("sampler"):
             self._sampler.load(state["sampler"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,6 +15,9 @@ from emo_lightning.core.devices import peak_flops, peak_memory
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.models.backbone import Backbone
+
+_STATE = "emo_throughput"
+"""In a checkpoint: what went through the first rank so far, of how many ranks, and its memory."""
 
 
 @dataclass
@@ -36,6 +40,13 @@ class Passed:
     def since(self, before: Passed) -> Passed:
         """The difference."""
         return Passed(**{f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self)})
+
+    def of_ranks(self, before: int, now: int) -> Passed:
+        """What would have gone through a rank if another number of ranks had done the same steps; operations stay those of one device."""
+        share = before / now
+        return replace(
+            self, tokens=round(self.tokens * share), places=round(self.places * share), images=round(self.images * share)
+        )
 
     def see(self, backbone: Backbone, batch: ChatBatch) -> None:
         """Count a batch; it is on the CPU."""
@@ -74,11 +85,15 @@ class Throughput(Callback):
     `tokens_per_s` and `images_per_s` are of all ranks together, taken as this one times their number. `mfu` is the share of the
     device's peak, where that is known (`peak_flops`). `data_wait` is a share of the time, `fill` the share of the places in batches, free ones
     of planned rows among them, that samples take, `memory` the most GiB that were allocated on the GPU; on a CPU the most that this
-    process had.
+    process had. A training that was killed goes on counting where its checkpoint stands.
     """
 
     def __init__(self) -> None:
         self._all, self._logged = Passed(), Passed()
+        self._before = Passed()
+        """Of earlier starts, until training begins."""
+        self._memory = 0.0
+        """GiB; the most of earlier starts."""
         self._began: float | None = None
         self._waited = 0.0
         self._ranks, self._device = 1, torch.device("cpu")
@@ -90,11 +105,14 @@ class Throughput(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts when the first batch is asked for."""
         self._ranks, self._device = trainer.world_size, pl_module.device
+        before, self._before = self._before, Passed()
+        memory = self._memory
         self.restart(trainer)
+        self._all, self._logged, self._memory = before, replace(before), memory
 
     def restart(self, trainer: Trainer) -> None:
         """Forget what was seen: the first steps, perhaps, in which much is built that later ones have."""
-        self._all, self._logged = Passed(), Passed()
+        self._all, self._logged, self._memory = Passed(), Passed(), 0.0
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._waited = _waited(trainer)
@@ -109,7 +127,7 @@ class Throughput(Callback):
         if batch_idx % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches - 1 and step % _every(trainer) == 0:
             self._count(trainer)
             found = self._rates(self._all.since(self._logged))
-            self._logged = Passed(**vars(self._all))
+            self._logged = replace(self._all)
             for name, value in found.items():
                 pl_module.log(f"perf/{name}", value, on_step=True, batch_size=1)
 
@@ -129,9 +147,31 @@ class Throughput(Callback):
         self._count(trainer)
         self._began = None
 
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep what was counted so far."""
+        if self._began is not None:
+            self._count(trainer)
+        memory = max(self._memory, (peak_memory(self._device) or 0.0) / 2**30)
+        # A checkpoint is read as plain numbers; NumPy's are none.
+        passed = {field.name: type(field.default)(getattr(self._all, field.name)) for field in fields(Passed)}
+        checkpoint[_STATE] = {"passed": passed, "ranks": self._ranks, "memory": memory}
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with it; one of an earlier version has none."""
+        if (state := checkpoint.get(_STATE)) is not None:
+            self._ranks, self._device = trainer.world_size, trainer.strategy.root_device
+            self._before = Passed(**state["passed"]).of_ranks(state["ranks"], self._ranks)
+            # Where nothing is left to train, training does not begin.
+            self._all, self._memory = replace(self._before), state["memory"]
+
     def summary(self) -> dict[str, object]:
         """`perf` of the whole training, for `training.json`."""
-        return {"perf": {name: float(f"{value:.4g}") for name, value in self._rates(self._all).items()}}
+        found = self._rates(self._all)
+        if "memory" in found:
+            found["memory"] = max(found["memory"], self._memory)
+        return {"perf": {name: float(f"{value:.4g}") for name, value in found.items()}}
 
     def _rates(self, seen: Passed) -> dict[str, float]:
         return seen.rates(self._device, self._ranks)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from emo_lightning.core.endings import ENDING, StoppedError
+from emo_lightning.core.logged import start_of
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint
 from emo_lightning.experiment.saving import SaveEvery
@@ -105,28 +108,13 @@ class Logging(BoringModel):
         return found
 
 
-Row = tuple[int, str]
-"""Step, and what is logged at once."""
-
-
-class Rows(Logger):
-    """Keeps what is logged.
-
-    Args:
-        rows: filled in.
-    """
-
-    def __init__(self, rows: list[Row]) -> None:
-        super().__init__()
-        self.rows = rows
-
-    name = version = "rows"
-
-    def log_hyperparams(self, *_: object, **__: object) -> None: ...
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        assert step is not None
-        self.rows.append((step, repr(sorted(metrics.items()))))
+def rows_of(out: Path) -> list[dict[str, str]]:
+    """What stands in the tables of all starts, in order: of each row the cells that hold something."""
+    found: list[dict[str, str]] = []
+    for path in sorted(out.glob("logs/version_*/metrics.csv"), key=start_of):
+        with path.open(encoding="utf-8", newline="") as file:
+            found += [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    return found
 
 
 class Events(Callback):
@@ -171,7 +159,6 @@ class Events(Callback):
 def train(
     out: Path,
     done: list[str],
-    rows: list[Row],
     settings: dict[str, Any],
     cut: int | None = None,
     term: int = -1,
@@ -180,13 +167,15 @@ def train(
     """Four batches an epoch, three epochs or so many steps as are asked for, saved at the steps that are asked for."""
     torch.manual_seed(0)
     steps, accumulate = settings.get("max_steps", -1), settings.get("accumulate", 1)
+    saves = [SavesWithinSteps(out)] if accumulate > 1 else []
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=out,
-        callbacks=[Events(done, cut, term, term_step), *([SavesWithinSteps(out)] if accumulate > 1 else [])],
+        # The last logs where a step begins, and not where it ends.
+        callbacks=[Events(done, cut, term, term_step), *saves, LearningRateMonitor("step")],
         accumulate_grad_batches=accumulate,
         enable_checkpointing=False,
-        logger=Rows(rows),
+        logger=CSVLogger(out, "logs"),
         log_every_n_steps=settings.get("log_every", 1),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -198,13 +187,14 @@ def train(
         val_check_interval=settings.get("val_check_interval", 1.0),
     )
     stage = Stage("tune", "sft", "tune", {}, out)
-    watch(trainer, stage, SaveEvery(steps=settings["steps"]))
+    begun = newest_checkpoint(Checkpoints.of(stage))
+    watch(trainer, stage, SaveEvery(steps=settings["steps"]), begun)
     with ENDING.watched():
         trainer.fit(
             Logging(),
             Resumable(accumulate),
             DataLoader(RandomDataset(32, 2)),
-            ckpt_path=newest_checkpoint(Checkpoints.of(stage)),
+            ckpt_path=begun,
             weights_only=True,
         )
     assert trainer.max_steps == steps
@@ -235,14 +225,13 @@ def train(
 )
 def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
     """Starts are killed after one event, and after one more than it takes to come to the next checkpoint, in turn."""
-    whole, whole_rows = list[str](), list[Row]()
-    train(tmp_path / "whole", whole, whole_rows, settings)
-    done, rows = list[str](), list[Row]()
+    whole, done = list[str](), list[str]()
+    train(tmp_path / "whole", whole, settings)
     for start in count():
         mine: list[str] = []
         cut = settings["steps"] * settings.get("accumulate", 1) + 2 if start % 2 else 1
         try:
-            train(tmp_path / "killed", mine, rows, settings, cut)
+            train(tmp_path / "killed", mine, settings, cut)
         except PowerCutError:
             mine.append("killed")
         # What was not saved is done again, from some earlier event on.
@@ -253,8 +242,7 @@ def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
         done.remove("killed")
         assert start < 60, done
     assert done == whole
-    # A step that is done twice is logged twice.
-    assert sorted(set(rows)) == sorted(whole_rows)
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole") != []
 
 
 @pytest.mark.parametrize(
@@ -262,17 +250,17 @@ def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
 )
 def test_a_signal_in_a_validation(settings: dict[str, Any], tmp_path: Path) -> None:
     """All starts but the last are sent SIGTERM in a batch of their second validation, the last but one in the first batch that it does."""
-    whole, whole_rows = list[str](), list[Row]()
-    train(tmp_path / "whole", whole, whole_rows, settings)
+    whole, done = list[str](), list[str]()
+    train(tmp_path / "whole", whole, settings)
     validations = sum(event.startswith("validation") for event in whole)
-    done, rows = list[str](), list[Row]()
     for left in range(validations - 1, -1, -1):
         before = len(done)
         with pytest.raises(StoppedError, match="by SIGTERM, and saved"):
-            train(tmp_path / "stopped", done, rows, settings, term=2 + left % 2 if left else 0)
+            train(tmp_path / "stopped", done, settings, term=2 + left % 2 if left else 0)
         assert sum(event.startswith("validation") for event in done[before:]) == bool(left)
-    train(tmp_path / "stopped", done, rows, settings)
-    assert (done, rows) == (whole, whole_rows)
+    train(tmp_path / "stopped", done, settings)
+    assert done == whole
+    assert rows_of(tmp_path / "stopped") == rows_of(tmp_path / "whole") != []
 
 
 @pytest.mark.parametrize(
@@ -282,14 +270,14 @@ def test_a_signal_in_a_validation(settings: dict[str, Any], tmp_path: Path) -> N
 )
 def test_a_signal_in_a_step(settings: dict[str, Any], tmp_path: Path) -> None:
     """Every start but the last is sent SIGTERM in its second step: each event and each row once."""
-    whole, whole_rows = list[str](), list[Row]()
-    train(tmp_path / "whole", whole, whole_rows, settings)
-    done, rows = list[str](), list[Row]()
+    whole, done = list[str](), list[str]()
+    train(tmp_path / "whole", whole, settings)
     stopped = True
     while stopped:
         try:
-            train(tmp_path / "stopped", done, rows, settings, term_step=settings.get("accumulate", 1))
+            train(tmp_path / "stopped", done, settings, term_step=settings.get("accumulate", 1))
             stopped = False
         except StoppedError:
             assert len(done) < len(whole)
-    assert (done, rows) == (whole, whole_rows)
+    assert done == whole
+    assert rows_of(tmp_path / "stopped") == rows_of(tmp_path / "whole") != []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.tracked import TrackedRun, Tracking
 from emo_lightning.experiment.tracking import flattened, tracked_run, tracking_stages
 from tests.analysis.test_table6 import probe
+from tests.forked import Forked
 from tests.patience import gone, wait_until
 from tests.report.test_wandb import written
 from tests.wandb_server import WandbServer, wandb_server
@@ -89,6 +91,12 @@ def summary(folder: Path) -> dict[str, Any]:
     return found
 
 
+def losses(folder: Path, *, ended: bool = True) -> list[float]:
+    """In the history of a run on disk."""
+    rows = written(folder, "history", ended=ended)
+    return [json.loads(item.value_json) for row in rows for item in row.item if "loss" in (item.key, *item.nested_key)]
+
+
 def exit_codes(stage: Path) -> list[int]:
     """One for each time that the stage was begun."""
     return [written(folder, "exit")[0].exit_code for folder in offline_runs(stage)]
@@ -138,14 +146,49 @@ def test_a_killed_stage_leaves_all_that_it_logged_and_goes_on_in_the_same_run(
     assert run(two) == 2
     stage = two.parent / "runs/two/model"
     (first,) = offline_runs(stage)
-    losses = [
-        json.loads(i.value_json) for row in written(first, "history") for i in row.item if "loss" in (i.key, *i.nested_key)
-    ]
-    assert losses == [1.0 / (step + 1) for step in range(5)]
+    assert losses(first) == [1.0 / (step + 1) for step in range(5)]
     monkeypatch.setattr(tiny_models, "tiny_clip_stage", real)
     assert run(two) == 0
     assert exit_codes(stage) == [1, 0]
     assert len({settings(folder)["run_id"] for folder in offline_runs(stage)}) == 1
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["command", "group"])
+def test_a_killed_command_leaves_all_that_its_stage_logged_and_goes_on_in_the_same_run(
+    two: Path, monkeypatch: pytest.MonkeyPatch, group: bool
+) -> None:
+    """Alone, or with all of its group."""
+    from emo_lightning.stages import tiny_models
+
+    def killing(out: Path, tars: list[str], seed: int = 0) -> None:
+        import wandb
+
+        assert wandb.run is not None
+        for step in range(5):
+            wandb.run.log({"loss": 1.0 / (step + 1)})
+        # W&B's own process writes twice a second.
+        (offline,) = offline_runs(out)
+        wait_until(lambda: len(losses(offline, ended=False)) == 5)
+        command = os.getppid()
+        if group:
+            os.killpg(os.getpgid(command), signal.SIGKILL)
+        else:
+            os.kill(command, signal.SIGKILL)
+        signal.pause()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tiny_models, "tiny_clip_stage", killing)
+        words = ["run", str(two), "--runs", str(two.parent / "runs")]
+        command = Forked(words, os.environ, two.parent / "output.txt", session=True)
+        wait_until(lambda: command.poll() is not None)
+    assert command.returncode == -signal.SIGKILL
+    stage = two.parent / "runs/two/model"
+    (first,) = offline_runs(stage)
+    assert run(two) == 0
+    _, second = offline_runs(stage)
+    assert losses(first, ended=False) == [1.0 / (step + 1) for step in range(5)]
+    assert written(second, "exit")[0].exit_code == 0
+    assert settings(second)["run_id"] == written(first, "run", ended=False)[0].run_id
 
 
 def test_a_service_that_is_gone_is_never_named_again(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +329,45 @@ def test_a_stage_is_complete_whatever_its_log_holds(
     assert "note: W&B is told no metrics of the stage 'model': " in capfd.readouterr().err
     assert read_status_of(two, "model") == "complete"
     assert exit_codes(two.parent / "runs/two/model") == [0]
+
+
+def test_a_result_that_is_cut_off_is_no_success(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from emo_lightning.stages import tiny_models
+
+    real = tiny_models.tiny_clip_stage
+
+    def cut(out: Path, tars: list[str], seed: int = 0) -> None:
+        real(out, tars, seed)
+        (out / "found.json").write_text('{"accuracy": 0.')
+
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", cut)
+    assert run(two) == 2
+    assert "found.json: a result that is no whole JSON" in capfd.readouterr().err
+    assert read_status_of(two, "model") == "failed"
+    assert exit_codes(two.parent / "runs/two/model") == [1]
+
+
+def test_inputs_that_have_changed_are_no_success(
+    two: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from emo_lightning.stages import tiny_models
+
+    real = tiny_models.tiny_clip_stage
+
+    def meddled(out: Path, tars: list[str], seed: int = 0) -> None:
+        real(out, tars, seed)
+        with tarfile.open(next(Path(tars[0]).glob("*.tar")), "a") as tar:
+            tar.add(two, "one-more.txt")
+
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", meddled)
+    assert run(two) == 2
+    error = capfd.readouterr().err
+    assert error.count("stage 'model': what tars names was changed while it ran") == 1
+    assert "exit code" not in error
+    assert read_status_of(two, "model") == "failed"
+    assert exit_codes(two.parent / "runs/two/model") == [1]
 
 
 def test_nothing_is_logged_where_it_is_disabled(two: Path) -> None:

@@ -231,3 +231,13 @@ def test_losses_of_many_trainings_are_counted_and_not_all_drawn(run: Path, monke
     sections = RunSections(run)
     assert len(next(section for section in sections.sections if section.key == "training").figures) == 2
     assert any(f"the losses of 2 of {drawn} trainings are drawn" in note for note in sections.notes)
+
+
+def test_a_training_with_several_starts_is_one_curve(run: Path) -> None:
+    csv = next(run.rglob("metrics.csv"))
+    before = len(next(section for section in RunSections(run).sections if section.key == "training").figures)
+    for n in (1, 2, 10):
+        folder = csv.parent.parent / f"logs/version_{n}"
+        folder.mkdir(parents=True)
+        shutil.copy(csv, folder / csv.name)
+    assert len(next(section for section in RunSections(run).sections if section.key == "training").figures) == before + 1

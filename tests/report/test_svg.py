@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.core.records import SchemaError
-from emo_lightning.report.svg import overlay_svg, read_losses
+from emo_lightning.report.svg import joined_losses, overlay_svg, read_losses
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
@@ -23,3 +23,13 @@ def test_losses_leave_out_what_is_not_finite(tmp_path: Path) -> None:
     path.write_text("step,train/loss\n1,high\n")
     with pytest.raises(SchemaError, match=r"metrics\.csv:2: train/loss='high'"):
         read_losses(path)
+
+
+def test_the_starts_of_a_training_are_one_curve() -> None:
+    """Each step once, also of a run of an earlier version, whose second start has logged steps of the first again."""
+    first = {"train/loss": ([1.0, 2.0, 3.0], [9.0, 8.0, 7.0])}
+    second = {"train/loss": ([3.0, 4.0], [6.5, 6.0]), "val/loss": ([4.0], [5.0])}
+    assert joined_losses([first, second]) == {
+        "train/loss": ([1.0, 2.0, 3.0, 4.0], [9.0, 8.0, 6.5, 6.0]),
+        "val/loss": ([4.0], [5.0]),
+    }

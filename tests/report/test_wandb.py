@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from wandb.proto import wandb_internal_pb2
 
+from emo_lightning.experiment.sent_rows import entries
 from emo_lightning.report.build import build_report
 from emo_lightning.report.wandb import log_report
 
@@ -53,10 +52,11 @@ def test_tables_images_and_artifact_are_in_the_offline_run(
     assert list(sources[f"{finished_run.name}/table5"]["data"].values())
 
 
-def written(folder: Path, kind: str) -> list[Any]:
-    """Records of one kind in the run's own file, which `wandb sync` sends."""
+def written(folder: Path, kind: str, *, ended: bool = True) -> list[Any]:
+    """Records of one kind in the run's own file, which `wandb sync` sends; of one that was killed it has no end."""
     found = []
-    wait_for_the_end(folder)
+    if ended:
+        wait_for_the_end(folder)
     for data in entries(next(folder.glob("run-*.wandb")).read_bytes()):
         record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
         record.ParseFromString(data)
@@ -75,18 +75,3 @@ def wait_for_the_end(folder: Path) -> None:
             return
         time.sleep(0.2)
     raise AssertionError(f"{folder}: not ended after 20 s")
-
-
-def entries(data: bytes) -> Iterator[bytes]:
-    """LevelDB's log format: blocks of 32 KiB; parts of an entry with checksum, length and whether it is whole, first, middle or last."""
-    at, parts = 7, b""
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        _, length, place = struct.unpack_from("<IHB", data, at)
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if place in (1, 4):
-            yield parts
-            parts = b""

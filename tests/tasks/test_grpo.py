@@ -364,6 +364,17 @@ def test_resume_in_mid_epoch_is_exact(adapted: Path, world_tars: Path, tmp_path:
     assert max(step["rollout/gap"] for step in whole) <= 1e-5
 
 
+def test_what_the_last_validation_found_outlives_a_kill_after_it(speaking: Path, world_tars: Path, tmp_path: Path) -> None:
+    """Nobody validates again, and the report asks for it."""
+    saver = ModelCheckpoint(dirpath=tmp_path / "kept", every_n_epochs=1, save_top_k=0, save_last=True, monitor="val/loss")
+    options = {"enable_checkpointing": True, "max_steps": 1, "val_check_interval": 1, "limit_val_batches": 1}
+    whole = task_of(speaking)
+    fit(whole, data(world_tars, limit=4), tmp_path, callbacks=[saver], **options)
+    again = task_of(speaking)
+    fit(again, data(world_tars, limit=4), tmp_path, ckpt_path=tmp_path / "kept/last.ckpt", **options)
+    assert again.summary() == whole.summary() != {}
+
+
 @pytest.mark.parametrize("kind", ["model", "adapter"])
 def test_a_checkpoint_goes_on_with_the_policy_that_the_round_began_with(
     speaking: Path, adapted: Path, world_tars: Path, tmp_path: Path, kind: str

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from emo_lightning.data.collate import Collator
@@ -14,7 +16,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.backbone_config import BackboneConfig, LoRA
 from emo_lightning.models.loading import load_backbone
-from emo_lightning.tasks.throughput import Passed
+from emo_lightning.tasks.throughput import Passed, Throughput
 from tests.tasks.test_sft import data, lora_task, trainer
 
 
@@ -45,6 +47,41 @@ def test_rates_are_logged_and_summed_up(world_tars: Path, tiny_qwen: Path, tmp_p
         logged = [row["perf/tokens_per_s"] for row in csv.DictReader(file) if row["perf/tokens_per_s"]]
     assert len(logged) == run.global_step // 2
     assert all(float(value) > 0 for value in logged)
+
+
+def test_a_training_that_goes_on_counts_on(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """What is said of a training is said of all of it, also where its checkpoint is that of its last step."""
+
+    def run(name: str, checkpoint: Path | None = None) -> Throughput:
+        saver = ModelCheckpoint(dirpath=tmp_path / name, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+        fit = trainer(tmp_path / name, max_steps=9, enable_checkpointing=True, callbacks=[saver], limit_val_batches=0)
+        task = lora_task(tiny_qwen)
+        fit.fit(task, datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=True)
+        return task.throughput
+
+    whole, resumed = run("whole"), run("resumed", tmp_path / "whole/step=6.ckpt")
+    for name in ("tokens", "places", "images"):
+        assert getattr(resumed._all, name) == getattr(whole._all, name), name
+    assert resumed._all.flops == pytest.approx(whole._all.flops)
+    saved = torch.load(tmp_path / "whole/step=6.ckpt", weights_only=True)
+    before = saved["emo_throughput"]["passed"]
+    assert resumed._all.seconds > before["seconds"] > 0
+    assert resumed._all.waited >= before["waited"]
+    # Nothing is left to do.
+    done = torch.load(tmp_path / "whole/step=9.ckpt", weights_only=True)["emo_throughput"]["passed"]
+    found = run("done", tmp_path / "whole/step=9.ckpt").summary()["perf"]
+    assert isinstance(found, dict)
+    assert found["tokens_per_s"] == pytest.approx(done["tokens"] / done["seconds"], rel=1e-3)
+    # One of an earlier version counts from here on.
+    del saved["emo_throughput"]
+    torch.save(saved, tmp_path / "older.ckpt")
+    assert run("older", tmp_path / "older.ckpt")._all.images == 3 * 4
+
+
+def test_what_passed_is_told_in_that_of_other_ranks() -> None:
+    one = Passed(seconds=2.0, waited=1.0, tokens=30, places=40, images=4, flops=8.0)
+    assert one.of_ranks(2, 1) == Passed(seconds=2.0, waited=1.0, tokens=60, places=80, images=8, flops=8.0)
+    assert one.of_ranks(1, 2).of_ranks(2, 1) == one
 
 
 @pytest.mark.parametrize("packed", [True, False])
