@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
@@ -71,7 +72,8 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
         """Those of the last optimiser step: a weight that is not finite comes from them."""
         self._bad_validation: Fault | None = None
         """The first of this rank."""
-        self.val_loss = MeanMetric()
+        # Left to itself it drops what is not a number, and a mean of the others would stand for all.
+        self.val_loss = MeanMetric(nan_strategy=math.nan)
 
     def _step(self, batch: BatchT, stage: str) -> tuple[Tensor, Tensor]:
         """(sum of losses, number of items) of one micro-batch of `train` or `val`."""
@@ -110,10 +112,18 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
 
         `self.log(…, sync_dist=True)` would average the ranks' item counts as whole numbers, that is, round them.
         """
-        if not self.some_may_diverge and (fault := first_of_ranks(self._bad_validation)) is not None:
-            raise NotFiniteError.at(fault, self.global_step)
+        self.check_validation()
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
+
+    def check_validation(self) -> None:
+        """Refuse what the validation batches of all ranks have added up, before anything is made of it; every rank has to call this.
+
+        Raises:
+            NotFiniteError: something in the validation of a rank is no finite number; names its samples.
+        """
+        if not self.some_may_diverge and (fault := first_of_ranks(self._bad_validation)) is not None:
+            raise NotFiniteError.at(fault, self.global_step)
 
     @override
     def on_train_batch_start(self, batch: BatchT, batch_idx: int) -> None:

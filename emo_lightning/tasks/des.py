@@ -272,15 +272,20 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
                 self.val_accuracy.update(logits[known], batch["emotion"][known])
         return total, labelled.sum()
 
-    def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` and, where validation images have emotions, `val/accuracy` (percent), exact over ranks.
+    def check_validation(self) -> None:
+        """As in every task; a mean over no label is no number either.
 
         Raises:
+            NotFiniteError: something in the validation of a rank is no finite number; names its samples.
             InputError: the validation set has no label.
         """
-        if self.val_loss.compute().isnan() and not float(self.val_loss.weight):
+        super().check_validation()
+        if self.val_loss.compute().isnan():
             msg = "no validation image has an emotion label; validate on labelled images"
             raise InputError(msg)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/loss` and, where validation images have emotions, `val/accuracy` (percent), exact over ranks."""
         super().on_validation_epoch_end()
         if self._measures_accuracy:
             self.log("val/accuracy", 100 * self.val_accuracy.compute(), prog_bar=True)

@@ -303,8 +303,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         Raises:
             NotFiniteError: a rank's policy has become NaN.
         """
-        if (fault := first_of_ranks(self._bad_validation)) is not None:
-            raise NotFiniteError.at(fault, self.global_step)
+        self.check_validation()
         for name in self.data.evaluated:
             tally = self._tallies.pop(name, AnswerTally())
             tally.take(self.trainer.strategy.reduce(tally.vector().to(self.device), reduce_op="sum").cpu())

@@ -30,6 +30,7 @@ from emo_lightning.models.des import DESHead
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.finite import NotFiniteError
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.probe import ProbeTask
 from tests.ranks import run_ranks
@@ -465,3 +466,27 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     assert found[2][2] == pytest.approx(found[1][2], abs=1e-3)
     assert found[1][3].id == found[2][3].id
     np.testing.assert_allclose(found[1][3].des, found[2][3].des, atol=1e-4)
+
+
+class LoseWeights(pl.Callback):
+    """Has a weight be no number when a validation begins, as a step too wide leaves it."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DESTask)
+        pl_module.classifier.weight.data.fill_(math.nan)
+
+
+def validate_without_numbers(out: Path, train: str, val: str) -> None:
+    """One rank's part: no loss of the validation is a number, on either rank."""
+    run = trainer_of(out, 1, callbacks=[LoseWeights()], devices=2, strategy="ddp")
+    message = (
+        r"step 5: 1 of \d+ weights are not finite, first: classifier\.weight; they are not saved\. "
+        r"Samples of the step before: 0-\d+, .* The last checkpoint before it is kept"
+    )
+    with pytest.raises(NotFiniteError, match=message):
+        run.fit(DESTask(DESHeadArgs(dropout=0.0)), datamodule=FeatureDataModule(train, val, batch_size=15))
+
+
+def test_two_ranks_whose_validation_is_no_number_say_so(caches: dict[str, str], tmp_path: Path) -> None:
+    """And not that the images have no labels."""
+    run_ranks(partial(validate_without_numbers, tmp_path, caches["train"], caches["val"]))

@@ -145,6 +145,12 @@ def test_a_grid_of_which_some_diverge_goes_on(tmp_path: Path) -> None:
     assert fit(Line("gradient", tolerant=True), tmp_path).is_file()
 
 
+def test_a_mean_leaves_out_no_loss_that_is_no_number(tmp_path: Path) -> None:
+    task = Line("val", tolerant=True)
+    fit(task, tmp_path)
+    assert math.isnan(task.trainer.callback_metrics["val/loss"])
+
+
 def test_what_is_counted() -> None:
     named = {"a": torch.ones(2), "b": torch.tensor([1.0, math.inf]), "c": torch.tensor([1]), "d": torch.tensor(math.nan)}
     assert not_finite([*named.items(), ("e", "text")]) == ["b", "d"]
