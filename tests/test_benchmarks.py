@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import os
+import random
 import re
 import sys
 from pathlib import Path
@@ -132,3 +133,29 @@ def test_goals_of_runs_are_measured_one_by_one(
     assert len(tests) > 20
     for path, _, test in (one.partition("::") for one in tests):
         assert f"def {test}(" in (root / path).read_text(encoding="utf-8") or not test, (path, test)
+
+
+@pytest.mark.parametrize("steps", [4, 5, 8, 9, 16])
+def test_every_kill_is_planned_where_a_training_comes_to(steps: int) -> None:
+    """A step is killed while it is done, so that the last has the number of steps before it; a save comes after it."""
+    kills = importlib.import_module("benchmarks.run_goals.kills")
+    for case in kills.FORCED:
+        for seed in range(20):
+            for kill in kills.kills_of(case, random.Random(seed), steps):
+                assert 1 <= kill["step"] <= steps - (kill["event"] == "step"), (case, kill)
+
+
+@pytest.mark.slow
+def test_a_chain_whose_kill_never_hits_fails_and_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = importlib.import_module("benchmarks.run_goals.kills")
+    trainings = importlib.import_module("benchmarks.run_goals.trainings")
+    setup = trainings.Setup("auto-1", epochs=1)
+    hits = [{"event": "step", "step": 1}, {"event": "start", "step": 0}]
+    monkeypatch.setattr(kills, "AIMS", 2)
+    monkeypatch.setattr(kills, "kills_of", lambda *_: hits)
+    assert kills.chain(tmp_path, setup, "hits", random.Random(0)) == ("", 2, 1)
+    # The first hits, the second is planned beyond the end.
+    misses = [hits[0], {"event": "step", "step": 1000}]
+    monkeypatch.setattr(kills, "kills_of", lambda *_: misses)
+    found = kills.chain(tmp_path, setup, "misses", random.Random(0))
+    assert found == ("the kill missed: step from step 1000 on of rank 0 in start 2, exit codes [0]; aimed 2 times", 0, 2)

@@ -65,12 +65,14 @@ def measure(given: Given) -> Iterator[Line | Tested]:
     if OTHER_DISK.is_dir() and OTHER_DISK.stat().st_dev != given.work.stat().st_dev:
         places["checkpoints/ a link to another filesystem"] = given.work / "linked"
     for where, out in places.items():
-        torn, left, newest = kills(out, count, given, where != "on its own disk")
+        torn, left, newest, hits = kills(out, count, given, where != "on its own disk")
         yield Line(
             f"kills while checkpoints are written, {where}",
-            f"{len(torn)} of {count} torn, at most {left} temporary files left, step {newest}" + "".join(torn[:1]),
+            f"{len(torn)} of {hits} torn, at most {left} temporary files left, step {newest}"
+            + (f"; {hits} of {count} kills hit" if hits < count else "")
+            + "".join(torn[:1]),
             # Half a checkpoint, and a second name of the one before it; the next start removes them.
-            not torn and left <= 2 and newest > 0,
+            not torn and left <= 2 and newest > 0 and hits == count,
             "tests/experiment/test_saving.py::test_a_checkpoint_is_staged_where_it_is_renamed",
         )
     named = damaged(places["on its own disk"], given)
@@ -86,8 +88,8 @@ def measure(given: Given) -> Iterator[Line | Tested]:
     )
 
 
-def kills(out: Path, count: int, given: Given, linked: bool) -> tuple[list[str], int, int]:
-    """What was torn, the most temporary files that a kill left, and the last step."""
+def kills(out: Path, count: int, given: Given, linked: bool) -> tuple[list[str], int, int, int]:
+    """What was torn, the most temporary files that a kill left, the last step, and how many kills hit a training that had saved."""
     draw = random.Random(given.seed)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -96,7 +98,7 @@ def kills(out: Path, count: int, given: Given, linked: bool) -> tuple[list[str],
         other = Path(tempfile.mkdtemp(dir=OTHER_DISK, prefix="emo-runs-"))
         (out / "checkpoints").symlink_to(other)
     torn: list[str] = []
-    left = step = 0
+    left = step = hits = 0
     last = out / "checkpoints/last.ckpt"
     try:
         for _ in range(count):
@@ -109,6 +111,7 @@ def kills(out: Path, count: int, given: Given, linked: bool) -> tuple[list[str],
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
             process.join()
+            hits += process.exitcode == -signal.SIGKILL and last.exists() and last.stat().st_mtime_ns != before
             places = [out / ".tmp", out / "checkpoints", *([other / ".tmp"] if other else [])]
             half = {path for place in places for path in place.glob("**/*") if place.name == ".tmp" or path.suffix == ".tmp"}
             left = max(left, sum(path.is_file() for path in half))
@@ -120,7 +123,7 @@ def kills(out: Path, count: int, given: Given, linked: bool) -> tuple[list[str],
     finally:
         if other is not None:
             shutil.rmtree(other)
-    return torn, left, step
+    return torn, left, step, hits
 
 
 def damaged(out: Path, given: Given) -> int:

@@ -90,11 +90,12 @@ FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("tests/data/test_skips.py", "tests/data/test_checking.py"),
     ),
     "held": (
-        "other settings, two experiments in one folder, a full disk: named, one line, and goes on",
+        "other settings, two experiments in one folder, a full disk, a read-only run folder: named, one line, and goes on",
         (
             "tests/experiment/test_runner.py::test_other_settings_in_one_run_directory_are_an_error",
             "tests/experiment/test_runner.py::test_one_run_directory_one_process",
             "tests/experiment/test_runner.py::test_no_room_on_the_disk_is_one_line_and_resumes",
+            "tests/experiment/test_runner.py::test_a_read_only_run_folder_is_one_line_and_resumes",
         ),
     ),
     "formats": (

@@ -16,6 +16,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 PLAN = "kill.json"
 """Beside the notes: `start` (its number), and of a kill `event`, `step` (optimiser steps that must be done), `rank` and `delay` (seconds)."""
+HIT = "hit-{start}"
+"""Beside the notes: a file that is there once the kill of that start has come."""
 
 
 class Observer(pl.Callback):
@@ -84,16 +86,18 @@ class Observer(pl.Callback):
         if plan.get("event") != name or trainer.global_step < plan["step"] or self.rank != plan.get("rank", 0):
             return
         self.plan = {}
+        hit = self.folder / HIT.format(start=self.start)
         if delay := plan.get("delay"):
-            threading.Thread(target=_kill, args=(delay,), daemon=True).start()
+            threading.Thread(target=_kill, args=(hit, delay), daemon=True).start()
         else:
-            _kill(0.0)
+            _kill(hit, 0.0)
 
     def _note(self, **found: object) -> None:
         with open(self.folder / f"rank-{self.rank}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"start": self.start, **found}) + "\n")
 
 
-def _kill(delay: float) -> None:
+def _kill(hit: Path, delay: float) -> None:
     time.sleep(delay)
+    hit.touch()
     os.kill(os.getpid(), signal.SIGKILL)

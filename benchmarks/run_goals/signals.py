@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.run_goals.lines import ROOT, Given, Line, Tested, tested
-from benchmarks.run_goals.trainings import Setup, Training
+from benchmarks.run_goals.trainings import Setup, Training, run_command
 from emo_lightning.core.checkpoints import check_content, read_checkpoint
 from emo_lightning.core.endings import exit_code
 from tests.forked import Forked
 from tests.patience import PATIENCE
+from tests.ranks import slurm_port, slurm_tasks, start_each
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
 TARGETS = ("command", "stage", "rank 1", "group")
@@ -40,6 +42,7 @@ def measure(given: Given) -> Iterator[Line | Tested]:
     yield tested(
         "the same with light processes; under nohup; one that hangs; one that is stuck", "tests/experiment/test_supervision.py"
     )
+    yield machines(given)
     yield tested("the command of another rank has ended; clocks of machines", "tests/experiment/test_peers.py")
 
 
@@ -68,6 +71,63 @@ def ended(given: Given, cases: Sequence[tuple[signal.Signals, str]], start: Star
         "tests/experiment/test_runner.py::test_a_signal_to_the_second_rank_saves_and_ends_all",
     )
     return Line(WHAT.format(how), found, not wrong, " ".join(tests))
+
+
+def machines(given: Given) -> Line:
+    """One line: of two commands under srun, as on two machines, one is killed, in a stage of both and in one of the first rank alone."""
+    cases = [(ranks, victim) for ranks in (2, 1) for victim in (0, 1)] * given.count(3, 1)
+    wrong, slowest = [], 0.0
+    for number, (ranks, victim) in enumerate(cases):
+        setup = Setup(
+            f"machines-{number}", 1, 0, "ddp" if ranks == 2 else "auto", "padded", epochs=100_000, save_every=1, nodes=ranks
+        )
+        training = Training(given.work, setup, "killed")
+        seconds, fault = end_machine(training, ranks, victim)
+        slowest = max(slowest, seconds)
+        if fault:
+            wrong.append(f"rank {victim} of a stage of {ranks}: {fault}")
+    found = "; ".join([f"{len(cases) - len(wrong)}/{len(cases)}, slowest {slowest:.1f} s", *wrong])
+    return Line(
+        "KILL to one of two commands under srun (as on two machines), in a stage of both ranks and in one of the first alone: all gone in "
+        "10 s, the exit code of the other says so",
+        found,
+        not wrong,
+        "tests/experiment/test_runner.py::test_a_killed_command_of_two_machines_ends_the_other",
+    )
+
+
+def end_machine(training: Training, ranks: int, victim: int) -> tuple[float, str]:
+    """Start both commands, kill one; seconds until all processes were gone, and what was wrong."""
+    files = [training.folder / f"pid-{rank}" for rank in range(ranks)]
+    commands = start_each(
+        partial(run_command, training.words), slurm_tasks(2, slurm_port(), nodes=2), training.folder / "output.txt"
+    )
+    everybody: set[int] = set()
+    try:
+        until = time.monotonic() + PATIENCE
+        while not all(file.exists() for file in files):
+            if any(one.exitcode is not None for one in commands) or time.monotonic() > until:
+                return 0.0, f"it did not begin: {training.said()}"
+            time.sleep(0.02)
+        for one in commands:
+            assert one.pid is not None
+            everybody |= {one.pid, *descendants(one.pid)}
+        began = time.monotonic()
+        commands[victim].kill()
+        while any(lives(pid) for pid in everybody) and time.monotonic() < began + 6 * GOAL:
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+    finally:
+        left = [pid for pid in everybody if lives(pid)]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        for one in commands:
+            one.kill()
+            one.join()
+    if left or seconds > GOAL:
+        return seconds, f"{len(left)} processes were left after {seconds:.0f} s: {training.said()}"
+    code = commands[1 - victim].exitcode
+    return seconds, "" if code == 2 else f"exit code {code}: {training.said()}"
 
 
 def forked(training: Training) -> Forked:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from benchmarks.run_goals.lines import ROOT
-from benchmarks.run_goals.observer import PLAN
+from benchmarks.run_goals.observer import HIT, PLAN
 from emo_lightning.core.fingerprints import content_sha256
 from emo_lightning.experiment.kinds import TrainerKind, find_kind
 from tests.made import make_qwen, write_world
@@ -42,6 +42,8 @@ class Setup:
     """`packed` (rows, two micro-batches a step), `padded`, or `at once` (as `packed`, one micro-batch a step)."""
     epochs: int = 2
     save_every: int = 2
+    nodes: int = 1
+    """Machines, each with so many ranks."""
 
 
 @cache
@@ -98,6 +100,7 @@ class Training:
         trainer = {
             "accelerator": "cpu",
             "devices": setup.ranks,
+            "num_nodes": setup.nodes,
             "strategy": setup.strategy,
             "max_epochs": setup.epochs,
             "accumulate_grad_batches": accumulate,
@@ -138,13 +141,26 @@ class Training:
         words = [*self.words, "--trainer.devices", str(number)]
         if number == 1 and self.setup.strategy == "ddp":
             words += ["--trainer.strategy", "auto"]
-        processes = start_each(partial(_command, words), _job(number), self.folder / "output.txt")
+        processes = start_each(partial(run_command, words), _job(number), self.folder / "output.txt")
         until = time.monotonic() + PATIENCE
         for process in processes:
             process.join(max(0.0, until - time.monotonic()))
             process.kill()
             process.join()
         return [int(process.exitcode or 0) for process in processes]
+
+    def kill(self, kill: Mapping[str, object], ranks: int | None = None) -> str:
+        """Run the command until it is killed; what was otherwise than planned.
+
+        Args:
+            kill: see `observer.PLAN`.
+            ranks: other than the setup's.
+        """
+        codes = self.start(kill, ranks)
+        where = f"{kill['event']} from step {kill['step']} on of rank {kill['rank']} in start {self.starts}"
+        if not (self.folder / HIT.format(start=self.starts)).exists():
+            return f"the kill missed: {where}, exit codes {codes}" + (f": {self.said()}" if any(codes) else "")
+        return "" if all(codes) else f"the kill ended not all: {where}, exit codes {codes}"
 
     def notes(self) -> Notes:
         """Of all ranks and starts."""
@@ -182,7 +198,8 @@ class Training:
         return (self.folder / "output.txt").read_text(encoding="utf-8")[-600:]
 
 
-def _command(words: list[str]) -> None:
+def run_command(words: list[str]) -> None:
+    """`emo` with these words; ends with its exit code."""
     from emo_lightning.cli import main
 
     raise SystemExit(main(words))
