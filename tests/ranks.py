@@ -32,6 +32,34 @@ def free_port() -> int:
             return port
 
 
+def slurm_tasks(ranks: int, port: int, nodes: int = 1) -> list[dict[str, object]]:
+    """The environment that srun gives each task of a step of this machine, by any number of names.
+
+    Args:
+        ranks: tasks.
+        port: that Lightning would derive from the job's number, from 15,000 to 24,999.
+        nodes: that the tasks are evenly on.
+    """
+    each = ranks // nodes
+    job = {
+        # Lightning adds the last four digits to 15,000.
+        "SLURM_JOB_ID": 70_000 + port - 15_000,
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": ranks,
+        "SLURM_NTASKS_PER_NODE": each,
+        "SLURM_STEP_ID": 0,
+        "SLURM_STEP_NUM_TASKS": ranks,
+        "SLURM_NNODES": nodes,
+        "SLURM_NODELIST": "127.0.0.1",
+    }
+    return [{**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank % each, "SLURM_NODEID": rank // each} for rank in range(ranks)]
+
+
+def slurm_port() -> int:
+    """A free port that `slurm_tasks` can have."""
+    return next(port for port in iter(free_port, None) if 15_000 <= port < 25_000)
+
+
 def run_ranks(work: Callable[[], object], ranks: int = 2) -> None:
     """Run the same function as each rank of a job, with the environment that torchrun gives its workers.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.experiment import peers
-from emo_lightning.experiment.peers import PeerLostError, Peers
-from tests.patience import PATIENCE
+from emo_lightning.experiment.peers import SILENCE_VARIABLE, PeerLostError, Peers
+from tests.patience import PATIENCE, wait_until
 
 FORK = multiprocessing.get_context("fork")
 
@@ -32,6 +34,11 @@ def first_rank(folder: Path, end: str) -> None:
             raise SystemExit(1)
         if end == "lives":
             signal.pause()
+        if end == "looks":
+            lost(one)
+        if end == "is held up":
+            # Calls C with the lock of the interpreter, as an import that waits for a disk does.
+            ctypes.PyDLL(None).pause()
 
 
 def started(folder: Path, end: str) -> tuple[Peers, multiprocessing.context.ForkProcess]:
@@ -55,16 +62,85 @@ def test_the_first_rank_has_done_its_stage(tmp_path: Path, end: str) -> None:
     process.join()
 
 
-def test_the_first_rank_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    second, process = started(tmp_path, "lives")
+def writer_of(process: multiprocessing.context.ForkProcess) -> int:
+    """Process id of what writes its lines: its one child."""
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+    return int(child)
+
+
+def watch_lines(second: Peers, number: int) -> None:
+    """Until so many new ones have been seen."""
+    seen: set[str | None] = set()
+
+    def many() -> bool:
+        second.check()
+        seen.add(second._seen[0].line)
+        return len(seen) > number
+
+    wait_until(many)
+
+
+@pytest.mark.parametrize("end", ["lives", "is held up"])
+def test_the_first_rank_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """Its end is said, and no silence waited for, whatever it was about."""
+    monkeypatch.setenv(SILENCE_VARIABLE, "1e9")
+    second, process = started(tmp_path, end)
     second.wait_for_first(1)
     second.check()
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
-    monkeypatch.setattr(peers, "MAX_SILENT_SECONDS", 0.1)
-    with pytest.raises(PeerLostError, match="rank 0 has said nothing for"):
+    with pytest.raises(PeerLostError, match=r"rank 0: its command was killed \("):
         second.wait_for_first(2)
+
+
+def test_a_machine_that_is_gone_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SILENCE_VARIABLE, "900")
+    second, process = started(tmp_path, "lives")
+    second.wait_for_first(1)
+    assert second._max_silent == 900
+    # From now on: a busy machine would be silent for a moment, too.
+    second._max_silent = 0.1
+    os.kill(writer_of(process), signal.SIGKILL)
+    process.kill()
+    process.join()
+    with pytest.raises(PeerLostError, match=r"rank 0 has said nothing for \d+ s: its machine is gone"):
+        second.wait_for_first(2)
+
+
+def test_time_in_which_nobody_looked_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second, process = started(tmp_path, "lives")
+    second.wait_for_first(1)
+    os.kill(writer_of(process), signal.SIGKILL)
+    now = time.monotonic
+    # As after a machine was suspended for a night: its own lines come a moment later.
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 30_000)
+    second.check()
+    assert second._seen[0].silent <= 5
+    process.kill()
+    process.join()
+
+
+@pytest.mark.parametrize("text", ["soon", "0.01", "nan", "inf"])
+def test_a_silence_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(SILENCE_VARIABLE, text)
+    with pytest.raises(InputError, match=rf"{SILENCE_VARIABLE}: found '{text}'; expected seconds, at least 0\.05"):
+        Peers(tmp_path, Ranks(0, 2))
+
+
+def test_lines_go_on_while_the_command_is_held_up(tmp_path: Path) -> None:
+    second, process = started(tmp_path, "is held up")
+    watch_lines(second, 5)
+    process.kill()
+    process.join()
+
+
+def test_lines_go_on_where_their_writer_was_ended(tmp_path: Path) -> None:
+    second, process = started(tmp_path, "looks")
+    watch_lines(second, 2)
+    os.kill(writer_of(process), signal.SIGKILL)
+    watch_lines(second, 5)
+    process.kill()
+    process.join()
 
 
 def test_the_first_rank_has_failed(tmp_path: Path) -> None:
@@ -124,4 +200,5 @@ def test_alone_there_is_nothing_to_tell(tmp_path: Path) -> None:
     one = Peers(tmp_path, Ranks(0, 1))
     with one.reporting():
         one.check()
+        assert one.said_by_first("port-1", lambda: "1234") == "1234"
     assert not list(tmp_path.iterdir())
