@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import ANSWERS_STORE, add_verb, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import ALWAYS, Parser, Whole, named_places
+from emo_lightning.core.options import ALWAYS, Parser, Whole, named_places, output_path
 from emo_lightning.core.suites.item import SUITE_TITLES, SuiteName
 from emo_lightning.core.terminal import say
 
@@ -92,14 +92,18 @@ def _suite_arguments(suite: Parser) -> None:
         help="tasks like what the models were trained on, which do not count in the collapse (default: what the suite calls so)",
     )
     score.add_argument("--seed", type=Whole(), default=0, help="random seed of the bootstrap (default: 0)")
-    score.add_argument("--report", type=Path, metavar="DIR", help="also write benchmark.json and page.json to this folder")
+    score.add_argument(
+        "--report", type=output_path, metavar="DIR", help="also write benchmark.json and page.json to this folder"
+    )
     score.add_argument("--json", action="store_true", help="print JSON instead of tables")
     ask = suite.add_argument_group("asking a model")
     ask.add_argument(
         "--model", metavar="MODEL", help="folder of an emotion model (of emo export, or of a model stage), or its hub id"
     )
     ask.add_argument("--images", type=Path, metavar="DIR", help="folder of the suite's images")
-    ask.add_argument("--out", type=Path, metavar="FILE.jsonl", help="where the replies go; what is there is not asked again")
+    ask.add_argument(
+        "--out", type=output_path, metavar="FILE.jsonl", help="where the replies go; what is there is not asked again"
+    )
     ask.add_argument("--max-new-tokens", type=Whole(1), default=512, help="tokens that one reply may have (default: 512)")
     ask.add_argument("--batch-size", type=Whole(1), default=8, help="questions at a time (default: 8)")
     ask.add_argument("--device", help="torch device (default: a GPU where there is one)")
@@ -133,7 +137,9 @@ def _page_arguments(page: Parser) -> None:
         help="a suite's images, which are looked for in what was trained on; repeat the option for more suites",
     )
     page.add_argument("--seed", type=Whole(), default=0, help="random seed of the bootstrap (default: 0)")
-    page.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="where to write; tables go to FILE_tables/")
+    page.add_argument(
+        "--out", type=output_path, required=True, metavar="FILE.html", help="where to write; tables go to FILE_tables/"
+    )
 
 
 def main(argv: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
-from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
+from emo_lightning.core.options import ALWAYS, Parser, Real, Whole, output_path
 
 EXAMPLES = """examples:
   emo calibrate runs/demo/probe-attribute/predictions.jsonl 'runs/demo/world/reference/*.tar' --fit 'runs/demo/world/tars/*-val-*.tar'
@@ -55,7 +55,10 @@ def parser() -> Parser:
     )
     parser.add_argument("--seed", type=Whole(), default=0, help="random seed of the bootstrap (default: 0)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="also write calibration.json, page.json and reliability.svg to this folder"
+        "--out",
+        type=output_path,
+        metavar="DIR",
+        help="also write calibration.json, page.json and reliability.svg to this folder",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.modes({ALWAYS: ("fit", "bins", "seed", "out", "json"), "conformal sets (--fit)": ("alpha", "score")})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import Parser, Whole, named_places
+from emo_lightning.core.options import Parser, Whole, named_places, output_path
 
 EXAMPLES = """example:
   emo cross-dataset --arm base=base.jsonl --arm ours=ours.jsonl --base base --in-domain emoset \\
@@ -47,7 +47,9 @@ def parser() -> Parser:
         help="records or tars that were trained on; test images that are also there are left out",
     )
     parser.add_argument("--seed", type=Whole(), default=0, help="random seed of the bootstrap (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write cross_dataset.json and page.json to this folder")
+    parser.add_argument(
+        "--out", type=output_path, metavar="DIR", help="also write cross_dataset.json and page.json to this folder"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import add_debug_option
-from emo_lightning.core.options import Parser, Whole, named_places
+from emo_lightning.core.options import Parser, Whole, named_places, output_path
 
 EXAMPLES = """examples:
   emo des retrieval runs/demo/probe-*/des.parquet --references 'runs/demo/world/reference/*.tar' --out runs/retrieval
@@ -97,7 +97,7 @@ def _verb(verbs: argparse._SubParsersAction[Parser], name: str, text: str, meta:
         metavar="REFS",
         help="records as .jsonl or .parquet, or tars (files, folders, globs)",
     )
-    verb.add_argument("--out", type=Path, required=True, help="folder to write: JSON, tables and figures")
+    verb.add_argument("--out", type=output_path, required=True, help="folder to write: JSON, tables and figures")
     verb.add_argument("--seed", type=Whole(), default=0, help="random seed (default: 0)")
     return verb
 

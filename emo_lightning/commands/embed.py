@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from emo_lightning.commands.arguments import add_images_and_model, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import Whole
+from emo_lightning.core.options import Whole, output_path
 
 EXAMPLES = """examples:
   emo embed *.jpg --out des.parquet
@@ -26,7 +24,7 @@ def main(argv: list[str]) -> int:
     """Embed images into a table, or tars into tars."""
     parser = new_parser("embed", ABOUT, EXAMPLES)
     add_images_and_model(parser)
-    parser.add_argument("--out", type=Path, required=True, help="a .parquet or .jsonl file; or a folder, for tars alone")
+    parser.add_argument("--out", type=output_path, required=True, help="a .parquet or .jsonl file; or a folder, for tars alone")
     parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     args = parser.parse_args(argv)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import add_images_and_model, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import Whole
+from emo_lightning.core.options import Whole, output_path
 from emo_lightning.core.terminal import json_text, say
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ def main(argv: list[str]) -> int:
     add_images_and_model(parser)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         help="of one image: a picture with the boxes drawn in, PNG (default: none); else a .jsonl or .parquet file",
     )
     parser.add_argument("--text", action="store_true", help="print a block for people instead of JSON")
-    parser.add_argument("--overlays", type=Path, metavar="DIR", help="also write a picture of every image to this folder")
+    parser.add_argument(
+        "--overlays", type=output_path, metavar="DIR", help="also write a picture of every image to this folder"
+    )
     parser.add_argument(
         "--masks", metavar="SAM", help="also give the pixels of every box, by this SAM (folder or hub id; default: no masks)"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from emo_lightning.commands.arguments import check_output_file, new_parser
 from emo_lightning.core.errors import InputError, MissingFileError, UserError
 from emo_lightning.core.files import atomic_folder
-from emo_lightning.core.options import ALWAYS, Parser
+from emo_lightning.core.options import ALWAYS, Parser, output_path
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def parser() -> Parser:
     parser.add_argument(
         "source", type=Path, metavar="RUN", help="a run, a folder with emo.json, or with --merge the adapter folder of a run"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be empty or missing")
+    parser.add_argument("--out", type=output_path, required=True, help="folder to write; it must be empty or missing")
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
-from emo_lightning.core.options import named_places
+from emo_lightning.core.options import named_places, output_path
 from emo_lightning.core.terminal import say
 
 ABOUT = """\
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser = new_parser("export-fiftyone", ABOUT, EXAMPLES)
     parser.add_argument("tars", nargs="+", metavar="TARS", help="tars: files, folders, globs, URLs")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="folder to write; it must be empty or missing"
+        "--out", type=output_path, required=True, metavar="FOLDER", help="folder to write; it must be empty or missing"
     )
     parser.add_argument(
         "--embeddings",

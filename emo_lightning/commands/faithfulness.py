@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emo_lightning.commands.arguments import add_model, new_parser
-from emo_lightning.core.options import Parser, Real, Whole
+from emo_lightning.core.options import Parser, Real, Whole, output_path
 
 EXAMPLES = """examples:
   emo faithfulness 'runs/demo/world/reference/*-test-*.tar' --model runs/demo/model
@@ -46,7 +46,9 @@ def parser() -> Parser:
     parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--seed", type=Whole(), default=0, help="random seed of the boxes and of the bootstrap (default: 0)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write faithfulness.json and page.json to this folder")
+    parser.add_argument(
+        "--out", type=output_path, metavar="DIR", help="also write faithfulness.json and page.json to this folder"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 

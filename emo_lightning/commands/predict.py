@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from emo_lightning.commands.arguments import ANSWERS_STORE, new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import ALWAYS, Parser, Whole
+from emo_lightning.core.options import ALWAYS, Parser, Whole, output_path
 from emo_lightning.core.terminal import on_a_terminal, say
 
 USAGE = """\
@@ -68,7 +68,7 @@ def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("predict", ABOUT, EXAMPLES, USAGE)
     parser.add_argument("inputs", nargs="+", metavar="MODEL TARS", help="the model, then tars, folders of tars, globs")
-    parser.add_argument("--out", type=Path, required=True, help="predictions file, .jsonl")
+    parser.add_argument("--out", type=output_path, required=True, help="predictions file, .jsonl")
     parser.add_argument(
         "--objectives", nargs="+", help=f"what is asked (default: {' '.join(PREDICTED_OBJECTIVES)}, or the bundle's)"
     )

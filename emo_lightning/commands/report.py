@@ -6,7 +6,7 @@ from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import ALWAYS, Parser, Whole
+from emo_lightning.core.options import ALWAYS, Parser, Whole, output_path
 from emo_lightning.core.terminal import say
 
 EXAMPLES = """examples:
@@ -28,7 +28,7 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         metavar="FILE.html",
         help="where to write; tables go to FILE_tables/ (default: RUN/report.html, or report-A-B.html beside the first of several)",
     )

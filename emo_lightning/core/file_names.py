@@ -12,3 +12,8 @@ EMBEDDINGS_FILE = "des.parquet"
 """The embedding (DES) of each image."""
 METRICS_FILE = "metrics.json"
 """What a probe stage measured."""
+
+
+def about_file(predictions: str) -> str:
+    """Name of the file that says who made a file of predictions, which is beside it."""
+    return predictions.removesuffix(".jsonl") + ".about.json"

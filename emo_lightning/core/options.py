@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.names import as_on_disk, begins_on_disk
+from emo_lightning.core.stores import LOCAL_OUTPUT, scheme_of
 from emo_lightning.core.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-__all__ = ["ALWAYS", "Parser", "Real", "Whole", "named_places", "refuse_unused"]
+__all__ = ["ALWAYS", "Parser", "Real", "Whole", "named_places", "output_path", "refuse_unused"]
 
 ALWAYS = ""
 """The mode of options that a command uses in all of them."""
@@ -52,6 +53,17 @@ class Whole:
             msg = f"expected {whole}at least {self.least}{most}"
             raise InputError(msg)
         return int(text)
+
+
+def output_path(text: str) -> Path:
+    """Where to write, `type=output_path`: of a URL a path would make a folder of that name here.
+
+    Raises:
+        InputError: it is a URL.
+    """
+    if scheme_of(text) is not None:
+        raise InputError(LOCAL_OUTPUT)
+    return as_on_disk(text)
 
 
 @dataclass(frozen=True)
@@ -193,7 +205,7 @@ class Parser(argparse.ArgumentParser):
                 action.default = default
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401 - argparse's own
-        if isinstance(action.type, Whole | Real):
+        if isinstance(action.type, Whole | Real) or action.type is output_path:
             try:
                 return action.type(arg_string)
             except InputError as error:

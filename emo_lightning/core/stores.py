@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from emo_lightning.core.errors import InputError
+
+LOCAL_OUTPUT = "expected a path of this machine: what is written here goes to no URL"
+"""What a message says of a place to write to."""
+
 
 def scheme_of(url: str) -> str | None:
     """`s3` of `s3://bucket/a.tar`; None for a plain path."""
@@ -15,6 +20,21 @@ def scheme_of(url: str) -> str | None:
 def is_remote(url: object) -> bool:
     """Whether it is a URL of something that does not lie on a disk of this machine."""
     return scheme_of(str(url)) not in (None, "file")
+
+
+def check_local_output(place: str, key: str) -> None:
+    """Refuse a URL where something is to be written: a path of that name would be a folder of this machine.
+
+    Args:
+        place: a file or a folder.
+        key: that names it.
+
+    Raises:
+        InputError: it is a URL.
+    """
+    if scheme_of(place) is not None:
+        msg = f"{key}: found {place[:80]!r}; {LOCAL_OUTPUT}"
+        raise InputError(msg)
 
 
 class ByteStore(Protocol):

@@ -9,13 +9,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.core.stores import check_local_output
 from emo_lightning.experiment.argument_errors import explain_arguments, own_errors, raised_by_us, type_hints
 from emo_lightning.experiment.classes import dotted_keys, named_classes, parsed_classes, set_policy
 from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import STAGE_KINDS, FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.saving import SaveEvery, split_config
-from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.stage import Stage, value_at
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -86,6 +87,7 @@ def _problems(stage: Stage) -> tuple[list[str], Exception | None]:
         *unresolved(stage.config),
         *secrets(stage.config),
         *_not_finite(stage.config),
+        *_far_places(stage),
     ]:
         return refused, None
     parser = parser_of(stage.kind)
@@ -139,6 +141,17 @@ def _not_finite(settings: object) -> Iterator[str]:
     for key, value in leaves(settings):
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{key}: found {value}; allowed: a finite number"
+
+
+def _far_places(stage: Stage) -> Iterator[str]:
+    """URLs where a stage writes: they would become folders of this machine."""
+    for key in find_kind(stage.kind).places:
+        value = value_at(stage.config, key)
+        for place in value if isinstance(value, Mapping) else [value]:
+            try:
+                check_local_output(str(place), key)
+            except InputError as error:
+                yield str(error)
 
 
 def with_truths(kind: str, settings: dict[str, Any]) -> dict[str, Any]:

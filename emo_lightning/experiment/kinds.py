@@ -13,10 +13,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from emo_lightning.core.file_names import EMBEDDINGS_FILE, METRICS_FILE, PREDICTIONS_FILE, about_file
 from emo_lightning.experiment.files import ExperimentError
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class TrainerKind:
     reads: Mapping[str, Role] = field(default_factory=dict)
     """Arguments that name what the stage is made from, dotted: their content is part of its identity, their paths are not. A mapping
     stands for all its values; `*` for every key on the way."""
+    places: tuple[str, ...] = ()
+    """Arguments that name where it writes, dotted; of one that is a mapping, its names do. What is a URL there is refused."""
+    writes: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+    """Of one that has `model.out`: the files and folders that it writes there, by its arguments; what else lies there is not its own."""
     shared: str = ""
     """A module, or "module:function" to call, that the process of the run loads once; its stages are forked from it."""
 
@@ -87,6 +92,8 @@ class FunctionKind:
     """ "module:function": the YAML's keys are its arguments, without `out`."""
     reads: Mapping[str, Role] = field(default_factory=dict)
     """As those of a `TrainerKind`."""
+    places: tuple[str, ...] = ()
+    """As those of a `TrainerKind`."""
 
     def function(self) -> Callable[..., None]:
         """Import the function.
@@ -113,6 +120,24 @@ _ASKED: dict[str, Role] = {"model.backbone.path": "weights", "data.sets": "tars"
 _CACHED: dict[str, Role] = {"data.train": "cache", "data.val": "cache", "data.test": "cache", "data.extra": "cache"}
 _ARMS: dict[str, Role] = {"predictions": "file", "references": "tars", "train": "tars", "clip": "weights"}
 _SPACE: dict[str, Role] = {"embeddings": "file", "references": "tars"}
+
+
+def _predictions(config: Mapping[str, Any]) -> Sequence[str]:
+    file = str(config.get("model", {}).get("file", PREDICTIONS_FILE))
+    return file, about_file(file)
+
+
+def _caches(config: Mapping[str, Any]) -> Sequence[str]:
+    return [str(name) for name in config.get("data", {}).get("sets", {})]
+
+
+def _head(_config: Mapping[str, Any]) -> Sequence[str]:
+    return "head", "affect"
+
+
+def _probe(_config: Mapping[str, Any]) -> Sequence[str]:
+    return METRICS_FILE, PREDICTIONS_FILE, EMBEDDINGS_FILE, "probe"
+
 
 STAGE_KINDS: dict[str, StageKind] = {
     "world": FunctionKind("data_prep.demo.prepare:world_stage", {"config": "file"}),
@@ -162,6 +187,8 @@ STAGE_KINDS: dict[str, StageKind] = {
         "emo_lightning.data.questions:QuestionDataModule",
         ("test",),
         reads={"model.des_head": "weights", **_ASKED},
+        places=("model.out", "model.file"),
+        writes=_predictions,
         shared=_BACKBONE,
     ),
     "features": TrainerKind(
@@ -169,17 +196,23 @@ STAGE_KINDS: dict[str, StageKind] = {
         "emo_lightning.data.questions:QuestionDataModule",
         ("test",),
         reads=_ASKED,
+        places=("model.out", "data.sets"),
+        writes=_caches,
         shared=_BACKBONE,
     ),
     "des": TrainerKind(
         "emo_lightning.tasks.des:DESTask",
         "emo_lightning.data.feature_module:FeatureDataModule",
         reads={"model.backbone.path": "weights", "model.anchors": "anchors", **_CACHED},
+        places=("model.out",),
+        writes=_head,
     ),
     "des_online": TrainerKind(
         "emo_lightning.tasks.des:DESTask",
         "emo_lightning.data.labelled:LabelledDataModule",
         reads={"model.backbone.path": "weights", "model.anchors": "anchors", **_TRAINED_ON},
+        places=("model.out",),
+        writes=_head,
         shared=_BACKBONE,
     ),
     "probe": TrainerKind(
@@ -187,6 +220,8 @@ STAGE_KINDS: dict[str, StageKind] = {
         "emo_lightning.data.feature_module:FeatureDataModule",
         ("fit", "test"),
         reads={"model.des_head": "weights", **_CACHED},
+        places=("model.out",),
+        writes=_probe,
         shared="pandas",
     ),
     "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", {**_ARMS, "anchors": "anchors"}),
@@ -217,7 +252,7 @@ STAGE_KINDS: dict[str, StageKind] = {
     "des_distance": FunctionKind("emo_lightning.stages.des_space:distance_stage", _SPACE),
     "des_interpolation": FunctionKind("emo_lightning.stages.des_space:interpolation_stage", _SPACE),
     "des_stability": FunctionKind("emo_lightning.stages.des_space:stability_stage", {"models": "bundle", "references": "tars"}),
-    "report": FunctionKind("emo_lightning.stages.report:report_stage", {"run_dir": "run"}),
+    "report": FunctionKind("emo_lightning.stages.report:report_stage", {"run_dir": "run"}, ("run_dir",)),
 }
 
 

@@ -289,7 +289,7 @@ def _run_stage(stage: Stage, command: list[str], inputs: InputHashes | None) -> 
         # Its run in W&B is a success only if all of this is.
         with tracking_of(stage):
             execute(stage)
-            check_results(stage.out)
+            check_results(stage)
             if inputs is not None and first_changed(inputs, inputs_of(stage)) is not None:
                 raise _InputsChangedError
     except (KeyboardInterrupt, SystemExit) as end:

@@ -103,9 +103,9 @@ def load_experiment(
         msg = f"{path}: name {run_name!r}: expected a folder below {runs}"
         raise ExperimentError(msg)
     run_dir = Path(runs) / run_name
-    if sign := next((sign for sign in ("::", "${") if sign in str(run_dir)), None):
-        # Lightning hands its folders to fsspec, for which the first separates places; OmegaConf fills in the second.
-        msg = f"{run_dir}: a run's folder cannot hold {sign!r}; choose another --name or --runs"
+    if sign := next((sign for sign in ("::", "${", "://") if sign in f"{runs}/{run_name}"), None):
+        # Lightning hands its folders to fsspec, for which the first separates places; OmegaConf fills in the second; a URL is no folder.
+        msg = f"{runs}/{run_name}: a run's folder cannot hold {sign!r}; choose another --name or --runs"
         raise ExperimentError(msg)
     variables = copy.deepcopy(tree.get("vars") or {})
     # First, as they may say which stages there are.

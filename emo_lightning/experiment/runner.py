@@ -6,6 +6,7 @@ Under torchrun or SLURM every rank walks the same list; rank 0 writes what the r
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.arguments import check
+from emo_lightning.experiment.elsewhere import note_beside
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.found_checkpoints import set_damaged_aside
 from emo_lightning.experiment.identity import InputHashes, first_changed, inputs_of
@@ -75,7 +77,8 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
     peers = Peers(experiment.dir, ranks)
     with _locked(experiment.dir, ranks), peers.reporting():
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
-        again = _made_again(chosen, done, ranks)
+        # By the first rank's word: what a stage writes elsewhere may lie on a disk of its machine.
+        again = set(json.loads(peers.said_by_first("again", lambda: json.dumps(sorted(_made_again(chosen, done))))))
         done -= again
         check_not_stale(chosen, done, again)
         if len(done) < len(chosen):
@@ -107,15 +110,15 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
             console.print(f"nothing left to do: {page if page.exists() else experiment.dir}", soft_wrap=True, markup=False)
 
 
-def _made_again(stages: Sequence[Stage], done: set[str], ranks: Ranks) -> set[str]:
-    """Names of the complete stages that run again, as results of theirs are gone; all ranks see the same files."""
-    lost = {stage.name: lost_results(stage.out, read_status(stage)) for stage in stages if stage.name in done}
+def _made_again(stages: Sequence[Stage], done: set[str]) -> set[str]:
+    """Names of the complete stages that run again, as results of theirs are gone; says which."""
+    lost = {stage.name: lost_results(stage, read_status(stage)) for stage in stages if stage.name in done}
     again = remade(stages, done, lost)
     for stage in stages:
-        if ranks.rank == 0 and (gone := lost.get(stage.name)):
+        if gone := lost.get(stage.name):
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
             what = "it runs again" if stage.name in again else "all that reads it is complete, so it is left as it is"
-            say(f"note: {stage.out / gone[0]}{more}: a result of the stage is gone; {what}", file=sys.stderr)
+            say(f"note: {gone[0]}{more}: a result of the stage is gone; {what}", file=sys.stderr)
     return again
 
 
@@ -146,6 +149,7 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         kept = checkpoints_of(stage, inputs)
         write_config(stage)
         write_status(stage, "running", started, inputs, changes, kept=kept)
+        note_beside(stage, {})
     elif runs_on_one_rank(stage):
         peers.wait_for_first(number)
         return
@@ -164,7 +168,10 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
             inputs = now
         interrupted = asked is not None and code == exit_code(asked)
         status: Status = "cut short" if code == CUT_SHORT_EXIT or interrupted else "failed" if code or changed else "complete"
-        write_status(stage, status, started, inputs, results=results_of(stage) if status == "complete" else None)
+        results = results_of(stage) if status == "complete" else None
+        if results is not None:
+            note_beside(stage, results.elsewhere)
+        write_status(stage, status, started, inputs, results=results)
     if asked is not None:
         raise InterruptedBySignal(asked)
     if changed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,13 @@ def with_present_names(value: object) -> object:
     if isinstance(value, list):
         return [with_present_names(v) for v in value]
     return RENAMED_CLASSES.get(value, value) if isinstance(value, str) else value
+
+
+def value_at(tree: object, key: str) -> object:
+    """What stands at a dotted key of some settings; None where nothing does."""
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def first_difference(old: object, new: object, at: str = "") -> str | None:

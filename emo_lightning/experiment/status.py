@@ -22,9 +22,9 @@ from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.found_checkpoints import Checkpoints
 from emo_lightning.experiment.identity import CHANGEABLE_KEYS, InputHashes, first_changed, inputs_of, settings_of
 from emo_lightning.experiment.kinds import STAGE_KINDS, TrainerKind
-from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, ResultHashes, reads, refuse_changed
+from emo_lightning.experiment.results import CONFIG_FILE, STATUS_FILE, Results, reads, refuse_changed
 from emo_lightning.experiment.saving import saved_to
-from emo_lightning.experiment.stage import Stage, first_difference
+from emo_lightning.experiment.stage import Stage, first_difference, value_at
 
 _RUNNER_FILES = {CONFIG_FILE, STATUS_FILE, ".tmp", "logs", "wandb"}
 """What a stage's folder holds before the stage itself has made anything; but logs may have checkpoints among them."""
@@ -69,7 +69,7 @@ def write_status(
     started: float,
     inputs: InputHashes,
     changes: Sequence[str] = (),
-    results: ResultHashes | None = None,
+    results: Results | None = None,
     kept: Checkpoints | None = None,
 ) -> None:
     """Write `stage.json`.
@@ -102,7 +102,7 @@ def write_status(
         **({"changed": changed} if changed else {}),
         **_identity(stage, inputs),
         **({} if kept is None else kept.note()),
-        **({} if results is None else {"results": results}),
+        **({} if results is None else results.noted()),
     }
     write_text(stage.out / STATUS_FILE, json.dumps(entry, indent=2) + "\n")
 
@@ -114,7 +114,7 @@ def changes_of(stage: Stage) -> list[str]:
 
 
 def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    pairs = [(key, _at(old, key), _at(new, key)) for key in CHANGEABLE_KEYS]
+    pairs = [(key, value_at(old, key), value_at(new, key)) for key in CHANGEABLE_KEYS]
     return [f"{key}: {_said(was)} before, {_said(now)} now" for key, was, now in pairs if was != now]
 
 
@@ -132,8 +132,8 @@ def _check_left_out(stage: Stage) -> None:
     from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, left_out
 
     allowed = (
-        int(str(_at(stage.config, "data.max_skipped") or MAX_SKIPPED_BY_DEFAULT))
-        if _at(stage.config, "data.on_error") == "skip"
+        int(str(value_at(stage.config, "data.max_skipped") or MAX_SKIPPED_BY_DEFAULT))
+        if value_at(stage.config, "data.on_error") == "skip"
         else 0
     )
     if (count := len(left_out(stage.out))) > allowed:
@@ -261,7 +261,7 @@ def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
     if look_inside:
         _check_inputs(stage, status, complete)
         if complete:
-            refuse_changed(stage.out, status)
+            refuse_changed(stage, status)
     return complete
 
 
@@ -337,14 +337,8 @@ def _check_inputs(stage: Stage, status: dict[str, Any], complete: bool) -> None:
 
 
 def _value(stage: Stage, key: str) -> str:
-    found = _at(stage.config, key)
+    found = value_at(stage.config, key)
     return "not given now" if found is None else str(found)[:100]
-
-
-def _at(tree: object, key: str) -> object:
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree
 
 
 def _old_run_dir(stage: Stage) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import torch
@@ -37,6 +36,7 @@ from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size
 from emo_lightning.tasks.des_affect import AffectMetrics, dimensions_with_targets, save_affect_head, sentence_of
 from emo_lightning.tasks.frozen_vision import FrozenVision
 from emo_lightning.tasks.optim import OptimConfig
+from emo_lightning.tasks.output import checked_out, output_folder
 
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
@@ -135,7 +135,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             raise InputError(msg)
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
-        self.out = out
+        self.out = checked_out(out)
         self.frozen_vision = FrozenVision()
         self.val_accuracy = MulticlassAccuracy(len(EMOTIONS), average="micro")
 
@@ -321,7 +321,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         """Write the head (rank 0)."""
         if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
             return
-        folder = Path(self.out or self.trainer.default_root_dir) / HEAD_FOLDER
+        folder = output_folder(self.out, self.trainer) / HEAD_FOLDER
         head = DESHead(**self.head.config).to(self.head.layer_logits.dtype)
         best = best_checkpoint(self.trainer)
         state = self.state_dict() if best is None else weights_of(read_best(best, folder.parent))

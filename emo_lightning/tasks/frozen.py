@@ -13,6 +13,7 @@ from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.loading import load_frozen
 from emo_lightning.tasks.backbone import WithBackbone
+from emo_lightning.tasks.output import checked_out, output_folder
 
 
 class FrozenTask(WithBackbone):
@@ -26,7 +27,7 @@ class FrozenTask(WithBackbone):
     def __init__(self, backbone: BackboneConfig, out: str | None) -> None:
         super().__init__()
         self.expect(backbone.frozen())
-        self.out = out
+        self.out = checked_out(out)
 
     def configure_model(self) -> None:
         """Load the backbone, once, on every rank."""
@@ -50,7 +51,7 @@ class FrozenTask(WithBackbone):
     @property
     def folder(self) -> Path:
         """Where the results go."""
-        return Path(self.out or self.trainer.default_root_dir)
+        return output_folder(self.out, self.trainer)
 
     @property
     def data(self) -> QuestionDataModule:

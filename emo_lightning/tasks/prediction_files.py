@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.file_names import about_file
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import Prediction, Record, read_jsonl, write_jsonl
 
@@ -24,7 +25,7 @@ class PredictionFiles:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.folder = out.with_name(out.name + ".parts")
-        self.about_file = out.with_name(out.name.removesuffix(".jsonl") + ".about.json")
+        self.about_file = out.with_name(about_file(out.name))
 
     def begin(self, about: Mapping[str, object], formerly: Mapping[str, object] | None = None) -> None:
         """Start or go on: gather what is there. For one rank alone, before the others read.

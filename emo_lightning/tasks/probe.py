@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -34,6 +33,7 @@ from emo_lightning.tasks.base import Task, refuse_limits
 from emo_lightning.tasks.collectives import sum_over_ranks, world_size
 from emo_lightning.tasks.finite import Fault, NotFiniteError, not_finite
 from emo_lightning.tasks.optim import OptimConfig, total_steps
+from emo_lightning.tasks.output import checked_out, output_folder
 
 PROBE_FOLDER = "probe"
 
@@ -91,7 +91,7 @@ class ProbeTask(Task[EmbeddingBatch]):
         decays = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1] if weight_decays is None else weight_decays
         self.grid = [(rate, decay) for rate in rates for decay in decays]
         self.models_trained = len(self.grid)
-        self.des_head, self.momentum, self.out = des_head, momentum, out
+        self.des_head, self.momentum, self.out = des_head, momentum, checked_out(out)
         self.embedded: dict[str, EmbeddingDataset] = {}
         # Index into the grid (-1 = none yet), and the chosen probe's validation cross-entropy, accuracy and macro-F1.
         self.register_buffer("chosen", torch.tensor(-1))
@@ -264,7 +264,7 @@ class ProbeTask(Task[EmbeddingBatch]):
             self._write(report)
 
     def _write(self, report: dict[str, object]) -> None:
-        out = Path(self.out or self.trainer.default_root_dir)
+        out = output_folder(self.out, self.trainer)
         probe = self.probes.select(int(self.chosen))
         probe.save_pretrained(out / PROBE_FOLDER)
         write_made_of(out / PROBE_FOLDER, {**made_of(self.des_head), "head": weights_hash(self.des_head)})

@@ -88,7 +88,7 @@ def test_a_stage_that_noted_nothing_is_taken(trained: Stage, tmp_path: Path) -> 
     path.write_text(json.dumps({key: value for key, value in read_status(trained).items() if key != "results"}))
     flip(trained.out / "adapter/adapter_model.safetensors")
     assert is_complete(trained)
-    assert lost_results(trained.out, read_status(trained)) == []
+    assert lost_results(trained, read_status(trained)) == []
     check_sources(reading(trained, tmp_path / "a/round2"))
 
 
@@ -96,13 +96,13 @@ def test_what_is_gone_is_made_again_where_something_needs_it(trained: Stage, tmp
     later = reading(trained, tmp_path / "a/round2")
     last = reading(later, tmp_path / "a/round3")
     shutil.rmtree(trained.out / "adapter")
-    lost = {"round1": lost_results(trained.out, read_status(trained))}
-    assert lost == {"round1": ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]}
+    lost = {"round1": lost_results(trained, read_status(trained))}
+    assert lost == {"round1": [trained.out / "adapter/adapter_config.json", trained.out / "adapter/adapter_model.safetensors"]}
     assert remade([trained], {"round1"}, lost) == {"round1"}
     assert remade([trained, later], {"round1"}, lost) == {"round1"}
     # Whoever reads it is done: a large cache may be deleted once it was used.
     assert remade([trained, later], {"round1", "round2"}, lost) == set()
-    gone = {**lost, "round2": ["adapter"]}
+    gone = {**lost, "round2": [later.out / "adapter"]}
     assert remade([trained, later], {"round1", "round2"}, gone) == {"round1", "round2"}
     assert remade([trained, later, last], {"round1", "round2", "round3"}, gone) == set()
 

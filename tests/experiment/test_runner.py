@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import fcntl
 import json
 import os
@@ -28,14 +29,16 @@ from emo_lightning.cli import main
 from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_text
+from emo_lightning.core.terminal import say
 from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
+from emo_lightning.experiment.peers import SILENCE_VARIABLE
 from emo_lightning.experiment.resolve import load_experiment
 from tests.forked import Forked
 from tests.made import write_two_stages
 from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.patience import PATIENCE, gone, wait_until
-from tests.ranks import free_port, run_each
+from tests.ranks import free_port, run_each, slurm_port, slurm_tasks, start_each
 from tests.report.test_wandb import written
 from tests.test_unchanged import demo_words
 
@@ -649,25 +652,45 @@ def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
     The ports that follow from the number of the job are taken: by another job on this node, say.
     """
     command = ["run", str(small(True, devices=2, strategy="ddp")), "--runs", str(tmp_path / "runs")]
-    port = next(port for port in iter(free_port, None) if 15_000 <= port < 25_000)
-    job = {
-        # Lightning adds the last four digits to 15,000.
-        "SLURM_JOB_ID": 70_000 + port - 15_000,
-        "SLURM_JOB_NAME": "train",
-        "SLURM_NTASKS": 2,
-        "SLURM_NTASKS_PER_NODE": 2,
-        "SLURM_STEP_ID": 0,
-        "SLURM_STEP_NUM_TASKS": 2,
-        "SLURM_NNODES": 1,
-        "SLURM_NODEID": 0,
-        "SLURM_NODELIST": "127.0.0.1",
-    }
-    tasks = [{**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in range(2)]
+    port = slurm_port()
     with contextlib.ExitStack() as stack:
         for taken in range(port, port + 20):
             stack.enter_context(socket.create_server(("", taken)))
-        run_each(partial(exit_with, command), tasks, tmp_path / "output.txt")
+        run_each(partial(exit_with, command), slurm_tasks(2, port), tmp_path / "output.txt")
     runs_on_two_ranks_and_on_one((tmp_path / "output.txt").read_text(), tmp_path / "runs/small")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "victim"), [(1, 0), (1, 1), (2, 0), (2, 1)], ids=lambda value: str(value))
+def test_a_killed_command_of_two_machines_ends_the_other(
+    devices: int, victim: int, small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command on each of two nodes, in a stage of one rank and in one of both. No silence is waited for."""
+    monkeypatch.setenv(SILENCE_VARIABLE, "1e9")
+    notes = {"class_path": "tests.experiment.test_runner.Notes", "init_args": {"folder": str(tmp_path)}}
+    trainer: dict[str, Any] = {"callbacks": [notes], "enable_checkpointing": False, "max_steps": 100_000, "max_epochs": -1}
+    many = {"devices": 1, "num_nodes": 2, "strategy": "ddp"} if devices == 2 else {"devices": 1}
+    path = small(**trainer, **many)
+    command = ["run", str(path), "--runs", str(tmp_path / "runs"), "--only", "tune"]
+    output = tmp_path / "output.txt"
+    files = [tmp_path / f"rank-{rank}" for rank in range(devices)]
+    commands = start_each(partial(exit_with, command), slurm_tasks(2, slurm_port(), nodes=2), output)
+    try:
+        wait_until(lambda: any(one.exitcode is not None for one in commands) or all(file.exists() for file in files))
+        assert all(one.exitcode is None for one in commands), output.read_text()
+        commands[victim].kill()
+        other = commands[1 - victim]
+        other.join(PATIENCE)
+    finally:
+        for one in commands:
+            one.kill()
+            one.join()
+    assert other.exitcode == 2, output.read_text()
+    for file in files:
+        wait_until(partial(gone, int(file.read_text())))
+    # In a stage of both, the connection between them may have said it first.
+    assert devices == 2 or f"rank {victim}: its command was killed" in output.read_text()
+    assert "Traceback" not in output.read_text()
 
 
 # What a machine cannot do
@@ -691,6 +714,96 @@ def test_no_room_on_the_disk_is_one_line_and_resumes(
     assert not list((tmp_path / "runs/small/tune").rglob("*.ckpt"))
     assert main(command) == 0
     assert weights(tmp_path / "runs/small/tune/adapter")
+
+
+class TurnReadOnly(pl.Callback):
+    """Has the stage's folder be read-only from a step on, once.
+
+    Args:
+        step: global step.
+        run: the run's folder.
+    """
+
+    def __init__(self, step: int, run: str) -> None:
+        self.step, self.run = step, Path(run)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with open(self.run.parent / "starts", "a", encoding="utf-8") as out:
+            out.write(f"{trainer.global_step}\n")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
+        flag = self.run.parent / "turn"
+        if trainer.global_step == self.step and flag.exists():
+            flag.unlink()
+            # That of the run holds a file that is open, and so cannot be turned.
+            set_read_only(self.run / "tune", True)
+
+
+def set_read_only(folder: Path, value: bool) -> None:
+    """Turn a folder and all in it read-only, or back: by its mount in this process's name space, as root ignores modes; else by modes."""
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-o", f"remount,bind,{'ro' if value else 'rw'}", str(folder)], check=True)
+        return
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod((0o555 if value else 0o755) if path.is_dir() else (0o444 if value else 0o644))
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def run_read_only(command: list[str], run: Path) -> None:
+    """Turned read-only in mid-training, then before the start; then writable again."""
+    (run / "tune").mkdir(parents=True)
+    if os.geteuid() == 0:
+        # Mounts of this process and its children alone; they end with it.
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        for folder in (run, run / "tune"):
+            subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    (run.parent / "turn").touch()
+    assert main(command) == 2
+    assert not (run.parent / "turn").exists()
+    set_read_only(run, True)
+    left = content(run)
+    assert read_checkpoint(run / "tune/checkpoints/last.ckpt")["global_step"] == 2
+    say("--- a start in a read-only folder", file=sys.stderr)
+    assert main(command) == 2
+    assert content(run) == left
+    say("--- writable again", file=sys.stderr)
+    for folder in (run, run / "tune"):
+        set_read_only(folder, False)
+    assert main(command) == 0
+    assert weights(run / "tune/adapter")
+
+
+def may_mount() -> bool:
+    done = subprocess.run(["unshare", "-m", "mount", "--make-rprivate", "/"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not may_mount(), reason="root ignores modes, and may mount nothing here")
+def test_a_read_only_run_folder_is_one_line_and_resumes(small: Callable[..., Path], tmp_path: Path) -> None:
+    run = tmp_path / "runs/small"
+    tree = yaml.safe_load(small().read_text())
+    turn = {"class_path": "tests.experiment.test_runner.TurnReadOnly", "init_args": {"step": 3, "run": str(run)}}
+    tree["stages"]["tune"]["trainer"]["callbacks"].append(turn)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    command = ["run", str(tmp_path / "small.yaml"), "--runs", str(tmp_path / "runs"), "--only", "tune"]
+    run_each(partial(run_read_only, command, run), [{}], tmp_path / "output.txt")
+    output = (tmp_path / "output.txt").read_text()
+    within, _, rest = output.partition("--- a start in a read-only folder")
+    before, _, after = rest.partition("--- writable again")
+    for said in (within, before):
+        (line,) = [one for one in said.splitlines() if "error: " in one][-1:]
+        assert re.search(r"cannot write: Read-only file system \(.*\); choose another folder|permission denied", line), said
+    assert "error: stage 'tune': " in within
+    assert "Traceback" not in output
+    assert "error" not in after
+    # What was saved before is what it went on from.
+    assert (run.parent / "starts").read_text().split() == ["0", "2"]
 
 
 def test_checkpoints_are_staged_beside_where_they_end(
