@@ -49,6 +49,9 @@ _OTHERS = {
     b"%!PS": "PostScript",
     b"%PDF": "PDF",
     b"<svg": "SVG",
+    b"<!DOCTYPE html": "HTML",
+    b"<!doctype html": "HTML",
+    b"<html": "HTML",
 }
 """How files begin that people take for one of ours; for the message."""
 _MEMORY = 480_000_000
@@ -203,7 +206,9 @@ def _opened(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
     except UnidentifiedImageError:
-        found = next((f", but {kind}" for start, kind in _OTHERS.items() if data.startswith(start)), "")
+        found = next(
+            (f", but {kind}" for start, kind in _OTHERS.items() if data.startswith(start)), "" if data else ", but 0 bytes"
+        )
         msg = f"not an image in JPEG, PNG or WebP{found}"
         raise _RefusedError(msg) from None
     except Image.DecompressionBombError as bomb:

@@ -278,7 +278,7 @@ def build_index(store: ByteStore, name: str, labels: TarLabels | None = None) ->
         if labels is None:
             _set_record(row, key, body, texts)
         else:
-            _set_label(row, key, body, images.get(sample.image.offset, NO_IMAGE), texts, labels)
+            set_label(row, key, body, images.get(sample.image.offset, NO_IMAGE), texts, labels)
     return ShardIndex(store.size, digest.hexdigest(), dict(ignored), list(samples), list(texts), rows)
 
 
@@ -296,7 +296,17 @@ def _labelled_image(data: bytes) -> LabelledImage:
     return LabelledImage(*size, sha256(data).hexdigest())
 
 
-def _set_label(row: np.void, key: str, label: bytes, image: LabelledImage, texts: dict[str, int], labels: TarLabels) -> None:
+def set_label(row: np.void, key: str, label: bytes, image: LabelledImage, texts: dict[str, int], labels: TarLabels) -> None:
+    """Write into a row what the label in the place of a record says; one that says nothing leaves the row invalid.
+
+    Args:
+        row: of `INDEX_ROW`.
+        key: of the sample, with the folder inside the tar.
+        label: the member's bytes.
+        image: of the sample.
+        texts: text -> number, of the index; it grows.
+        labels: what the label means.
+    """
     row["split"] = row["group"] = -1
     row["sha256"] = image.sha256
     try:

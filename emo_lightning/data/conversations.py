@@ -22,7 +22,6 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
 from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError
-from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
 _BATCH_SIZE = 8
@@ -114,7 +113,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, ImageQuestion, ChatBat
         if name not in self._datasets:
             shares = shares_of(self.objectives)
             asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
-            whole = TarIndex.open(self.paths[name], bad_images=self.skip, labels=self.labels)
+            whole = self.open_tars(self.paths[name], self.labels)
             labelled = {wanted: objective(wanted).labelled(whole) for wanted in self.objectives}
             rows = np.flatnonzero(np.any([labelled[wanted] for wanted in asked_at_all], axis=0))
             self.skipped[name] = len(whole) - len(rows)

@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter, ImageStat
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import read_capped
 from emo_lightning.core.images import MAX_IMAGE_BYTES, rgb_image, to_rgb, turned
+from emo_lightning.data.stand_ins import beyond_limit, too_long
 from emo_lightning.models.families import strictest_aspect_ratio
 
 if TYPE_CHECKING:
@@ -45,9 +46,8 @@ def check_shape(picture: Image.Image, where: object) -> Image.Image:
     Raises:
         InputError: it is.
     """
-    limit = strictest_aspect_ratio()
-    if max(picture.size) > limit * min(picture.size):
-        msg = f"{where}: {picture.width}x{picture.height}: aspect ratio above {limit:g}, which the backbone refuses"
+    if too_long(np.array([picture.size]))[0]:
+        msg = f"{where}: {beyond_limit(*picture.size)}"
         raise InputError(msg)
     return picture
 
@@ -92,17 +92,19 @@ def masked(image: Image.Image, box: PixelBox, how: MaskFill) -> Image.Image:
 def check_shapes(index: TarIndex) -> None:
     """Refuse pictures that no processor of a backbone takes, before the first step; no record is read.
 
+    Something stands in their place already where they are left out (`data.on_error: skip`).
+
     Raises:
         InputError: says how many, and names the first with its tar.
     """
     limit = strictest_aspect_ratio()
     sizes = index.sizes()
-    rows = np.flatnonzero(sizes.max(axis=1) > limit * sizes.min(axis=1))
+    rows = np.flatnonzero(too_long(sizes))
     if len(rows):
         first = int(rows[0])
         width, height = sizes[first]
         msg = (
-            f"{index.where(first, 'json')}: the picture of {index.id(first)!r} has {width}x{height} pixels, more than {limit:g} times "
-            f"as long as wide, which the backbone refuses ({len(rows)} of {len(index)} pictures); leave it out, or cut it"
+            f"{index.where_image(first)}: the picture of {index.id(first)!r} has {width}x{height} pixels, more than {limit:g} times "
+            f"as long as wide, which the backbone refuses ({len(rows)} of {len(index)} pictures); leave it out, cut it, or set data.on_error: skip"
         )
         raise InputError(msg)

@@ -19,10 +19,11 @@ from emo_lightning.core.tar_labels import TarLabels, labelled_id
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.shard_indices import indexed
 from emo_lightning.data.shard_list import Shard, check_entry, list_shards
+from emo_lightning.data.stand_ins import too_long, with_unreadable
 from emo_lightning.data.stores import open_store
 
-NUMBERED_ROW = np.dtype([("shard", "<i4"), *((name, INDEX_ROW[name]) for name in INDEX_ROW.names or ())])
-"""`INDEX_ROW`, and the shard that it stands in."""
+NUMBERED_ROW = np.dtype([("shard", "<i4"), ("stand_in", "?"), *((name, INDEX_ROW[name]) for name in INDEX_ROW.names or ())])
+"""`INDEX_ROW`, the shard that it stands in, and whether something stands in the place of its picture (`stand_ins`)."""
 
 
 class OpenedShard(NamedTuple):
@@ -47,6 +48,12 @@ class Joined(NamedTuple):
     rows: NDArray[np.void]
     """(N,) of `NUMBERED_ROW`."""
 
+    @property
+    def nameless(self) -> NDArray[np.bool_]:
+        """Which samples have no picture of any size (`stand_ins`), (N,): their bytes, of which others make an id, may come twice."""
+        found: NDArray[np.bool_] = self.rows["stand_in"] & (self.rows["width"] == 0)
+        return found
+
     def id(self, row: int) -> str:
         """The id that the record of a row has, by the name of its members."""
         key = self.keys[row].rpartition("/")[2]
@@ -60,7 +67,12 @@ class Joined(NamedTuple):
 
 
 def join_shards(
-    paths: str | Path | Sequence[str | Path], *, verify: bool, bad_images: bool = False, labels: TarLabels | None = None
+    paths: str | Path | Sequence[str | Path],
+    *,
+    verify: bool,
+    bad_images: bool = False,
+    stand_ins: bool = False,
+    labels: TarLabels | None = None,
 ) -> tuple[Joined, int]:
     """See `TarIndex.open`.
 
@@ -77,7 +89,10 @@ def join_shards(
         store = open_shard(shard.url)
         found = indexed(shard.url, store, bad_images=bad_images, labels=labels)
         check_entry(shard, store, len(found.content.keys), verify=verify)
-        return OpenedShard(shard.url, store.size, found.where, found.labels), found.content
+        content = found.content
+        if stand_ins and found.labels is not None:
+            content = with_unreadable(content, store, found.labels)
+        return OpenedShard(shard.url, store.size, found.where, found.labels), content
 
     listed = list_shards(paths, verify=verify)
     # Each of those behind URLs is waited for, some of them at a time.
@@ -87,6 +102,8 @@ def join_shards(
         numbered["shard"] = len(shards)
         for name in INDEX_ROW.names or ():
             numbered[name] = index.rows[name]
+        sizes = np.stack([numbered["width"], numbered["height"]], axis=1).astype(np.int64)
+        numbered["stand_in"] = numbered["valid"] & ((sizes == 0).any(axis=1) | too_long(sizes)) if stand_ins else False
         for name in ("split", "group"):
             numbered[name][numbered[name] >= 0] += len(texts)
         shards.append(shard)
@@ -119,15 +136,18 @@ def open_shard(url: str) -> ByteStore:
 
 def _check_names(table: Joined) -> None:
     """Refuse an id that comes twice: answers, features and scores are kept by it, without the folder inside the tar."""
+    rows: Sequence[int] = range(len(table.keys))
     if any(shard.labels for shard in table.shards):
-        ids = list(map(table.id, range(len(table.keys))))
+        # Those without a size may be the same bytes (none, an error's page) under the same key; nothing is kept by their ids.
+        rows = np.flatnonzero(~table.nameless).tolist()
+        ids = list(map(table.id, rows))
     else:
         # As `id` gives them, of many at once.
         ids = [key.rpartition("/")[2] for key in table.keys]
     if len(set(ids)) == len(ids):
         return
     home: dict[str, int] = {}
-    for row, name in enumerate(ids):
+    for row, name in zip(rows, ids, strict=True):
         if name in home:
             other, own = (table.shards[table.rows[one]["shard"]].url for one in (home[name], row))
             msg = (

@@ -107,7 +107,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
     def dataset(self, name: str) -> LabelledDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            index = TarIndex.open(self.paths[name], bad_images=self.skip, labels=self.labels)
+            index = self.open_tars(self.paths[name], self.labels)
             self._datasets[name] = LabelledDataset(index, objective(self.objective).keys, skip=self.skip)
         return self._datasets[name]
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
+import numpy as np
+
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import Record
@@ -59,6 +61,8 @@ def check_leaks(sets: Mapping[str, TarIndex], *, allowed: bool) -> None:
 
 
 def _origins(index: TarIndex) -> list[Origin]:
+    # Nothing is learned of what is left out; and no bytes at all, or an error's page, may stand in both sets.
+    index = index.take(np.flatnonzero(~index.stand_ins))
     ids = map(index.id, range(len(index)))
     return list(map(Origin, ids, index.splits(), index.hashes(), index.groups(), index.source_hashes()))
 

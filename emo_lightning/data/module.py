@@ -8,10 +8,12 @@ from typing import ClassVar, Generic, TypeVar, cast
 
 from lightning.pytorch import LightningDataModule
 
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
 from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError, Skips, check_on_error, faults_of
 from emo_lightning.data.step_cut import StepCut
+from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import PREFETCH_FACTOR, Workers, workers
 
 TaskT = TypeVar("TaskT")
@@ -94,6 +96,16 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         """How many the Trainer will run at most; 1 where it says nothing of it."""
         limits = () if self.trainer is None else (self.trainer.max_epochs, self.trainer.max_steps)
         return min((limit for limit in limits if limit is not None and limit >= 0), default=1)
+
+    def open_tars(self, paths: list[str], labels: TarLabels | None = None, *, sized: bool = True) -> TarIndex:
+        """The images and records of tars, of which `on_error: skip` leaves out those that are no pictures.
+
+        Args:
+            paths: tars, folders of tars, globs or brace ranges.
+            labels: where tars without our record say what an image is labelled.
+            sized: whether a backbone's processor takes the pictures, by whose sizes all is planned.
+        """
+        return TarIndex.open(paths, bad_images=self.skip, stand_ins=self.skip and sized, labels=labels)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 (Lightning's)
         """Refuse a task that this module cannot serve, before anything is opened."""

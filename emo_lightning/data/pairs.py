@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from emo_lightning.data.batches import PairBatch, SeenBatch
+from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset, read_pictured
 from emo_lightning.data.protocols import PairSample, ReadsPairs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.skips import MAX_SKIPPED_BY_DEFAULT, OnError
-from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
 
@@ -64,13 +64,20 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch | SeenBatch
     def dataset(self, name: str) -> PairDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            index = TarIndex.open(self.paths[name], bad_images=self.skip)
+            index = self.open_tars(self.paths[name], sized=self._sized)
             self._datasets[name] = PairDataset(index.take(np.flatnonzero(index.has("described"))), skip=self.skip)
         return self._datasets[name]
+
+    @property
+    def _sized(self) -> bool:
+        return self.trainer is not None and self.task.through_backbone()
 
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step."""
         super().setup(stage)
+        if self._sized:
+            for name in self.paths:
+                check_shapes(self.dataset(name).index)
         check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
 
     def collate_fn(self) -> Callable[[list[PairSample]], PairBatch | SeenBatch]:

@@ -114,6 +114,10 @@ class ReadsPairs(Protocol):
         """One batch."""
         ...
 
+    def through_backbone(self) -> bool:
+        """Whether a backbone's processor takes the pictures, which refuses those that are too long."""
+        ...
+
 
 @runtime_checkable
 class ReadsFeatures(Protocol):

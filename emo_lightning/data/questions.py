@@ -131,7 +131,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
     def index(self, name: str) -> TarIndex:
         """The set's images and records, opened once."""
         if name not in self._indices:
-            index = TarIndex.open(self.sets[name], bad_images=self.skip, labels=self.labels)
+            index = self.open_tars(self.sets[name], self.labels)
             self._indices[name] = index if self.limit is None else index.take(range(min(self.limit, len(index))))
         return self._indices[name]
 

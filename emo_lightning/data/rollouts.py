@@ -127,7 +127,7 @@ class RolloutDataModule(FitDataModule[LearnsByReward, QuestionWithRecord, Rollou
             InputError: none is left.
         """
         if name not in self._datasets:
-            whole = TarIndex.open(self.paths[name], bad_images=self.skip, labels=self.labels)
+            whole = self.open_tars(self.paths[name], self.labels)
             rows = np.flatnonzero(whole.has("emotion"))
             if not len(rows):
                 msg = f"data: none of {len(whole)} records of the set {name!r} ({', '.join(self.paths[name])}) has an emotion"

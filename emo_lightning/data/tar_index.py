@@ -30,6 +30,7 @@ from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.far_rows import FarRows
 from emo_lightning.data.joined import Joined, join_shards, open_shard
 from emo_lightning.data.shard_indices import crc_fault
+from emo_lightning.data.stand_ins import STAND_IN_SIZE, beyond_limit
 from emo_lightning.data.tar_content import shard_hash
 
 __all__ = ["ShardError", "ShardRange", "TarIndex"]
@@ -70,6 +71,7 @@ class TarIndex:
         verify: bool = False,
         check_sha256: bool = True,
         bad_images: bool = False,
+        stand_ins: bool = False,
         labels: TarLabels | None = None,
     ) -> Self:
         """Read the index of each shard; one that has none, or was changed since, is read whole, and its index kept (`shard_indices`).
@@ -80,12 +82,14 @@ class TarIndex:
             verify: also compare every shard's sha256 and count with the `manifest.json` beside it (reads every byte).
             check_sha256: compare an image's bytes with its record whenever they are read.
             bad_images: open a tar all the same whose images, and nothing else, are other bytes than its index says; each fails when it is read.
+            stand_ins: give pictures without a size, and those that no backbone takes, the size of what stands in their place
+                (`data.stand_ins`); each fails when it is read.
             labels: what stands in place of our record, in tars that have none.
 
         Raises:
             ShardError: a shard is missing, not a whole tar, holds an incomplete or repeated sample, or other bytes than its index says.
         """
-        table, ignored = join_shards(paths, verify=verify, bad_images=bad_images, labels=labels)
+        table, ignored = join_shards(paths, verify=verify, bad_images=bad_images, stand_ins=stand_ins, labels=labels)
         return cls(table, ignored, check_sha256)
 
     def __len__(self) -> int:
@@ -112,7 +116,7 @@ class TarIndex:
         return self._table.id(row)
 
     def record(self, row: int) -> Record:
-        """Parse and validate the JSON member.
+        """Parse and validate the JSON member; its size is that of what stands in the place of the picture, where something does.
 
         Raises:
             ShardError: no valid record, or one whose id is not the key; names shard and member.
@@ -127,6 +131,9 @@ class TarIndex:
         if record.id != self.id(row):
             msg = f"{where}: key 'id': found {record.id!r}; expected the member's key {self._keys[row]!r}"
             raise ShardError(msg)
+        if self._rows[row]["stand_in"]:
+            # Boxes stay those of the picture: they are cut at its edges where they are encoded, and count nowhere.
+            return record.model_copy(update=dict(zip(("width", "height"), STAND_IN_SIZE, strict=True)))
         return record
 
     def _labelled(self, row: int, labels: TarLabels) -> Record:
@@ -136,9 +143,10 @@ class TarIndex:
             msg = f"{where}: {entry['json_l']} bytes; a label has {MAX_LABEL_BYTES} at most"
             raise ShardError(msg)
         label = self._read(row, "json", labels.member)
-        size = (int(entry["width"]), int(entry["height"]))
+        size = STAND_IN_SIZE if entry["stand_in"] else (int(entry["width"]), int(entry["height"]))
         if not entry["valid"]:
             # What is wrong may be the label or the image: each says it by itself.
+            labels.emotion(label, where)
             data, extension = self._image_bytes(row, None)
             size = image_size(data, self.where(row, extension), ShardError, upright=True)
         image = LabelledImage(*size, entry["sha256"].decode())
@@ -151,6 +159,10 @@ class TarIndex:
             ShardError: the bytes are not those of the record's sha256 (unless `check_sha256=False`).
         """
         return self._image_bytes(row, self.record(row) if self.check_sha256 else None)
+
+    def where_image(self, row: int) -> str:
+        """`shard:member` of the image."""
+        return self.where(row, TAR_IMAGE_EXTENSIONS[self._rows[row]["format"]])
 
     def image_extension(self, row: int) -> str:
         """Of the image member, `jpg`, `png` or `webp` (`jpeg` is `jpg`); nothing is read."""
@@ -182,9 +194,21 @@ class TarIndex:
         """
         data, extension = self._image_bytes(row, record)
         where = self.where(row, extension)
+        if self._rows[row]["stand_in"]:
+            raise self._no_picture(row, data, where)
         size = (record.width, record.height)
         # As a picture file of the same bytes: a model sees the same picture, wherever it came from.
         return rgb_image(data, where, ShardError, size=size)
+
+    def _no_picture(self, row: int, data: bytes, where: str) -> ShardError:
+        """Why something stands in the place of a picture; raised by itself where the bytes are none."""
+        width, height = (int(self._rows[row][name]) for name in ("width", "height"))
+        if width == 0:
+            image_size(data, where, ShardError)
+            index_file = self._shards[self._rows[row]["shard"]].index_file
+            return ShardError(f"{where}: {index_file} knows no size of it; remove that index")
+        rgb_image(data, where, ShardError, size=(width, height))
+        return ShardError(f"{where}: {beyond_limit(width, height)}")
 
     def des(self, row: int) -> NDArray[np.float32] | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.
@@ -214,13 +238,25 @@ class TarIndex:
         return found
 
     def sizes(self) -> NDArray[np.int64]:
-        """(width, height) of each picture as its record says, shape (N, 2); no record is read.
+        """(width, height) of each picture as its record says (see `record`), shape (N, 2); no record is read.
 
         Raises:
             ShardError: a record is not valid; see `record`.
         """
         self._check_records()
-        return np.stack([self._rows["width"], self._rows["height"]], axis=1).astype(np.int64)
+        said = np.stack([self._rows["width"], self._rows["height"]], axis=1).astype(np.int64)
+        return np.where(self.stand_ins[:, None], np.array(STAND_IN_SIZE), said)
+
+    @property
+    def stand_ins(self) -> NDArray[np.bool_]:
+        """In the place of which pictures something stands (`data.stand_ins`), shape (N,)."""
+        found: NDArray[np.bool_] = self._rows["stand_in"]
+        return found
+
+    @property
+    def nameless(self) -> NDArray[np.bool_]:
+        """See `Joined.nameless`; nothing can be kept by their ids, and nothing is."""
+        return self._table.nameless
 
     def splits(self) -> list[str]:
         """Of each record, as `sizes`."""

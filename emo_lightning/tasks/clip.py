@@ -41,6 +41,10 @@ class CLIPTask(Task[PairBatch]):
         with quiet_library(), foreign_files(f"{what} is no CLIP that can be read", InputError):
             self.processor = AutoProcessor.from_pretrained(path, local_files_only=local, trust_remote_code=False)
 
+    def through_backbone(self) -> bool:
+        """For the data module (`ReadsPairs`): a CLIP takes pictures of any shape."""
+        return False
+
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """For the data module (`ReadsPairs`): model inputs and fillers."""
         # A filler is no pair that the others are told from; where there are none but fillers, one stands for them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 from typing_extensions import override
 
@@ -154,7 +155,7 @@ class PredictTask(FrozenTask):
         homes: dict[str, str] = {}
         for name in self.data.sets:
             index = self.data.index(name)
-            for key in map(index.id, range(len(index))):
+            for key in map(index.id, np.flatnonzero(~index.nameless).tolist()):
                 if (home := homes.setdefault(key, name)) != name:
                     msg = (
                         f"data.sets: the sets {home!r} and {name!r} both have an image {key!r}, and a predictions file has one answer to an "

@@ -55,6 +55,10 @@ class VisionTask(BackboneTask[SeenBatch]):
                 torch.manual_seed(self.seed)
                 self.heads = SeenHeads(self.net.hidden_size, {name: len(values) for name, values in self.numbers.items()})
 
+    def through_backbone(self) -> bool:
+        """For the data module (`ReadsPairs`)."""
+        return True
+
     def collate(self, samples: Sequence[PairSample]) -> SeenBatch:
         """For the data module (`ReadsPairs`): pictures, and the numbers of what is seen in them."""
         vision = self.net.family.vision_inputs(self.net.processor, [sample.image for sample in samples])
