@@ -8,7 +8,6 @@ STORE/lock
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -24,7 +23,7 @@ from data_prep.store.ledger import Ledger
 from data_prep.store.lock import StoreError, take_lock
 from data_prep.store.private import make_private, private_file
 from data_prep.store.rows import Item
-from emo_lightning.core.files import write_bytes
+from emo_lightning.core.files import remove_left_behind, this_writer, write_bytes
 from emo_lightning.core.image_metadata import without_metadata
 
 __all__ = ["ImportReport", "Store", "StoreError", "read_stored_image"]
@@ -159,7 +158,7 @@ class Store:
         path = self.image_path(sha256, extension)
         if not path.exists() or path.stat().st_size != len(data):
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            write_bytes(path, data, writer=os.getpid())
+            write_bytes(path, data, writer=this_writer())
             path.chmod(0o600)
         return sha256
 
@@ -172,6 +171,7 @@ class Store:
             items: from a source.
             on_item: called after each one, for progress.
         """
+        remove_left_behind(self.root / "images", "*/*.tmp")
         report = ImportReport()
         known: dict[str, dict[str, str]] = {}
         batch: list[Item] = []

@@ -1,20 +1,23 @@
 """Files that are whole or not there: written under a temporary name beside the target, then renamed.
 
-One family for both packages. A killed process leaves a temporary name behind, which the next write takes over; a reader never
-sees half a file.
+One family for both packages. A killed process leaves a temporary name behind, which the next write takes over or removes; a reader
+never sees half a file.
 """
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import os
 import platform
+import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +37,29 @@ MAX_YAML_NODES = 100_000
 """Values of a YAML text, an alias counted as all that it stands for."""
 
 
+_ABANDONED_AFTER = 7 * 86400
+"""Seconds without a change after which a temporary file is nobody's, whose writer cannot be looked for: it ran on another machine."""
+_FIRST_NAMESPACE = 4026531836
+"""Of process ids: Linux's own number for that of the machine itself; every container has another."""
+_TEMPORARY = re.compile(r"\.tmp$|\.\d+\.mode$")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name is what a write, of this version or an earlier one, has before its end."""
+    return _TEMPORARY.search(name) is not None
+
+
 @contextmanager
-def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool = False) -> Iterator[Path]:
+def replacing(path: str | Path, *, writer: str | None = None, shared: bool = False, fsync: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; what the block writes there takes the place of `path`, unless the block fails.
 
     Args:
         path: the target; its folder is made. Of what no name can take the place of, a pipe, a device or `/dev/stdout`, it is what is
             written to once the block has ended.
-        writer: tells apart the processes that may write this file at the same time, for example a rank or a process id;
-            None where only one writes. The temporary name is `NAME.tmp` or `NAME.WRITER.tmp`.
+        writer: tells apart those that may write this file at the same time; None where only one writes. The temporary name is
+            `NAME.tmp` or `NAME.WRITER.tmp`.
+        shared: several processes may write this file at the same time, of whatever machine: `writer` is `this_writer`, and what those
+            that are no more have left of this file is removed.
         fsync: rename only after the bytes are on disk, so that a name that exists is complete even after a power cut.
 
     Yields:
@@ -57,6 +74,9 @@ def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool 
                 shutil.copyfileobj(source, target)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if shared:
+        writer = this_writer()
+        remove_left_behind(path.parent, f"{glob.escape(path.name)}.*.tmp")
     temporary = path.with_name(f"{path.name}.tmp" if writer is None else f"{path.name}.{writer}.tmp")
     try:
         yield temporary
@@ -82,7 +102,7 @@ def _is_stream(path: Path) -> bool:
 def as_new_files(paths: Iterable[Path]) -> None:
     """Give files the mode of a file that is made beside them: safetensors makes its own readable by their owner alone, whatever the umask."""
     for path in paths:
-        other = path.with_name(f"{path.name}.{os.getpid()}.mode")
+        other = path.with_name(f"{path.name}.mode.{this_writer()}.tmp")
         other.touch()
         try:
             path.chmod(stat.S_IMODE(other.stat().st_mode))
@@ -92,16 +112,33 @@ def as_new_files(paths: Iterable[Path]) -> None:
 
 def this_writer() -> str:
     """Name of this process among all that may write to a shared disk, for `replacing`; `remove_left_behind` knows it again."""
-    return f"{platform.node()}.{os.getpid()}"
+    return f"{_machine()}.{os.getpid()}"
 
 
 def remove_left_behind(folder: Path, pattern: str = "*.tmp") -> None:
-    """Remove the temporary files of writers (`this_writer`) of this machine that are no more."""
+    """Remove the temporary files of writers (`this_writer`) that are no more.
+
+    Of those of this machine that is known. Those of others, and of versions that did not name the machine, go once nobody has written to
+    them for a week.
+    """
     for path in folder.glob(pattern):
-        # NAME.NODE.PROCESS.tmp
+        # NAME.MACHINE.PROCESS.tmp
         before, _, process = path.stem.rpartition(".")
-        if before.endswith(f".{platform.node()}") and process.isdigit() and not _alive(int(process)):
-            path.unlink(missing_ok=True)
+        if not process.isdigit():
+            continue
+        with suppress(OSError):
+            ours = before.endswith(f".{_machine()}")
+            if not _alive(int(process)) if ours else time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
+                path.unlink()
+
+
+def _machine() -> str:
+    """Within which a process id is one process: containers may share the name of their machine, and have numbers of their own."""
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        namespace = _FIRST_NAMESPACE
+    return platform.node() + ("" if namespace == _FIRST_NAMESPACE else f"-{namespace}")
 
 
 def _alive(process: int) -> bool:
@@ -148,15 +185,15 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         raise
 
 
-def write_bytes(path: str | Path, data: bytes, *, writer: str | int | None = None, fsync: bool = False) -> None:
+def write_bytes(path: str | Path, data: bytes, *, writer: str | None = None, shared: bool = False, fsync: bool = False) -> None:
     """Write a whole file; see `replacing`."""
-    with replacing(path, writer=writer, fsync=fsync) as temporary:
+    with replacing(path, writer=writer, shared=shared, fsync=fsync) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path: str | Path, text: str, *, writer: str | int | None = None, fsync: bool = False) -> None:
+def write_text(path: str | Path, text: str, *, shared: bool = False, fsync: bool = False) -> None:
     """Write a whole file in UTF-8; see `replacing`."""
-    write_bytes(path, text.encode(), writer=writer, fsync=fsync)
+    write_bytes(path, text.encode(), shared=shared, fsync=fsync)
 
 
 def write_json(path: str | Path, value: object, *, indent: int = 1) -> None:
@@ -168,13 +205,13 @@ def write_json(path: str | Path, value: object, *, indent: int = 1) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
 
 
-def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]], *, writer: str | int | None = None) -> None:
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]], *, shared: bool = False) -> None:
     """Write a compressed .npz without pickled objects; see `replacing`."""
     import numpy as np
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-    write_bytes(path, buffer.getvalue(), writer=writer)
+    write_bytes(path, buffer.getvalue(), shared=shared)
 
 
 def read_object(

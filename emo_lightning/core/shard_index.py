@@ -181,7 +181,7 @@ def save_index(index: ShardIndex, path: Path) -> None:
     arrays = {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays, **{name: index.rows[name] for name in _columns(index.rows)})
-    with replacing(path, writer=os.getpid()) as temporary:
+    with replacing(path, shared=True) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def sample_lengths(index: TarIndex, objectives: Sequence[Objective], collate: Co
     found = _counted(index, objectives, collate)
     if place is not None:
         try:
-            write_npz(place, {"lengths": found}, writer=os.getpid())
+            write_npz(place, {"lengths": found}, shared=True)
         except OSError as error:
             log.info("%s: lengths of texts are not kept: %s", place, error)
     return found

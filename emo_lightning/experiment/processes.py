@@ -209,7 +209,7 @@ def make_socket_folder() -> str:
 
 
 def make_temporary_folder(out: Path) -> Path:
-    """The folder in which this rank stages its checkpoints, on the filesystem where they end, without what a killed process has left there.
+    """The folder in which this rank stages its checkpoints, on the filesystem where they end, without what was left there.
 
     Args:
         out: the stage's folder.
@@ -218,19 +218,15 @@ def make_temporary_folder(out: Path) -> Path:
     folder = base / _temporary_name()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for left in base.iterdir():
-        if left.is_file():
-            # Of version 0.2.0, whose ranks had one folder.
-            left.unlink(missing_ok=True)
     return folder
 
 
 def remove_temporary_folders(out: Path, *, alone: bool) -> None:
-    """Once a stage's processes have ended: remove what they, and killed ones before them, have left.
+    """While no process of a stage works: remove what they, and killed ones before them, on whichever machine, have left.
 
     Args:
         out: the stage's folder.
-        alone: this command has started all ranks; else others may still work, and this rank removes its own folder.
+        alone: this command has started all ranks, or none has begun; else others may still work, and this rank removes its own folder.
     """
     base = _temporary_base(out)
     shutil.rmtree(base if alone else base / _temporary_name(), ignore_errors=True)

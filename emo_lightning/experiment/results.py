@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import NamedTuple
 
 from emo_lightning.core.errors import InputError, UserError
-from emo_lightning.core.files import read_object
+from emo_lightning.core.files import is_temporary, read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
 from emo_lightning.core.shard_index import INDEX_SUFFIX
 from emo_lightning.core.weight_files import check_weight_file
@@ -218,7 +218,13 @@ def _reads_elsewhere(later: Stage, earlier: Stage) -> bool:
 
 def _noted(status: Mapping[str, object], key: str) -> Mapping[str, object]:
     found = status.get(key)
-    return found if isinstance(found, Mapping) else {}
+    # Earlier versions noted what a killed process had left behind, too.
+    return {name: said for name, said in found.items() if _lasts(name)} if isinstance(found, Mapping) else {}
+
+
+def _lasts(name: str) -> bool:
+    """Whether a path below a stage's folder is of a whole file."""
+    return not any(is_temporary(part) for part in PurePosixPath(name).parts)
 
 
 def _maker_of(path: str) -> tuple[Path, str] | None:
@@ -241,8 +247,8 @@ def _maker_of(path: str) -> tuple[Path, str] | None:
 def _files(folder: Path) -> Iterator[Path]:
     for at, folders, names in os.walk(folder):
         top = Path(at) == folder
-        folders[:] = [name for name in folders if not (top and name in NO_RESULTS)]
-        yield from (Path(at, name) for name in names)
+        folders[:] = [name for name in folders if not (is_temporary(name) or (top and name in NO_RESULTS))]
+        yield from (Path(at, name) for name in names if not is_temporary(name))
 
 
 def _is_result(path: Path) -> bool:

@@ -150,6 +150,8 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
         write_config(stage)
         write_status(stage, "running", started, inputs, changes, kept=kept)
         note_beside(stage, {})
+        # A node that was killed whole has left its ranks' folders. Those of this start come later: all meet at the first rank's word.
+        remove_temporary_folders(stage.out, alone=True)
     elif runs_on_one_rank(stage):
         peers.wait_for_first(number)
         return

@@ -91,7 +91,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
     out.mkdir(parents=True, exist_ok=True)
     forget_job_variables()
     ranks = Ranks.from_environment()
-    _check_model(out, model, ranks.rank, any((out / name).exists() for name in names))
+    _check_model(out, model, any((out / name).exists() for name in names))
     mine = [s for s in shards[ranks.rank :: ranks.world_size] if not _is_finished(index, s, out / Path(s.path).name)]
     if mine:
         net = EmotionModel(model, device)
@@ -102,7 +102,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
     say(f"{len(mine)} of {len(shards)} shards embedded by rank {ranks.rank}: {out}")
 
 
-def _check_model(out: Path, model: Path, rank: int, begun: bool) -> None:
+def _check_model(out: Path, model: Path, begun: bool) -> None:
     """Finished shards are kept, so they have to be this model's; where there are none, nothing is bound to a model."""
     made_by, weights = out / EMBEDDING_FILE, bundle_fingerprint(model)
     old = read_object(made_by).get("weights") if begun and made_by.exists() else weights
@@ -113,7 +113,7 @@ def _check_model(out: Path, model: Path, rank: int, begun: bool) -> None:
         )
         raise EmbedError(msg)
     # Every rank writes the same, and two may do so at once.
-    write_text(made_by, json.dumps({"weights": weights}) + "\n", writer=rank)
+    write_text(made_by, json.dumps({"weights": weights}) + "\n", shared=True)
 
 
 def _is_finished(index: TarIndex, shard: ShardRange, target: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
@@ -53,11 +52,11 @@ def save_network(module: nn.Module, directory: str | Path, config: Mapping[str, 
     """
     directory = Path(directory)
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    with replacing(directory / WEIGHTS_NAME, writer=os.getpid()) as temporary:
+    with replacing(directory / WEIGHTS_NAME, shared=True) as temporary:
         save_file(tensors, temporary)
         as_new_files([temporary])
     text = json.dumps({"class": type(module).__name__, **config}, indent=2) + "\n"
-    write_text(directory / CONFIG_NAME, text, writer=os.getpid())
+    write_text(directory / CONFIG_NAME, text, shared=True)
 
 
 def save_model(

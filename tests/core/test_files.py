@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import (
@@ -18,11 +22,15 @@ from emo_lightning.core.files import (
     read_object,
     read_yaml,
     replacing,
+    this_writer,
     write_bytes,
     write_json,
     write_npz,
     write_text,
 )
+from emo_lightning.core.shard_index import index_path, write_index
+from emo_lightning.models.weights import save_network
+from tests.data.test_tar_index import many, write_tar
 
 
 class Interrupted(BaseException):
@@ -66,11 +74,56 @@ def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
-    with replacing(target, writer=0) as first, replacing(target, writer=1) as second:
+    with replacing(target, writer="0") as first, replacing(target, writer="1") as second:
         first.write_text("first")
         second.write_text("second")
         assert first != second
     assert (target.read_text(), names(tmp_path)) == ("first", ["a.txt"])
+
+
+def no_process() -> int:
+    """An id that no process has."""
+    found = os.getpid()
+    while Path(f"/proc/{found}").exists():
+        found += 1
+    return found
+
+
+def test_what_writers_of_a_shared_file_left_that_are_no_more_is_removed(tmp_path: Path) -> None:
+    """And nothing of a writer that may live: of this machine, of another one, of another file; nothing that is no temporary file."""
+    machine, week = this_writer().rpartition(".")[0], 7 * 86400
+    gone = {f"a.{machine}.{no_process()}.tmp": 0, "a.another-host.17.tmp": week + 60, "a.17.tmp": week + 60}
+    kept = {
+        f"a.{machine}.{os.getppid()}.tmp": week + 60,
+        "a.another-host.18.tmp": week - 3600,
+        "a.18.tmp": week - 3600,
+        f"b.{machine}.{no_process()}.tmp": 0,
+        "a.notes.tmp": week + 60,
+        "a.txt": week + 60,
+    }
+    for name, seconds in (gone | kept).items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - seconds,) * 2)
+    write_text(tmp_path / "a", "whole", shared=True)
+    assert names(tmp_path) == sorted([*kept, "a"])
+
+
+def killed_while_it_writes(path: Path) -> None:
+    with replacing(path, shared=True) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_writer_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", many(range(2)))
+    for target in (index_path(tar), tmp_path / "model.safetensors", tmp_path / "config.json"):
+        process = multiprocessing.get_context("fork").Process(target=killed_while_it_writes, args=(target,))
+        process.start()
+        process.join()
+    assert len(list(tmp_path.glob("*.tmp"))) == 3
+    write_index(tar)
+    save_network(torch.nn.Linear(1, 1), tmp_path, {})
+    assert names(tmp_path) == ["a.index.npz", "a.tar", "config.json", "model.safetensors"]
 
 
 def test_what_has_readers_already_is_written_to(tmp_path: Path) -> None:

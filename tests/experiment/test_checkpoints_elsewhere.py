@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from emo_lightning.core.checkpoints import CheckpointFileError, read_checkpoint
+from emo_lightning.core.files import this_writer
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.found_checkpoints import Checkpoints, newest_checkpoint, set_damaged_aside
@@ -93,17 +93,18 @@ def test_what_was_half_written_is_removed_if_nobody_else_writes_it(kept: Checkpo
     dead = os.getpid()
     while Path(f"/proc/{dead}").exists():
         dead += 1
+    machine = this_writer().rpartition(".")[0]
     own = [
         kept.out / "checkpoints/last.ckpt.another-host.17.tmp",
         kept.out / "checkpoints/previous.ckpt.another-host.17.tmp",
-        kept.out / f"logs/version_0/checkpoints/epoch=1.ckpt.{platform.node()}.{dead}.tmp",
+        kept.out / f"logs/version_0/checkpoints/epoch=1.ckpt.{machine}.{dead}.tmp",
     ]
     for path in own:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     mine = checkpoint(folder / "last.ckpt.another-host.17.tmp", 1, "mine", WEIGHTS)
     mine.write_bytes(cut(mine.read_bytes()))
-    here = folder / f"a.ckpt.{platform.node()}.{dead}.tmp"
+    here = folder / f"a.ckpt.{machine}.{dead}.tmp"
     here.write_bytes(b"")
     theirs = checkpoint(folder / "b.ckpt.another-host.17.tmp", 1, "not mine")
     watched(Stage("tune", "sft", "tune", {}, kept.out))

@@ -12,7 +12,7 @@ from emo_lightning.cli import main
 from emo_lightning.core.shard_index import index_path
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import inputs_of
-from emo_lightning.experiment.results import check_sources, lost_results, remade, results_of
+from emo_lightning.experiment.results import check_results, check_sources, lost_results, remade, results_of
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import is_complete, read_status, write_config, write_status
 from tests.made import write_two_stages
@@ -48,6 +48,30 @@ def test_results_are_noted_by_content(trained: Stage) -> None:
     noted = read_status(trained)["results"]
     assert list(noted) == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "training.json"]
     assert len(set(noted.values())) == 2
+    assert is_complete(trained)
+
+
+LEFT = ("adapter/adapter_model.safetensors.4711.tmp", "page.tmp/model.safetensors", "adapter/a.safetensors.4711.mode")
+"""What killed processes leave, of this version or of earlier ones."""
+
+
+def test_what_a_killed_process_left_is_no_result(trained: Stage) -> None:
+    noted = results_of(trained)
+    for name in LEFT:
+        (trained.out / name).parent.mkdir(exist_ok=True)
+        (trained.out / name).write_bytes(b"half")
+    assert results_of(trained) == noted
+    (trained.out / "adapter/adapter_model.safetensors").unlink()
+    check_results(trained.out)
+
+
+def test_earlier_versions_have_noted_it_all_the_same(trained: Stage) -> None:
+    """It may be removed, or written anew, and nothing runs again."""
+    status = read_status(trained)
+    status["results"] |= dict.fromkeys(LEFT, "0" * 64)
+    (trained.out / "stage.json").write_text(json.dumps(status))
+    assert lost_results(trained.out, read_status(trained)) == []
+    (trained.out / LEFT[0]).write_bytes(b"another")
     assert is_complete(trained)
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
+from emo_lightning.cli import main
 from emo_lightning.core.checkpoints import CheckpointFileError, read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.experiment.arguments import problems
@@ -37,6 +38,8 @@ from emo_lightning.experiment.saving import (
 )
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
+from tests.made import write_two_stages
+from tests.ranks import run_ranks
 
 
 class Saves(Callback):
@@ -243,14 +246,26 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    old = tmp_path / ".tmp/tmpabc"
-    old.parent.mkdir()
-    old.touch()
     folder = make_temporary_folder(tmp_path)
     (folder / "tmpdef").touch()
     assert make_temporary_folder(tmp_path) == folder
     assert not list(folder.iterdir())
-    assert not old.exists()
+
+
+def test_a_node_that_was_killed_whole_leaves_nothing(tmp_path: Path) -> None:
+    """Whose ranks no later start has; the next one, on however many ranks, removes what they were writing."""
+    experiment, stage = write_two_stages(tmp_path), tmp_path / "runs/two/first"
+    left = [stage / ".tmp/rank-0-1-9-0/half.ckpt", stage / ".tmp/of version 0.2.0"]
+    left[0].parent.mkdir(parents=True)
+    for path in left:
+        path.touch()
+
+    def run() -> None:
+        raise SystemExit(main(["run", str(experiment), "--runs", str(tmp_path / "runs"), "--only", "first"]))
+
+    run_ranks(run)
+    assert (stage / "stage.json").exists()
+    assert not list(stage.glob(".tmp/*"))
 
 
 @pytest.mark.parametrize("alone", [True, False])
