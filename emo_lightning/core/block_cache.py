@@ -10,14 +10,20 @@ import contextlib
 import fcntl
 import os
 import threading
-import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from emo_lightning.core.cache_folder import cache_folder
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.copies import (
+    CACHE_LIMIT_VARIABLE,
+    blocks_folder,
+    blocks_in,
+    copied_folders,
+    evict,
+    limit_from_environment,
+    named,
+)
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.terminal import say
 
@@ -25,10 +31,6 @@ BLOCK_BYTES = 4 << 20
 """Bytes: some tens of images, so that shuffled reads ask for few ranges, and reading in order for long ones."""
 _TAIL = 4
 """Bytes of the checksum behind each block."""
-_PLACE = "EMO_SHARD_CACHE"
-CACHE_LIMIT_VARIABLE = "EMO_SHARD_CACHE_GB"
-"""Variable of the environment: gigabytes that are kept of what lies behind URLs."""
-_DEFAULT_GB = 20.0
 _LOOK_EVERY = 64 * BLOCK_BYTES
 """Bytes that are written before their sum is looked at again: other processes write as well."""
 
@@ -66,13 +68,17 @@ class BlockCache:
     Args:
         folder: made where it is missing.
         limit: bytes of all blocks together.
+        with_copies: whether the limit is that of all copies of what lies behind URLs (`copies`).
     """
 
     folder: Path
     limit: int
+    with_copies: bool = field(default=False, compare=False)
     _unseen: int = _LOOK_EVERY
     """Bytes since the sum was looked at."""
     _fails: bool = False
+    _crowded: bool = False
+    """Copies that are in use leave blocks no room."""
 
     def read(self, name: str, part: int | str) -> bytes | None:
         """The block, or None where it is not there, or not whole."""
@@ -138,6 +144,9 @@ class BlockCache:
             if self._unseen >= _LOOK_EVERY:
                 self._unseen = 0
                 self._make_room(_LOOK_EVERY)
+            if self._crowded:
+                self._unseen += len(block)
+                return
             write_bytes(
                 path, block + zlib.crc32(block).to_bytes(_TAIL, "little"), writer=f"{os.getpid()}-{threading.get_ident()}"
             )
@@ -150,25 +159,17 @@ class BlockCache:
         self._unseen += len(block)
 
     def _make_room(self, more: int) -> None:
-        """Take away the blocks that were read longest ago, until so many bytes more fit."""
-        found = []
-        # There may be hundreds of thousands.
-        for folder in self.folder.glob("*"):
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        status = entry.stat()
-                        found.append((status.st_mtime, status.st_size, Path(entry.path)))
-        total = sum(size for _, size, _ in found)
-        for seen, size, path in sorted(found):
-            if total + min(more, self.limit // 2) <= self.limit:
-                break
-            # One that is being written has another name, and is left alone while it is new.
-            if path.suffix and time.time() - seen < 3600:
-                continue
-            with contextlib.suppress(OSError):
-                path.unlink()
-            total -= size
+        """Take away what was used longest ago, until so many bytes more fit."""
+        kept = blocks_in(self.folder) + (copied_folders() if self.with_copies else [])
+        room = self.limit - min(more, self.limit // 2)
+        excess, used = evict(kept, sum(copy.size for copy in kept) - room)
+        crowded = excess > 0 and bool(used)
+        if crowded and not self._crowded:
+            say(
+                f"note: {self.folder}: blocks of remote shards are not kept: {CACHE_LIMIT_VARIABLE} ({self.limit / 1e9:g}) is taken up by copies "
+                f"that are in use: {named(used)}"
+            )
+        self._crowded = crowded
 
     def _path(self, name: str, part: int | str) -> Path:
         return self.folder / name / (part if isinstance(part, str) else f"{part:08d}")
@@ -182,29 +183,10 @@ def range_name(start: int, end: int) -> str:
 def cache_from_environment() -> BlockCache | None:
     """The cache that `EMO_SHARD_CACHE` (a folder, or `off`) and `EMO_SHARD_CACHE_GB` ask for.
 
-    Without them 20 GB in the user's own cache folder.
+    Without them 20 GB, of all copies together, in the user's own cache folder.
 
     Raises:
         InputError: the limit is no number above zero.
     """
-    place = os.environ.get(_PLACE, "")
-    if place.lower() == "off":
-        return None
-    return BlockCache(Path(place) if place else cache_folder() / "shards", limit_from_environment())
-
-
-def limit_from_environment() -> int:
-    """Bytes that `EMO_SHARD_CACHE_GB` allows.
-
-    Raises:
-        InputError: it is no number above zero.
-    """
-    text = os.environ.get(CACHE_LIMIT_VARIABLE, "")
-    try:
-        gigabytes = float(text) if text else _DEFAULT_GB
-    except ValueError:
-        gigabytes = 0.0
-    if not 0 < gigabytes < float("inf"):
-        msg = f"{CACHE_LIMIT_VARIABLE}: found {text!r}; expected gigabytes above 0, or {_PLACE}=off"
-        raise InputError(msg)
-    return int(gigabytes * 1e9)
+    folder = blocks_folder()
+    return None if folder is None else BlockCache(folder, limit_from_environment(), with_copies=True)

@@ -1,25 +1,21 @@
 """Whole files of a folder behind a URL, copied once to this machine: those of caches, which are mapped and not read.
 
-Copies stand in the user's cache folder (`cache_folder`), one folder for each URL, and share the limit of the blocks of remote shards
-(`EMO_SHARD_CACHE_GB`): those that were used longest ago go first.
+Copies stand in the user's cache folder (`cache_folder`), one folder for each URL, under the limit of all copies (`copies`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import fnmatch
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from emo_lightning.core.at_once import each_at_once
-from emo_lightning.core.block_cache import CACHE_LIMIT_VARIABLE, limit_from_environment
 from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.copies import MIRRORS, check_allowed, copying, held, hold, make_room, no_room, used_by_others
 from emo_lightning.core.errors import InputError, UserError
-from emo_lightning.core.files import read_object, replacing, this_writer, write_json
+from emo_lightning.core.files import read_object, replacing, write_json
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.stores import is_remote
@@ -31,7 +27,7 @@ _VERSIONS = "versions.json"
 
 
 def local_folder(path: str | Path, patterns: Sequence[str]) -> Path:
-    """A folder on this machine: the one that is named, or a copy of the one behind a URL.
+    """A folder on this machine: the one that is named, or a copy of the one behind a URL, which stays until this process has ended.
 
     Args:
         path: folder, or URL of one.
@@ -39,44 +35,77 @@ def local_folder(path: str | Path, patterns: Sequence[str]) -> Path:
 
     Raises:
         StoreError: the place does not answer, or has no such files.
-        InputError: they are more than may be kept.
+        InputError: they are more than may be kept, or have changed there while another process uses the copy.
     """
     if not is_remote(path):
         return Path(path)
     remote = RemoteFolder(str(path))
-    names = [name for name in remote.names("*") if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
-    if not names:
-        msg = f"{path}: holds none of {', '.join(patterns)}"
-        raise RemoteError(msg, missing=True)
-    stores = {name: RemoteStore(remote.of(name), cached=False) for name in names}
-    folder = cache_folder() / "mirrors" / hashlib.sha256(remote.url.encode()).hexdigest()[:32]
-    with mirror_lock(folder):
-        _make_room(folder, sum(store.size for store in stores.values()), remote.url)
-        known = _versions(folder)
-        for name in {file.name for file in folder.iterdir()} - {*names, _VERSIONS, _LOCK}:
-            # Gone there, or half a copy.
-            (folder / name).unlink()
-        for name, store in stores.items():
-            version = f"{store.size} {store.version()}"
-            if known.get(name) != version or not (folder / name).is_file() or (folder / name).stat().st_size != store.size:
-                copy_here(store, folder / name)
-                known[name] = version
-                write_json(folder / _VERSIONS, known)
+    folder = _mirror(remote)
+    with copying(folder):
+        changeable = not used_by_others(folder)
+        hold(folder, remote.url)
+        _copy(remote, folder, patterns, changeable=changeable)
     return folder
 
 
-_LOCK = ".lock"
-
-
 @contextmanager
-def mirror_lock(folder: Path) -> Iterator[None]:
-    """One process copies into a folder, all others of this machine wait for it."""
+def read_folder(path: str | Path, patterns: Sequence[str]) -> Iterator[Path]:
+    """As `local_folder`, of a copy that stays for the block alone."""
+    if not is_remote(path):
+        yield Path(path)
+        return
+    remote = RemoteFolder(str(path))
+    folder = _mirror(remote)
+    with ExitStack() as block:
+        with copying(folder):
+            changeable = not used_by_others(folder)
+            block.enter_context(held(folder, remote.url))
+            _copy(remote, folder, patterns, changeable=changeable)
+        yield folder
+
+
+def _mirror(remote: RemoteFolder) -> Path:
+    return cache_folder() / MIRRORS / hashlib.sha256(remote.url.encode()).hexdigest()[:32]
+
+
+def _copy(remote: RemoteFolder, folder: Path, patterns: Sequence[str], *, changeable: bool) -> None:
+    """Bring a folder to what its place has now.
+
+    Args:
+        remote: the place.
+        folder: of the copies, which this process holds.
+        patterns: of the names of the files that are wanted.
+        changeable: no other process reads what is there.
+    """
+    names = [name for name in remote.names("*") if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    if not names:
+        msg = f"{remote.url}: holds none of {', '.join(patterns)}"
+        raise RemoteError(msg, missing=True)
+    stores = {name: RemoteStore(remote.of(name), cached=False) for name in names}
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _LOCK, "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # When it was used last.
-        os.utime(folder)
-        yield
+    versions = {name: f"{store.size} {store.version()}" for name, store in stores.items()}
+    known = _versions(folder)
+    other = sorted(name for name, said in known.items() if versions.get(name) != said and (folder / name).exists())
+    if other and not changeable:
+        msg = (
+            f"{remote.url}: {other[0]} is another file than when {folder} was copied from there, which another process uses; wait for its end, "
+            "or put what is new behind another URL"
+        )
+        raise InputError(msg)
+    wanted = sum(store.size for store in stores.values())
+    check_allowed(wanted, remote.url)
+    excess, used = make_room(wanted, folder)
+    if excess > 0:
+        raise no_room(wanted, remote.url, used)
+    for name in {file.name for file in folder.iterdir()} - {*names, _VERSIONS}:
+        # Gone there, or half a copy.
+        (folder / name).unlink()
+    for name, store in stores.items():
+        copy = folder / name
+        if known.get(name) != versions[name] or not copy.is_file() or copy.stat().st_size != store.size:
+            copy_here(store, copy)
+            known[name] = versions[name]
+            write_json(folder / _VERSIONS, known)
 
 
 def copy_here(store: RemoteStore, target: Path) -> None:
@@ -85,7 +114,7 @@ def copy_here(store: RemoteStore, target: Path) -> None:
     Raises:
         StoreError: the place does not answer.
     """
-    with replacing(target, writer=this_writer()) as temporary:
+    with replacing(target, shared=True) as temporary:
         temporary.touch()
 
         def copy(start: int) -> None:
@@ -103,36 +132,3 @@ def _versions(folder: Path) -> dict[str, object]:
         return read_object(folder / _VERSIONS)
     except UserError:
         return {}
-
-
-def allowed_copies(wanted: int, url: str) -> int:
-    """Bytes that may be kept here of what lies behind URLs.
-
-    Args:
-        wanted: bytes that are about to be copied.
-        url: of them.
-
-    Raises:
-        InputError: they are more than that.
-    """
-    limit = limit_from_environment()
-    if wanted > limit:
-        allowed = f"{CACHE_LIMIT_VARIABLE} ({limit / 1e9:g})"
-        msg = f"{url}: {wanted / 1e9:,.1f} GB, more than {allowed} lets be kept here; raise it, or copy the folder yourself"
-        raise InputError(msg)
-    return limit
-
-
-def _make_room(folder: Path, wanted: int, url: str) -> None:
-    limit = allowed_copies(wanted, url)
-    others = []
-    for other in folder.parent.iterdir():
-        with suppress(OSError):
-            if other != folder:
-                others.append((other.stat().st_mtime, sum(file.stat().st_size for file in other.iterdir()), other))
-    total = wanted + sum(size for _, size, _ in others)
-    for _, size, other in sorted(others):
-        if total <= limit:
-            break
-        shutil.rmtree(other, ignore_errors=True)
-        total -= size

@@ -3,7 +3,8 @@
 Below the cache's folder stands one folder for each way in which states come about (`VisionKey`), in it parts of about 32 MB
 (`mapped_parts`). An image goes by the SHA-256 of its bytes, so the same image in two tars is kept once, and where tars lie is no part of
 it. Parts are named by what they hold: any number of processes, of one run or of several, may write at once, and none needs a list of
-parts. What a killed process had finished is found by the next one.
+parts. What a killed process had finished is found by the next one. Parts that were copied from behind a URL stand in a folder of their
+own (`core.copies`): they may go where there are too many of them, which those that were computed here never do.
 """
 
 from __future__ import annotations
@@ -22,10 +23,21 @@ from torch import Tensor
 
 from emo_lightning.core.at_once import each_at_once
 from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.copies import (
+    COPIED_PARTS,
+    Copy,
+    check_allowed,
+    copying,
+    hold,
+    make_room,
+    no_room,
+    size_of,
+    used_by_others,
+)
 from emo_lightning.core.disk import gigabytes, require_room
 from emo_lightning.core.files import remove_left_behind, this_writer, write_text
 from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
-from emo_lightning.core.mirrors import allowed_copies, copy_here, mirror_lock
+from emo_lightning.core.mirrors import copy_here
 from emo_lightning.core.records import Record
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
@@ -52,6 +64,7 @@ AUTO_CACHE = "auto"
 MAX_OPEN_VISION_PARTS = 16_384
 """Parts that a process keeps mapped: 500 GB; Linux allows 65,530 maps."""
 _KEY_FILE = "key.json"
+_PARTS = "part-*.safetensors"
 
 
 def vision_folder(setting: str) -> Path:
@@ -75,6 +88,10 @@ class VisionKey(NamedTuple):
         return hashlib.sha256(json.dumps([self.part, sorted(self.facts.items())]).encode()).hexdigest()[:32]
 
 
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime
+
+
 class _Place(NamedTuple):
     """Where the states of an image stand."""
 
@@ -96,6 +113,12 @@ class VisionCache:
     def __init__(self, folder: Path, key: VisionKey, url: str | None = None, like: Tensor | None = None) -> None:
         self.folder, self.key, self.like = folder / key.name, key, like
         self.remote = None if url is None else RemoteFolder(f"{url.rstrip('/')}/{key.name}")
+        self.copies = self.folder / COPIED_PARTS
+        if self.remote is not None or self.copies.is_dir():
+            # Before it is looked through: what is found is there until this process ends.
+            hold(self.copies, str(self.folder) if self.remote is None else self.remote.url)
+        self._asked: set[str] = set()
+        """Images that this process needs."""
         self._paths: list[Path] = []
         self._places: dict[str, _Place] = {}
         self._open: OrderedDict[int, Tensor] = OrderedDict()
@@ -115,7 +138,7 @@ class VisionCache:
     def look(self) -> None:
         """Look through the folder for parts that are not known yet; what is damaged is passed over, and named in `damaged`."""
         known = {*self._paths, *self.damaged}
-        for path in sorted(self.folder.glob("part-*.safetensors")):
+        for path in sorted([*self.folder.glob(_PARTS), *self.copies.glob(_PARTS)]):
             if path in known or not path.is_file():
                 continue
             try:
@@ -140,9 +163,10 @@ class VisionCache:
             StoreError: that place does not answer.
             InputError: the disk has not the room for the copies, or they are more than may be kept here.
         """
+        self._asked.update(images)
         if self.remote is None or not self.missing(images):
             return
-        with mirror_lock(self.folder):
+        with copying(self.copies):
             # Another process may have copied them meanwhile.
             self.look()
             wanted = {images[place] for place in self.missing(images)}
@@ -154,16 +178,48 @@ class VisionCache:
             size = sum(self._far[name][1] for name in chosen)
             if not size:
                 return
-            allowed_copies(size, self.remote.url)
+            self._make_room(size, self.remote.url)
             say(f"vision cache {self.folder}: {len(chosen)} parts are copied from {self.remote.url}, {gigabytes(size)}")
             require_room(self.folder, size, "free some, or name another folder by $EMO_CACHE")
             for name in chosen:
-                copy_here(RemoteStore(self.remote.of(name), cached=False), self.folder / name)
+                copy_here(RemoteStore(self.remote.of(name), cached=False), self.copies / name)
         self.look()
+
+    def _make_room(self, size: int, url: str) -> None:
+        """Have room for copies within the limit of all: other ones go first, then those of this key that this process has no need of.
+
+        Args:
+            size: bytes that are about to be copied.
+            url: of them.
+
+        Raises:
+            InputError: there is none.
+        """
+        needed = {self._paths[place.part] for image in self._asked if (place := self._places.get(image)) is not None}
+        unasked = sorted((path for path in self._paths if path.parent == self.copies and path not in needed), key=_changed)
+        wanted = size_of(self.copies) + size
+        check_allowed(wanted - sum(path.stat().st_size for path in unasked), url)
+        excess, used = make_room(wanted, self.copies)
+        if excess > 0 and unasked and used_by_others(self.copies):
+            used.append(Copy(0.0, size_of(self.copies), self.copies))
+            unasked.clear()
+        if excess > 0 and unasked:
+            for path in unasked:
+                if excess <= 0:
+                    break
+                excess -= path.stat().st_size
+                path.unlink()
+            self._paths.clear()
+            self._places.clear()
+            self._open.clear()
+            self.look()
+        if excess > 0:
+            raise no_room(size, url, used)
 
     def _far_parts(self, remote: RemoteFolder) -> list[str]:
         """Names of the parts behind the URL that are not here; what each of them holds is known then."""
-        names = [name for name in remote.names("part-*.safetensors") if not (self.folder / name).exists()]
+        here = {path.name for place in (self.folder, self.copies) for path in place.glob(_PARTS)}
+        names = [name for name in remote.names(_PARTS) if name not in here]
         unknown = [name for name in names if name not in self._far]
         self._far |= dict(zip(unknown, each_at_once(partial(self._look_far, remote), unknown), strict=True))
         return names
@@ -291,7 +347,7 @@ class VisionCache:
 
     def mark_checked(self, content: str) -> None:
         """Remember that they are those of the records, by the content of the data set."""
-        write_text(self._checked(content), "", writer=this_writer())
+        write_text(self._checked(content), "", shared=True)
 
     def _checked(self, content: str) -> Path:
         return self.folder.parent / "checked" / content
@@ -318,7 +374,7 @@ class VisionWriter:
         remove_left_behind(cache.folder)
         # For people: no program reads it.
         facts = json.dumps({"part": cache.key.part, **cache.key.facts}, indent=1)
-        write_text(cache.folder / _KEY_FILE, facts + "\n", writer=self._name)
+        write_text(cache.folder / _KEY_FILE, facts + "\n", shared=True)
 
     def append(self, sha256: str, states: Tensor) -> None:
         """Add the states (tokens, width) of an image.

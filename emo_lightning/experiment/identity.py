@@ -18,7 +18,7 @@ from emo_lightning.core.errors import UserError
 from emo_lightning.core.file_names import EMBEDDINGS_FILE, METRICS_FILE, PREDICTIONS_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
-from emo_lightning.core.mirrors import local_folder
+from emo_lightning.core.mirrors import read_folder
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.shipped import anchors_file
 from emo_lightning.experiment.kinds import Role, find_kind
@@ -195,12 +195,12 @@ def _files(patterns: tuple[str, ...]) -> Callable[[object], str]:
     def hashed(folders: object) -> str:
         digest = hashlib.sha256()
         for folder in folders if isinstance(folders, list) else [folders]:
-            here = local_folder(str(folder), patterns)
-            found = sorted({file for pattern in patterns for file in here.glob(pattern)})
-            if not found:
-                msg = f"{folder}: holds none of {', '.join(patterns)}"
-                raise FileNotFoundError(msg)
-            digest.update("".join(f"{file.name} {content_sha256(file)}\n" for file in found).encode())
+            with read_folder(str(folder), patterns) as here:
+                found = sorted({file for pattern in patterns for file in here.glob(pattern)})
+                if not found:
+                    msg = f"{folder}: holds none of {', '.join(patterns)}"
+                    raise FileNotFoundError(msg)
+                digest.update("".join(f"{file.name} {content_sha256(file)}\n" for file in found).encode())
         return digest.hexdigest()
 
     return hashed

@@ -446,7 +446,7 @@ def test_of_what_others_have_computed_only_what_is_needed_is_copied(tmp_path: Pa
     cache = far(tmp_path)
     assert len(cache) == 0, "nobody has asked for an image"
     cache.fetch(["7", "11", "7", "none"])
-    assert len(list(cache.folder.glob("part-*"))) == len(cache) == 2
+    assert len(list(cache.copies.glob("part-*"))) == len(cache) == 2
     assert cache.missing(["7", "11", "none"]) == [2]
     assert torch.equal(cache.states("11"), torch.full((2, 4), 11.0))
 
@@ -463,7 +463,7 @@ def test_copies_that_have_no_room_are_refused(tmp_path: Path, parts_of_others: i
     monkeypatch.setenv("EMO_SHARD_CACHE_GB", f"{11.5 * parts_of_others / 1e9}")
     with pytest.raises(InputError, match=rf"{FAR}/.* more than EMO_SHARD_CACHE_GB .* raise it"):
         far(tmp_path).fetch(wanted)
-    assert not list(far(tmp_path).folder.glob("part-*"))
+    assert not list(far(tmp_path).folder.rglob("part-*"))
     far(tmp_path).fetch(wanted[:11])
     assert len(far(tmp_path)) == 11
 
