@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from emo_lightning.core.errors import UserError
-from emo_lightning.core.files import read_object, write_json
+from emo_lightning.core.files import is_temporary, read_object, write_json
 from emo_lightning.experiment.kinds import TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage, value_at
 
@@ -48,7 +48,7 @@ def files_elsewhere(stage: Stage) -> Iterator[tuple[str, Path]]:
         if path.is_file():
             yield name, path
         for at, _, files in os.walk(path):
-            for file in sorted(files):
+            for file in sorted(file for file in files if not is_temporary(file)):
                 inner = Path(at, file)
                 yield f"{name}/{inner.relative_to(path).as_posix()}", inner
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -154,7 +155,9 @@ class Throughput(Callback):
             self._count(trainer)
         memory = max(self._memory, (peak_memory(self._device) or 0.0) / 2**30)
         # A checkpoint is read as plain numbers; NumPy's are none.
-        passed = {field.name: type(field.default)(getattr(self._all, field.name)) for field in fields(Passed)}
+        passed = {
+            name: int(value) if isinstance(value, Integral) else float(value) for name, value in asdict(self._all).items()
+        }
         checkpoint[_STATE] = {"passed": passed, "ranks": self._ranks, "memory": memory}
 
     @override

@@ -160,7 +160,7 @@ def test_a_new_column_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert rows(tmp_path) == [{"loss": "1.5", "step": "0"}]
     # Another start of a logger whose version is given goes on in the same table.
     logger._experiment = WholeTable(logger.log_dir)
-    for metrics in ({"loss": 1.25}, {"val": 2.5}):
-        logger.log_metrics(metrics, 1)
+    for name, value in (("loss", 1.25), ("val", 2.5)):
+        logger.log_metrics({name: value}, 1)
         logger.save()
     assert rows(tmp_path) == [{"loss": "1.5", "step": "0"}, {"loss": "1.25", "step": "1"}, {"val": "2.5", "step": "1"}]

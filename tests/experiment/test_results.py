@@ -62,7 +62,7 @@ def test_what_a_killed_process_left_is_no_result(trained: Stage) -> None:
         (trained.out / name).write_bytes(b"half")
     assert results_of(trained) == noted
     (trained.out / "adapter/adapter_model.safetensors").unlink()
-    check_results(trained.out)
+    check_results(trained)
 
 
 def test_earlier_versions_have_noted_it_all_the_same(trained: Stage) -> None:
@@ -70,7 +70,7 @@ def test_earlier_versions_have_noted_it_all_the_same(trained: Stage) -> None:
     status = read_status(trained)
     status["results"] |= dict.fromkeys(LEFT, "0" * 64)
     (trained.out / "stage.json").write_text(json.dumps(status))
-    assert lost_results(trained.out, read_status(trained)) == []
+    assert lost_results(trained, read_status(trained)) == []
     (trained.out / LEFT[0]).write_bytes(b"another")
     assert is_complete(trained)
 
