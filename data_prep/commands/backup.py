@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from data_prep.commands.console import add_json_argument, add_store_argument, new_parser
+from emo_lightning.core.options import output_path
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say, say_json
 
@@ -22,7 +23,10 @@ def main(argv: list[str]) -> int:
     )
     add_store_argument(parser)
     parser.add_argument(
-        "folder", metavar="DIR", help="an empty folder, one that is not there yet, or an earlier backup of this store"
+        "folder",
+        type=output_path,
+        metavar="DIR",
+        help="an empty folder, one that is not there yet, or an earlier backup of this store",
     )
     parser.add_argument(
         "--verify",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import new_parser
+from emo_lightning.core.options import output_path
 from emo_lightning.core.terminal import say
 
 
@@ -18,7 +19,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--base", required=True, help="the InstructBLIP that it was tuned from: hub name, name@revision or folder"
     )
-    parser.add_argument("--out", required=True, help="folder to write; it must not exist yet")
+    parser.add_argument("--out", type=output_path, required=True, help="folder to write; it must not exist yet")
     parser.add_argument(
         "--dtype",
         default="auto",

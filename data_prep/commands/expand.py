@@ -19,7 +19,7 @@ from data_prep.provider.budget import NANO_PER_DOLLAR, budget_nano
 from data_prep.provider.failures import exit_status
 from data_prep.settings import CONFIGS, ConfigError
 from emo_lightning.core.errors import add_debug_option
-from emo_lightning.core.options import ALWAYS, Parser, Whole
+from emo_lightning.core.options import ALWAYS, Parser, Whole, output_path
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 
@@ -90,7 +90,7 @@ def _parser() -> Parser:
         add_address_arguments(command)
         add_budget_argument(command)
         add_resend_argument(command)
-    queries.add_argument("--out", required=True, metavar="FILE", help="file to write, JSON lines")
+    queries.add_argument("--out", type=output_path, required=True, metavar="FILE", help="file to write, JSON lines")
     queries.add_argument("--count", type=Whole(1), required=True, metavar="N", help="number of queries")
     queries.add_argument(
         "--no-llm", action="store_true", help="fill a template instead of asking a model: free, and the same every time"

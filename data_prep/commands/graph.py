@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import new_parser
+from emo_lightning.core.options import output_path
 from emo_lightning.core.terminal import say
 
 
@@ -16,9 +17,8 @@ def main(argv: list[str]) -> int:
         "emo prep graph store --out graph",
     )
     parser.add_argument("records", nargs="+", metavar="STORE|TARS", help="stores, tars, or folders of tars")
-    parser.add_argument("--out", required=True, metavar="DIR", help="directory of the four files")
+    parser.add_argument("--out", type=output_path, required=True, metavar="DIR", help="directory of the four files")
     args = parser.parse_args(argv)
-    from pathlib import Path
 
     from data_prep.export.read import read_records
     from data_prep.stats.graph import GRAPHML_FILE, NODE_KINDS, GraphError, TripletGraph
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     if not graph.combinations:
         msg = f"{', '.join(args.records)}: no record has a whole triplet ({graph.skipped} without one)"
         raise GraphError(msg)
-    out = Path(args.out)
+    out = args.out
     graph.write_parquet(out)
     graph.write_graphml(out / GRAPHML_FILE)
     kinds = ", ".join(f"{len(graph.words(kind))} × {kind}" for kind in NODE_KINDS)

@@ -15,7 +15,7 @@ from data_prep.sources import PUBLISHED, SOURCES, Source, SourceError, SourceIte
 from data_prep.sources.base import Repeat
 from emo_lightning.core.files import replacing
 from emo_lightning.core.label_map import EMOTION_BY_NAME, read_label_map
-from emo_lightning.core.options import ALWAYS
+from emo_lightning.core.options import ALWAYS, output_path
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 
@@ -42,7 +42,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "path", metavar="PATH", help="a folder; for urls the list of addresses, for labelled also a CSV, for world a YAML file"
     )
-    parser.add_argument("--into", required=True, metavar="STORE", help="directory of the store; made if it is missing")
+    parser.add_argument(
+        "--into", type=output_path, required=True, metavar="STORE", help="directory of the store; made if it is missing"
+    )
     parser.add_argument(
         "--name", help="name of the source in the records; only for folder, urls and labelled (default: that word)"
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import add_store_argument, new_parser
-from emo_lightning.core.options import Parser, Whole
+from emo_lightning.core.options import Parser, Whole, output_path
 from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print the report as JSON, for programs")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_path,
         metavar="DIR",
         help="also write the report into this directory: review.json and .md, accuracy and agreement as .tex and .csv (with --study: "
         "table4.json, .md, .tex and .csv)",
@@ -84,6 +83,7 @@ def _parser() -> Parser:
     studio = parser.add_argument_group("Label Studio")
     studio.add_argument(
         "--label-studio-export",
+        type=output_path,
         metavar="FILE",
         help="write the sample as tasks, and the labelling configuration beside them as FILE.xml",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import add_json_argument, new_parser
-from emo_lightning.core.options import ALWAYS
+from emo_lightning.core.options import ALWAYS, output_path
 from emo_lightning.core.terminal import say, say_json
 
 
@@ -21,6 +21,7 @@ def main(argv: list[str]) -> int:
     add_json_argument(parser)
     parser.add_argument(
         "--out",
+        type=output_path,
         metavar="DIR",
         help="also write stats.json, stats.md, figure5.png and figure5.pdf into this directory, and each table as .tex and .csv: table1, "
         "figure5, agreement, agreement-final, records, cost",
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     tables = summary_tables(args.name or Path(args.records[0]).resolve().name, stats)
     notes = summary_notes(stats)
     if args.out:
-        out = Path(args.out)
+        out = args.out
         draw(figure_rows(stats), out)
         write_json(out / "stats.json", stats)
         write_beside(out, "stats", tables, notes)

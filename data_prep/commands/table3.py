@@ -13,7 +13,7 @@ from data_prep.commands.console import (
     new_parser,
     say_spent_budget,
 )
-from emo_lightning.core.options import Whole
+from emo_lightning.core.options import Whole, output_path
 from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -63,13 +63,13 @@ def main(argv: list[str]) -> int:
     add_json_argument(parser)
     parser.add_argument(
         "--out",
+        type=output_path,
         metavar="DIR",
         help="also write table3.json, .md, .tex and .csv into this directory, and table3-severity.tex and .csv",
     )
     args = parser.parse_args(argv)
     import asyncio
     import json
-    from pathlib import Path
 
     from data_prep.demo.config import DemoConfig
     from data_prep.provider.budget import budget_nano
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> int:
         found = asyncio.run(table3(store, config, references, samples=args.samples, seed=args.seed, limit_nano=limit)).as_json()
     tables, notes = table3_tables(found), table3_notes(found)
     if args.out:
-        out = Path(args.out)
+        out = args.out
         write_text(out / "table3.json", json.dumps(found, indent=1) + "\n")
         write_beside(out, "table3", tables, notes)
     if args.json:

@@ -117,6 +117,30 @@ def test_bad_input_is_one_line(
     assert len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("import", "folder", "photos", "--into"),
+        ("expand", "queries", "store", "--count", "1", "--out"),
+        ("review", "store", "--report", "--out"),
+        ("review", "store", "--label-studio-export"),
+        ("graph", "store", "--out"),
+        ("stats", "store", "--out"),
+        ("table3", "store", "--out"),
+        ("backup", "store"),
+        ("emovit-convert", "weights.pth", "--base", "base", "--out"),
+    ],
+)
+def test_where_to_write_is_no_url(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A path of it would be a folder of that name here."""
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "s3://bucket/x"]) == 2
+    assert "expected a path of this machine" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_pass_cost_is_said_whatever_ends_it(
     tmp_path: Path,
     toys: list,
