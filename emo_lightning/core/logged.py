@@ -58,5 +58,5 @@ def logged_rows(path: Path, error: type[UserError] = InputError) -> Iterator[tup
 
 def start_of(path: Path) -> int:
     """The number of the start that has logged `version_N/metrics.csv`: one that was killed goes on in a new folder; -1 of another path."""
-    number = path.parent.name.removeprefix("version_")
-    return int(number) if re.fullmatch("[0-9]{1,9}", number) else -1
+    found = re.fullmatch("version_([0-9]{1,9})", path.parent.name)
+    return -1 if found is None else int(found[1])

@@ -25,8 +25,8 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 RECIPES = DOCS / "recipes"
 """What a recipe prints may exist only where its diff is applied, as `test_recipes.py` does."""
-MADE_THERE = {"base.yaml", "tiny.yaml", "my-pass.yaml", "submission.yaml"}
-"""Files that the reader writes."""
+MADE_THERE = {"base.yaml", "tiny.yaml", "my-pass.yaml", "submission.yaml", "config.yaml"}
+"""Files that the reader writes, or a stage."""
 _SHELL = ("", "bash", "sh", "console")
 
 
