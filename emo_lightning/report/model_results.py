@@ -215,7 +215,7 @@ def _checked(found: StageObject, where: str) -> StageObject:
 def _of_manifest(found: StageObject, where: str) -> TrainingData:
     contents = found.get("contents") or {}
     return {
-        "name": str(found.get("name", where.split("/")[-2])),
+        "name": str(found.get("name", Path(where).parent.name)),
         "counts": dict(found.get("counts") or {}),
         "sources": dict(contents.get("source") or {}),
         "licences": dict(contents.get("licence") or {}),

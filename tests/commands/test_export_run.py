@@ -107,18 +107,20 @@ def web(folder: Path) -> Iterator[str]:
     thread.join()
 
 
-@pytest.mark.parametrize("given", ["a folder", "a tar", "a pattern", "a URL", "tars alone"])
+@pytest.mark.parametrize("given", ["a folder", "a tar", "a tar here", "a pattern", "a URL", "tars alone"])
 def test_the_card_knows_the_data_however_they_were_named(
-    run: Path, tmp_path: Path, given: str, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     moved, data = tmp_path / "moved", tmp_path / "data"
     shutil.copytree(run, moved)
     shutil.copytree(run / "tars", data)
     if given == "tars alone":
         (data / "manifest.json").unlink()
+    monkeypatch.chdir(data)
     config = yaml.safe_load((moved / "sft" / "config.yaml").read_text())
     with web(data) as url:
-        named = {"a folder": data, "a tar": data / "world-train-000000.tar", "a URL": f"{url}/world-train-000000.tar"}
+        tar = "world-train-000000.tar"
+        named = {"a folder": data, "a tar": data / tar, "a tar here": tar, "a URL": f"{url}/{tar}"}
         config["data"]["train"] = [str(named.get(given, data / "*-train-*.tar"))]
         (moved / "sft" / "config.yaml").write_text(yaml.safe_dump(config))
         assert main(["export", str(moved), "--out", str(tmp_path / "out")]) == 0
