@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from emo_lightning.core.errors import UserError
-from emo_lightning.core.fingerprints import file_sha256, listing
+from emo_lightning.core.fingerprints import content_sha256, listing
 from emo_lightning.core.model_loading import foreign_files, load_whole
 from emo_lightning.core.weight_files import check_weight_file
 
@@ -46,7 +46,7 @@ def identity(name: str) -> str:
     """
     path = Path(name)
     if path.is_file():
-        return f"sha256:{file_sha256(path)}"
+        return f"sha256:{content_sha256(path)}"
     if path.is_dir():
         lines = listing(sorted(p for p in path.iterdir() if p.suffix in _CONTENT), separator="\0")
         return f"sha256:{hashlib.sha256(lines).hexdigest()}"
