@@ -2,9 +2,11 @@
 
 Both get the same model, pictures (112 to 336 pixels a side), questions, answers (20 to 160 words), LoRA and number of samples; neither
 checkpoints activations. The peer takes batches of eight, padded, as it refuses to pack pictures; our rows have as many tokens as eight
-samples have on average. Rounds alternate, each of one epoch from the same weights; seconds are those of the training loop without
-set-up, and the ratio is that of the medians. Both print their losses. With `--cache` ours runs once more with the frozen tower's
-features read from a cache that an earlier epoch wrote. OpenMP threads wait as under `emo` (`wait_briefly`), on both sides.
+samples have on average. Rounds alternate, each of one epoch from the same weights, after one that counts nowhere; seconds are those of the
+training loop without set-up, and the ratio is that of the medians. Each side has a process of its own for all rounds: in one process who
+runs after another pays for what that left (in bfloat16 one second of four, as oneDNN keeps the kernels of the last shapes alone). Both
+print their losses. With `--cache` ours runs once more with the frozen tower's features read from a cache that its first epoch wrote.
+OpenMP threads wait as under `emo` (`wait_briefly`), on both sides.
 
 The model has the proportions of the 3B where they decide what such a comparison says. As operations of a forward pass (`sft_given.shares`,
 printed at the start), with the decoder's layers as 1: tower and merger are 0.77 in the 3B on pictures of 448 to 896 pixels with 130 tokens
@@ -20,10 +22,13 @@ of the demo's in its place (decoder 128 wide, 5 layers; tower 96 wide, 3 blocks)
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +57,7 @@ RANK = 8
 """Of the adapters: 64 / 2,048 of the width, as in `configs/model/qwen2_5_vl_3b.yaml`."""
 SIDES = (112, 336)
 """Pixels of a picture's side."""
+PEERS_USED = ("trl", "accelerate", "datasets")
 TEXT = 130
 """Tokens of question and answer, on average."""
 
@@ -177,18 +183,29 @@ def theirs(setting: Setting, folder: str) -> Took:
     return took
 
 
+def own_process() -> ProcessPoolExecutor:
+    """One new interpreter, which runs what it is given."""
+    spawned = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, spawned, initializer=find_peers, initargs=PEERS_USED)
+
+
 def compare(setting: Setting, count: int, rounds: int, folder: str, *, cache: bool) -> dict[str, Any]:
     """Rounds in turn; rates and ratios of the medians."""
     sides: dict[str, Any] = {"ours": ours, "trl": theirs}
     if cache:
         sides["cached"] = partial(ours, cache=f"{folder}/cache-{setting.tuning}")
-        # Fills it.
-        sides["cached"](setting, f"{folder}/filling-{setting.tuning}")
     took: dict[str, list[Took]] = {name: [] for name in sides}
-    for number in range(rounds):
-        for name, side in sides.items():
-            took[name].append(side(setting, f"{folder}/{name}-{setting.tuning}-{number}"))
-        print("  ".join(f"{name} {count / one[-1].seconds:.2f} samples/s" for name, one in took.items()), flush=True)
+    with ExitStack() as stack:
+        runs = {name: stack.enter_context(own_process()) for name in sides}
+        for number in range(rounds + 1):
+            for name, side in sides.items():
+                one = runs[name].submit(side, setting, f"{folder}/{name}-{setting.tuning}-{number}").result()
+                # The first one fills the cache, and loads what is loaded once.
+                if number:
+                    took[name].append(one)
+            if not number:
+                continue
+            print("  ".join(f"{name} {count / one[-1].seconds:.2f} samples/s" for name, one in took.items()), flush=True)
     rate = {name: count / statistics.median(one.seconds for one in found) for name, found in took.items()}
     cpu = {name: statistics.median(one.cpu for one in found) for name, found in took.items()}
     found: dict[str, Any] = {
@@ -224,7 +241,7 @@ def main() -> None:
         parser.error(f"--tuning: found {', '.join(unknown)}; allowed: lora, full")
     count, rounds = (16, 1) if asked.quick else (asked.samples, asked.rounds)
     # Before ours has trained for a round.
-    find_peers("trl", "accelerate", "datasets")
+    find_peers(*PEERS_USED)
     for name, config, sides in (("3B", given.published_3b(), (448, 896)), ("the small 3B", given.small_3b(), SIDES)):
         share = given.shares(config, sides, TEXT)
         print(f"{name}, {sides[0]}-{sides[1]} pixels: vision {share.tower:.2f} and head {share.head:.2f} of the decoder's work")

@@ -34,6 +34,8 @@ SILENCE_VARIABLE = "EMO_MAX_SILENT_SECONDS"
 """Variable of the environment."""
 MAX_LATE_SECONDS = 600.0
 """Seconds in which every rank has to have begun: machines boot, and queues start them one after the other."""
+MAX_RESTART_SECONDS = 5.0
+"""Seconds between the word that a command was killed, whose start nobody knows yet, and the first line of another start, if there is one."""
 _LONGEST_LOOK = 5.0
 """Seconds between two looks that count at most as silence."""
 _WIDTH = 64
@@ -56,6 +58,18 @@ class _Seen:
     token: str | None = None
     """Of the process that writes it, once it has changed: what stands there at first may be of an earlier start, and a second start of
     the same run by mistake writes there too."""
+    doubtful: float = 0.0
+    """Seconds that this process has watched, since that other one was killed whose line stood there at first."""
+
+    def take(self, line: str) -> None:
+        """Take a new line, if it comes from the process that is watched."""
+        token, _, word = line.split()
+        if self.token not in (None, token):
+            return
+        # Either of the two: the last word about an earlier start, which is followed by a line of this one, or its end after its first line.
+        in_doubt = self.token is None and word == _KILLED and self.line is not None and self.line.split()[0] == token
+        if not in_doubt or self.doubtful > MAX_RESTART_SECONDS:
+            self.line, self.silent, self.token = line, 0.0, token
 
 
 class Peers:
@@ -154,10 +168,13 @@ class Peers:
         passed, self._looked = min(now - self._looked, _LONGEST_LOOK), now
         for rank, seen in self._seen.items():
             line = self._read(rank)
-            if line is not None and line != seen.line and _is_word_of(seen, line):
-                seen.line, seen.silent, seen.token = line, 0.0, line.split()[0]
-            else:
+            before = seen.line
+            if line is not None and line != before:
+                seen.take(line)
+            if seen.line == before:
                 seen.silent += passed
+            in_doubt = seen.token is None and line not in (None, seen.line)
+            seen.doubtful = seen.doubtful + passed if in_doubt else 0.0
             word = seen.line.split()[2] if seen.token is not None and seen.line is not None else ""
             if word == _FAILED:
                 msg = f"rank {rank} has failed; what it says is in its own output"
@@ -229,12 +246,6 @@ class Peers:
         except OSError:
             return None
         return line if len(line) == _WIDTH and len(line.split()) == 3 and line.split()[1].isdigit() else None
-
-
-def _is_word_of(seen: _Seen, line: str) -> bool:
-    """Whether a new line comes from the process that is watched. That one was killed may be the last word about an earlier start."""
-    token, _, word = line.split()
-    return token == seen.token or (seen.token is None and word != _KILLED)
 
 
 def _max_silent() -> float:

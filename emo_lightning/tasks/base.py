@@ -170,9 +170,8 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
         if not all_finite(one.loss for one in self._seen):
             bad = next(one.loss for one in self._seen if not bool(one.loss.isfinite()))
             return self._fault_of(self._trained()) or Fault(f"the loss is {float(bad)}", _keys(self._seen))
-        plugin = self.trainer.precision_plugin
         # Under float16 a gradient that overflows is how the scaler finds its scale: it leaves the step out itself.
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+        if self._scaled():
             return None
         gradients = {name: p.grad for name, p in self._trained().items() if p.grad is not None}
         if all_finite(gradients.values()):
@@ -180,6 +179,11 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
         wrong = not_finite(gradients.items())
         found = Fault(f"{len(wrong)} of {len(gradients)} gradients are not finite, first: {wrong[0]}", _keys(self._seen))
         return self._fault_of(self._trained()) or found
+
+    def _scaled(self) -> bool:
+        """Whether the loss is scaled, as under float16."""
+        plugin = self.trainer.precision_plugin
+        return isinstance(plugin, MixedPrecision) and plugin.scaler is not None
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
@@ -228,14 +232,14 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
         for lr, _, parameter in self.grouped_parameters():
             decay = self.optim.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((lr, decay), []).append(parameter)
-        # Lightning refuses to clip what a fused optimiser steps under mixed precision, even in bf16, where nothing is scaled.
-        fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         optimizer = torch.optim.AdamW(
             [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
             lr=self.optim.lr,
             betas=self.optim.betas,
-            fused=fused,
+            fused=not self._scaled(),
         )
+        # Lightning refuses to clip what a fused optimiser steps under mixed precision, as it may undo the scale itself: here is none.
+        optimizer._step_supports_amp_scaling = False
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}

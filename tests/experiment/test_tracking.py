@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -151,6 +153,54 @@ def test_a_killed_stage_leaves_all_that_it_logged_and_goes_on_in_the_same_run(
     assert run(two) == 0
     assert exit_codes(stage) == [1, 0]
     assert len({settings(folder)["run_id"] for folder in offline_runs(stage)}) == 1
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
+def test_what_was_kept_of_two_starts_is_sent_later_as_one_run(
+    two: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    """By one `wandb sync` of both files, or by one before the stage goes on and one after it."""
+    from emo_lightning.stages import tiny_models
+
+    real = tiny_models.tiny_clip_stage
+
+    def logs(steps: range) -> None:
+        import wandb
+
+        assert wandb.run is not None
+        for step in steps:
+            wandb.run.log({"loss": 1.0 / (step + 1)}, step=step)
+
+    def killed(out: Path, tars: list[str], seed: int = 0) -> None:
+        logs(range(5))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def rest(out: Path, tars: list[str], seed: int = 0) -> None:
+        logs(range(5, 8))
+        real(out, tars, seed)
+
+    def sync(folders: list[Path], url: str) -> None:
+        environment = {**os.environ, "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": url}
+        command = [sys.executable, "-m", "wandb", "sync", *map(str, folders)]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    stage = two.parent / "runs/two/model"
+    with wandb_server() as server:
+        monkeypatch.setattr(tiny_models, "tiny_clip_stage", killed)
+        assert run(two) == 2
+        (first,) = offline_runs(stage)
+        if not together:
+            sync([first], server.url)
+        monkeypatch.setattr(tiny_models, "tiny_clip_stage", rest)
+        assert run(two) == 0
+        _, second = offline_runs(stage)
+        sync([first, second] if together else [second], server.url)
+        (kept,) = server.runs.values()
+    assert [(row["_step"], row["loss"]) for _, row in sorted(kept.history.items()) if "loss" in row] == [
+        (step, pytest.approx(1.0 / (step + 1))) for step in range(8)
+    ]
+    assert kept.exit_codes[-1] == 0
+    assert kept.summary["loss"] == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["command", "group"])

@@ -84,9 +84,10 @@ class Pairs(pl.LightningDataModule):
     train_dataloader = val_dataloader = _loader
 
 
-def fit(task: Line, out: Path, ranks: int = 1, every: int = 1, validate: int = 6) -> Path:
+def fit(task: Line, out: Path, ranks: int = 1, every: int = 1, validate: int = 6, **options: Any) -> Path:  # noqa: ANN401  # the trainer's
     """Train on the CPU with a checkpoint after every so many steps, and a validation; the file."""
     saver = ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=every)
+    options["callbacks"] = [saver, *options.get("callbacks", [])]
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     more: dict[str, Any] = {"devices": ranks, "strategy": "ddp" if ranks > 1 else "auto", "use_distributed_sampler": False}
     trainer = pl.Trainer(
@@ -94,10 +95,10 @@ def fit(task: Line, out: Path, ranks: int = 1, every: int = 1, validate: int = 6
         max_epochs=1,
         val_check_interval=validate,
         num_sanity_val_steps=0,
-        callbacks=[saver],
         default_root_dir=out,
         **more,
         **quiet,
+        **options,
     )
     trainer.fit(task, datamodule=Pairs())
     return out / "last.ckpt"
@@ -151,11 +152,37 @@ def test_a_mean_leaves_out_no_loss_that_is_no_number(tmp_path: Path) -> None:
     assert math.isnan(task.trainer.callback_metrics["val/loss"])
 
 
+class Gradients(pl.Callback):
+    """Of the weight, as each step has taken them."""
+
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        grad = cast("Line", pl_module).weight.grad
+        assert grad is not None
+        self.found.append(float(grad))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_whatever_the_precision(precision: str, tmp_path: Path) -> None:
+    """Lightning would refuse it with a fused optimiser under mixed precision, though nothing is scaled in bfloat16."""
+    task, seen = Line(None), Gradients()
+    fit(task, tmp_path, callbacks=[seen], precision=precision, gradient_clip_val=0.125)
+    assert task.trainer.optimizers[0].defaults["fused"]
+    assert seen.found == pytest.approx([0.125] * 6, rel=1e-4)
+
+
 def test_what_is_counted() -> None:
     named = {"a": torch.ones(2), "b": torch.tensor([1.0, math.inf]), "c": torch.tensor([1]), "d": torch.tensor(math.nan)}
     assert not_finite([*named.items(), ("e", "text")]) == ["b", "d"]
     assert all_finite([])
     assert all_finite([torch.full((3,), 60000.0, dtype=torch.float16)])
+    # Numbers whose squares are none.
+    for kind, value in ((torch.float32, 1e30), (torch.bfloat16, 1e30), (torch.float16, 6e4)):
+        for wrong in (math.inf, -math.inf, math.nan):
+            assert all_finite([torch.full((3,), value, dtype=kind), torch.ones(2)])
+            assert not all_finite([torch.tensor([value, wrong], dtype=kind), torch.ones(2)])
     many = str(NotFiniteError.at(Found("x", [f"k{n}" for n in range(20)]), 1))
     assert "k0, k1, k2, k3, k4, k5, k6, k7 and 12 more" in many
 

@@ -40,7 +40,7 @@ def attend(
     """Attention of each token to those of its own sample, and to those that its sample sees before itself.
 
     On CUDA in half precision by torch's kernel for samples of several lengths; else one call of scaled dot-product attention for each
-    length that occurs.
+    length that occurs, on a CPU in float32 where it is causal.
 
     Args:
         query: (T, heads, d) of the T tokens of all samples.
@@ -55,9 +55,15 @@ def attend(
     Returns:
         (T, heads, d).
     """
-    if (kind := autocast_type(query.device)) is not None:
-        # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
-        query, key, value = (part.to(kind) for part in (query, key, value))
+    kind = autocast_type(query.device) or query.dtype
+    if causal and query.device.type == "cpu" and kind in (torch.bfloat16, torch.float16):
+        # There torch takes two to four times as long for its gradient in 16 bits. Without a gradient, too: policies are compared with what
+        # they said before. A vision tower learns in few trainings, and is faster in 16 bits where it does not.
+        with torch.autocast(query.device.type, enabled=False):
+            wide = query.float(), key.float(), value.float()
+            return attend(*wide, among=among, causal=causal, dropout=dropout, scaling=scaling).to(kind)
+    # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
+    query, key, value = (part.to(kind) for part in (query, key, value))
     if shared := query.shape[1] // key.shape[1] - 1:
         # Not as an option of scaled dot-product attention: its gradient on two threads of a CPU then takes three times as long.
         key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))

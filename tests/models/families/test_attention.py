@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from emo_lightning.models.backbone_config import BackboneConfig
 from emo_lightning.models.families import attention
 from emo_lightning.models.families.attention import VISION_ATTENTION, attend_in_samples
+from emo_lightning.models.families.samples import Samples
 from emo_lightning.models.loading import load_backbone
 
 if TYPE_CHECKING:
@@ -89,3 +91,30 @@ def test_the_backbone_uses_it_and_saves_nothing_of_it(tiny_qwen: Path, tmp_path:
     assert "packed" not in saved
     eager = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen", attention="eager"))
     assert eager.base.model.visual.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("mixed", [False, True], ids=["true", "mixed"])
+def test_text_in_16_bits_on_a_cpu(kind: torch.dtype, mixed: bool) -> None:
+    """As in float32 but for the rounding of what goes in and comes out; the same with and without a gradient."""
+    text = partial(attention.attend, among=Samples.of((5, 9, 5), torch.device("cpu")), causal=True)
+    draw = torch.Generator().manual_seed(0)
+    rounded = [torch.randn(19, heads, 16, generator=draw).to(kind) for heads in (4, 2, 2)]
+    # Rotary positions make queries and keys float32 under mixed precision.
+    types = (torch.float32, torch.float32, kind) if mixed else (kind, kind, kind)
+    with torch.autocast("cpu", kind, enabled=mixed):
+        given = [part.to(type_).requires_grad_() for part, type_ in zip(rounded, types, strict=True)]
+        found = text(*given)
+        assert found.dtype == kind
+        with torch.no_grad():
+            assert torch.equal(text(*given), found)
+    wide = [part.detach().float().requires_grad_() for part in rounded]
+    expected = text(*wide)
+    assert torch.equal(found, expected.to(kind))
+    outer = torch.randn(expected.shape, generator=draw).to(kind)
+    found.backward(outer)
+    expected.backward(outer.float())
+    for mine, its in zip(given, wide, strict=True):
+        assert mine.grad is not None
+        assert its.grad is not None
+        assert torch.equal(mine.grad, its.grad.to(mine.dtype))
