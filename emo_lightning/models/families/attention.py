@@ -56,14 +56,14 @@ def attend(
         (T, heads, d).
     """
     kind = autocast_type(query.device) or query.dtype
+    # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
+    query, key, value = (part.to(kind) for part in (query, key, value))
     if causal and query.device.type == "cpu" and kind in (torch.bfloat16, torch.float16):
         # There torch takes two to four times as long for its gradient in 16 bits. Without a gradient, too: policies are compared with what
         # they said before. A vision tower learns in few trainings, and is faster in 16 bits where it does not.
         with torch.autocast(query.device.type, enabled=False):
             wide = query.float(), key.float(), value.float()
             return attend(*wide, among=among, causal=causal, dropout=dropout, scaling=scaling).to(kind)
-    # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
-    query, key, value = (part.to(kind) for part in (query, key, value))
     if shared := query.shape[1] // key.shape[1] - 1:
         # Not as an option of scaled dot-product attention: its gradient on two threads of a CPU then takes three times as long.
         key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
