@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,11 @@ COPIED_PARTS = "copies"
 _DEFAULT_GB = 20.0
 _NEW_SECONDS = 3600
 """In which a block under a temporary name is being written."""
+
+_OBJECT = re.compile(r"[0-9a-f]{32}")
+"""Name of the folder of a remote object's blocks (`RemoteStore.name`)."""
+_BLOCK = re.compile(r"(\d{8,}|[0-9a-f]+-[0-9a-f]+)(\..*)?")
+"""Name of a block or of a range (`BlockCache`), or of one that is being written."""
 
 _HELD: dict[tuple[int, Path], int] = {}
 """Process id and folder of copies -> the lock that the process has on it until its end; a fork has none of its own."""
@@ -74,21 +80,26 @@ def blocks_folder() -> Path | None:
 
 
 def blocks_in(folder: Path) -> list[Copy]:
-    """The blocks of a folder; there may be hundreds of thousands."""
+    """The blocks of a folder, which may be one of the user's with files of their own; there may be hundreds of thousands."""
     found = []
     for one in folder.glob("*"):
+        if not _OBJECT.fullmatch(one.name):
+            continue
         with suppress(OSError), os.scandir(one) as entries:
             for entry in entries:
                 with suppress(OSError):
-                    status = entry.stat()
-                    found.append(Copy(status.st_mtime, status.st_size, Path(entry.path)))
+                    if _BLOCK.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        status = entry.stat()
+                        found.append(Copy(status.st_mtime, status.st_size, Path(entry.path)))
     return found
 
 
 def copied_folders() -> list[Copy]:
     """The folders of copies in the user's cache folder."""
     root, found = cache_folder(), []
-    for folder in (*(root / MIRRORS).glob("*"), *(root / "vision").glob(f"*/{COPIED_PARTS}")):
+    mirrors = [one for one in (root / MIRRORS).glob("*") if _OBJECT.fullmatch(one.name)]
+    parts = [one / COPIED_PARTS for one in (root / "vision").glob("*") if _OBJECT.fullmatch(one.name)]
+    for folder in (*mirrors, *parts):
         with suppress(OSError):
             found.append(Copy(folder.stat().st_mtime, size_of(folder), folder))
     return found

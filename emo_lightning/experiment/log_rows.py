@@ -121,7 +121,9 @@ class LogsOnce(Callback):
         loops = checkpoint["loops"]["fit_loop"]
         within = within_step(loops["epoch_loop.batch_progress"], trainer.accumulate_grad_batches)
         checkpoint |= self._where_step_begins if within else self._note()
-        for name in self._writers:
+        for name, writer in self._writers.items():
+            # Lightning does so after rows of its own alone.
+            writer.save()
             if (path := self.out / name).is_file():
                 # What is cut at the rows of a checkpoint that is on disk has to be there as well.
                 with path.open("rb") as file:

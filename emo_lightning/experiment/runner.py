@@ -69,13 +69,14 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
     if ranks.world_size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         # torchrun's agent ends its workers where it can; killed, it cannot.
         die_with_parent(signal.SIGTERM)
-    chosen = chosen_stages(experiment, only)
-    for stage in chosen:
-        check(stage)
-        if ranks.world_size == 1:
-            check_process_count(stage)
     peers = Peers(experiment.dir, ranks)
-    with _locked(experiment.dir, ranks), peers.reporting():
+    # From here on: what this rank refuses ends the others, too.
+    with peers.reporting(), _locked(experiment.dir, ranks):
+        chosen = chosen_stages(experiment, only)
+        for stage in chosen:
+            check(stage)
+            if ranks.world_size == 1:
+                check_process_count(stage)
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
         # By the first rank's word: what a stage writes elsewhere may lie on a disk of its machine.
         again = set(json.loads(peers.said_by_first("again", lambda: json.dumps(sorted(_made_again(chosen, done))))))

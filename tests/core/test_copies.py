@@ -136,6 +136,10 @@ def test_no_file_is_replaced_under_who_reads_it() -> None:
     assert (local_folder(ONE, PATTERNS) / "part-1").read_bytes() == b"another"
 
 
+TAR = "0123456789abcdef" * 2
+"""Name of a remote object in the cache of blocks."""
+
+
 def test_blocks_and_folders_share_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
     one = mirror(ONE, 1000)
 
@@ -147,18 +151,18 @@ def test_blocks_and_folders_share_the_limit(capsys: pytest.CaptureFixture[str]) 
     for number in range(4):
         cache = opened()
         # Where a cache is opened it has room for half of its limit.
-        cache.write("tar", number, bytes(1_000_000))
-        os.utime(cache.folder / f"tar/{number:08d}", (2000 + number, 2000 + number))
+        cache.write(TAR, number, bytes(1_000_000))
+        os.utime(cache.folder / f"{TAR}/{number:08d}", (2000 + number, 2000 + number))
         assert one.exists() is (number < 2)
     mirror(ONE)
     mirror(TWO)
     # 8 MB of folders leave 2 MB for blocks.
-    assert sorted(path.name for path in opened().folder.glob("tar/*")) == ["00000002", "00000003"]
+    assert sorted(path.name for path in opened().folder.glob(f"{TAR}/*")) == ["00000002", "00000003"]
     users = [User(lambda: local_folder(ONE, PATTERNS)), User(lambda: local_folder(TWO, PATTERNS))]
     cache = opened()
     for number in (4, 5):
-        cache.write("tar", number, bytes(1_000_000))
-    assert not cache.has("tar", 4)
+        cache.write(TAR, number, bytes(1_000_000))
+    assert not cache.has(TAR, 4)
     said = capsys.readouterr().out
     assert (
         said.count("blocks of remote shards are not kept: EMO_SHARD_CACHE_GB (0.0101) is taken up by copies that are in use: ")

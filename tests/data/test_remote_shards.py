@@ -201,17 +201,34 @@ def test_a_changed_block_is_asked_for_again(place: Place, world_tars: Path, tmp_
 
 
 def test_the_blocks_read_longest_ago_go_first(tmp_path: Path) -> None:
-    cache = BlockCache(tmp_path, 10_000)
+    cache, name = BlockCache(tmp_path, 10_000), "a" * 32
     for number in range(8):
-        cache.write("a", number, bytes(996))
-        os.utime(tmp_path / "a" / f"{number:08d}", (1000 + number, 1000 + number))
-    assert cache.read("a", 0) is not None
-    BlockCache(tmp_path, 10_000).write("a", 8, bytes(996))
-    kept = sorted(int(path.name) for path in tmp_path.glob("a/*"))
+        cache.write(name, number, bytes(996))
+        os.utime(tmp_path / name / f"{number:08d}", (1000 + number, 1000 + number))
+    assert cache.read(name, 0) is not None
+    BlockCache(tmp_path, 10_000).write(name, 8, bytes(996))
+    kept = sorted(int(path.name) for path in tmp_path.glob(f"{name}/*"))
     assert 0 in kept
     assert 8 in kept
     assert 1 not in kept
-    assert sum(path.stat().st_size for path in tmp_path.glob("a/*")) <= 10_000
+    assert sum(path.stat().st_size for path in tmp_path.glob(f"{name}/*")) <= 10_000
+
+
+def test_what_is_no_block_stays(tmp_path: Path) -> None:
+    """The folder may be one of the user's (`EMO_SHARD_CACHE`); only what was kept there is counted, and removed."""
+    name = "a" * 32
+    foreign = [tmp_path / one for one in ("photos/trip/1.png", "photos/00000001", f"{name}/notes.txt", f"{name}/00000001 (copy)", "9")]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(50_000))
+        os.utime(path, (1, 1))
+    (tmp_path / name / "00000009").symlink_to(foreign[0])
+    cache = BlockCache(tmp_path, 10_000)
+    for number in range(5):
+        cache.write(name, number, bytes(4_000))
+        cache = BlockCache(tmp_path, 10_000)
+    assert all(path.stat().st_size == 50_000 for path in [*foreign, tmp_path / name / "00000009"])
+    assert sum(cache.has(name, number) for number in range(5)) in (1, 2)
 
 
 def test_a_folder_that_cannot_be_written_to_stops_nobody(
