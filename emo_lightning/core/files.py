@@ -196,13 +196,13 @@ def write_text(path: str | Path, text: str, *, shared: bool = False, fsync: bool
     write_bytes(path, text.encode(), shared=shared, fsync=fsync)
 
 
-def write_json(path: str | Path, value: object, *, indent: int = 1) -> None:
+def write_json(path: str | Path, value: object, *, indent: int = 1, shared: bool = False) -> None:
     """Write indented JSON; see `replacing`.
 
     Raises:
         ValueError: a NaN or an infinity, which other JSON readers refuse.
     """
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n", shared=shared)
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]], *, shared: bool = False) -> None:

@@ -47,6 +47,12 @@ def slurm_tasks() -> int:
     return _number(os.environ, "SLURM_STEP_NUM_TASKS") if "SLURM_STEP_NUM_TASKS" in os.environ else 1
 
 
+def job_step() -> str:
+    """Name of the SLURM step that this process belongs to, another one for each `srun`; empty without one."""
+    parts = [os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
+    return ".".join(parts) if started_by_srun() and "RANK" not in os.environ and all(part.isdigit() for part in parts) else ""
+
+
 def forget_job_variables() -> None:
     """Where SLURM's variables speak of tasks that srun did not start: remove them, and say so.
 

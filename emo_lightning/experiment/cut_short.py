@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,16 +20,27 @@ from typing_extensions import override
 
 from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
+from emo_lightning.core.errors import InputError
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
 from emo_lightning.experiment.found_checkpoints import Checkpoints, remove_half_written, remove_previous
 from emo_lightning.experiment.log_rows import LogsOnce
 from emo_lightning.experiment.moved import follow_files
-from emo_lightning.experiment.places import ResumePlace, find_place, go_on_at, leave_end, log_rows_first, note_place
+from emo_lightning.experiment.places import (
+    ResumePlace,
+    find_place,
+    go_on_at,
+    in_epoch,
+    leave_end,
+    log_rows_first,
+    note_place,
+    stop_in_epoch,
+)
 from emo_lightning.experiment.saving import LAST_CHECKPOINT, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.sent_rows import SentRows
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
+from emo_lightning.tasks.collectives import objects_of_all_ranks
 
 
 class KeepWhenCut(Callback):
@@ -59,6 +70,8 @@ class KeepWhenCut(Callback):
         self._since = 0.0
         self._saved = 0.0
         self._place: ResumePlace | None = None
+        self._in_epoch: bool | None = None
+        """Whether this start goes on within an epoch; None where it goes on from nothing."""
         self._steps = 0
         self._most_steps: int | None = None
         self._validating = False
@@ -69,12 +82,30 @@ class KeepWhenCut(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Before loaders and optimisers are made, whose number of steps depends on it."""
-        if stage != "fit" or self.begun is None:
+        """Before loaders and optimisers are made, whose number of steps depends on it.
+
+        Raises:
+            InputError: the ranks do not go on from the same step.
+        """
+        if stage != "fit":
             return
-        noted = noted_cut(read_checkpoint(self.begun), self.accumulate)
+        checkpoint = None if self.begun is None else read_checkpoint(self.begun)
+        self._check_same_step(None if checkpoint is None else cast(int, checkpoint["global_step"]))
+        if checkpoint is None:
+            return
+        noted = noted_cut(checkpoint, self.accumulate)
         if noted is not None:
             self.cut_anew = take_up(trainer, noted)
+
+    def _check_same_step(self, step: int | None) -> None:
+        steps = objects_of_all_ranks(step)
+        if len(set(steps)) > 1:
+            found = ", ".join(
+                f"rank {rank} {'finds no checkpoint' if at is None else f'would go on after step {at}'}"
+                for rank, at in enumerate(steps)
+            )
+            msg = f"{self.last.parent}: {found}; checkpoints have to lie where every rank reads the same ones"
+            raise InputError(msg)
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -90,6 +121,7 @@ class KeepWhenCut(Callback):
         noted = noted_cut(checkpoint, self.accumulate)
         self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
         self._steps = checkpoint["global_step"]
+        self._in_epoch = in_epoch(checkpoint)
         if trainer.strategy.restore_checkpoint_after_setup:
             self._allow_one_step_more(trainer)
 
@@ -114,6 +146,12 @@ class KeepWhenCut(Callback):
         """From here on there is something to save."""
         if self._place is not None:
             go_on_at(trainer, self._place)
+        # No checkpoint of Lightning's says that early stopping has ended the training after which it was written.
+        if self._in_epoch is not None and stopped_early(trainer) and not _lost_metric(trainer):
+            if self._in_epoch:
+                stop_in_epoch(trainer)
+            else:
+                trainer.should_stop = True
         self._step = trainer.global_step
         self._since = self._saved = time.monotonic()
         ENDING.begin_steps()

@@ -6,9 +6,10 @@ them stands what each held when its stage was done: whoever reads them finds it,
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,15 +80,33 @@ def note_beside(stage: Stage, held: Mapping[str, str]) -> None:
     places = {path: content for name, content in held.items() if (path := path_elsewhere(stage, name)) is not None}
     for folder in sorted(folders):
         own = [path for path in written_elsewhere(stage).values() if path.parent == folder]
-        before = _noted_in(folder)
-        notes = {name: note for name, note in before.items() if not any((folder / name).is_relative_to(path) for path in own)}
-        notes |= {
-            path.relative_to(folder).as_posix(): {"stage": stage.name, "holds": content}
-            for path, content in places.items()
-            if any(path.is_relative_to(one) for one in own)
-        }
-        if notes != before:
-            write_json(folder / BESIDE_FILE, notes)
+        with _alone(folder):
+            before = _noted_in(folder)
+            notes = {
+                name: note for name, note in before.items() if not any((folder / name).is_relative_to(path) for path in own)
+            }
+            notes |= {
+                path.relative_to(folder).as_posix(): {"stage": stage.name, "holds": content}
+                for path, content in places.items()
+                if any(path.is_relative_to(one) for one in own)
+            }
+            if notes != before:
+                write_json(folder / BESIDE_FILE, notes, shared=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While the notes of a folder, which may serve several runs, are read and written."""
+    lock = None
+    # Not there yet, or a disk without locks.
+    with suppress(OSError):
+        lock = os.open(folder, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def noted_beside(folder: Path) -> Iterator[NotedBeside]:

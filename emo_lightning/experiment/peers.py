@@ -24,7 +24,7 @@ from typing import NoReturn, TypeVar
 
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import write_text
-from emo_lightning.core.ranks import Ranks
+from emo_lightning.core.ranks import Ranks, job_step
 
 HEARTBEAT_SECONDS = 1.0
 """Seconds between two lines."""
@@ -81,7 +81,8 @@ class Peers:
     """
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
-        self.folder = folder / ".ranks"
+        # Of its own for each job: a second one that was started here by mistake finds its own first rank, which is refused.
+        self.folder = folder / ".ranks" / job_step()
         self.rank = ranks.rank
         self._seen = {rank: _Seen(self._read(rank)) for rank in range(ranks.world_size) if rank != ranks.rank}
         self._looked = time.monotonic()

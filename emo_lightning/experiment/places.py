@@ -9,7 +9,7 @@ epoch again. Here the loops' counters, as they stand in the file, are set to one
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal, cast
 
 from lightning.pytorch import Trainer
@@ -111,6 +111,26 @@ def leave_end(trainer: Trainer) -> None:
     """At the end of the epoch that was gone on with there: no batch has told its loop that it is restarted no more."""
     trainer.fit_loop.epoch_loop.restarting = False
     trainer.fit_loop.epoch_loop.reset_restart_stage()
+
+
+def in_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written before the end of an epoch, with all that follows there."""
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return bool(epochs["ready"] > epochs["processed"])
+
+
+def stop_in_epoch(trainer: Trainer) -> None:
+    """Have a training that goes on within an epoch do what follows its last batch, and no other batch."""
+    loop = trainer.fit_loop
+    begin = loop.on_advance_start
+
+    def begin_and_stop() -> None:
+        loop.on_advance_start = begin  # type: ignore[method-assign]
+        begin()
+        # Not before: the loop over epochs would not begin.
+        trainer.should_stop = True
+
+    loop.on_advance_start = begin_and_stop  # type: ignore[method-assign]
 
 
 def _before_step(loops: MutableMapping[str, Any]) -> ResumePlace | None:

@@ -7,6 +7,7 @@ training logs, however often it was killed; what earlier starts have written is 
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wandb import Run
 
+SETTLED_SECONDS = 1.5
+"""Without a change, after which a file is taken to be whole: three times as long as W&B's process keeps rows (`tracking`)."""
+MAX_WAIT_SECONDS = 5.0
+"""For that, where clocks of a disk and of this machine differ."""
 _FILE_HEADER = 7
 _BLOCK = 32768
 _PART = struct.Struct("<IHB")
@@ -64,19 +69,33 @@ def rows_held(folder: Path, name: str) -> int:
 
 
 def _rows_in(path: Path) -> int:
+    """Of a file without an end W&B's process may still be writing the last ones, when what it served was killed a moment ago."""
+    until = time.monotonic() + MAX_WAIT_SECONDS
+    while True:
+        changed = path.stat().st_mtime
+        rows, ended = _looked_through(path.read_bytes())
+        if ended or time.time() - changed > SETTLED_SECONDS or time.monotonic() > until:
+            return rows
+        time.sleep(0.05)
+
+
+def _looked_through(data: bytes) -> tuple[int, bool]:
+    """Rows of a file, and whether it says how its run has ended."""
     from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
-    rows = 0
-    for entry in entries(path.read_bytes()):
+    rows, ended = 0, False
+    for entry in entries(data):
         record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
         try:
             record.ParseFromString(entry)
         except DecodeError:
             break
-        if record.WhichOneof("record_type") == "history":
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
             rows = max(rows, record.history.step.num + 1)
-    return rows
+        ended = ended or kind == "exit"
+    return rows, ended
 
 
 def entries(data: bytes) -> Iterator[bytes]:

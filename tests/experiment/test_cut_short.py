@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from emo_lightning.experiment.cut_short import watch
+from emo_lightning.core.errors import InputError
+from emo_lightning.experiment.cut_short import KeepWhenCut, watch
 from emo_lightning.experiment.stage import Stage, StageCutShortError
+from tests.ranks import run_ranks
 
 
 class Logged(BoringModel):
@@ -99,6 +103,76 @@ def test_its_own_length_and_early_stopping_are_an_end(
     assert not (tmp_path / "checkpoints/last.ckpt").exists()
 
 
+class Falling(BoringModel):
+    """Its validation loss rises from the second one on; notes its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.done.append(f"batch {self.global_step}")
+
+    def on_validation_epoch_end(self) -> None:
+        self.done.append("validation")
+        self.log("val", float(self.global_step))
+
+    def on_train_epoch_end(self) -> None:
+        self.done.append("epoch end")
+        self.log("loss", float(self.global_step))
+
+
+def stopping(
+    folder: Path,
+    monitor: str,
+    last: Path | None = None,
+    *,
+    saved: Path | None = None,
+    **length: Any,  # noqa: ANN401  # the trainer's
+) -> tuple[list[str], KeepWhenCut, Trainer]:
+    """Early stopping, in mid-epoch (`val`) or at its end (`loss`), and a checkpoint right after it."""
+    at_end = monitor == "loss"
+    early = EarlyStopping(monitor, patience=1, check_on_train_epoch_end=at_end)
+    saver = ModelCheckpoint(saved, save_top_k=-1, filename="{step}", save_on_train_epoch_end=at_end)
+    trainer = Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        callbacks=[early, saver],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_train_batches=6,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        val_check_interval=2,
+        **({"max_epochs": 9} | length),
+    )
+    keeper, model = watch(trainer, stage_in(folder), begun=last), Falling()
+    trainer.fit(model, ckpt_path=last, weights_only=True)
+    return model.done, keeper, trainer
+
+
+@pytest.mark.parametrize(("monitor", "step", "left"), [("val", 4, ["epoch end"]), ("loss", 12, [])])
+def test_one_that_has_stopped_early_stays_so(monitor: str, step: int, left: list[str], tmp_path: Path) -> None:
+    """Killed after its checkpoint, before its stage is complete: what follows that step is done, and no other step."""
+    whole, keeper, trainer = stopping(tmp_path, monitor, saved=tmp_path)
+    keeper.check(trainer)
+    assert trainer.global_step == step
+    found, keeper, trainer = stopping(tmp_path, monitor, tmp_path / f"step={step}.ckpt")
+    keeper.check(trainer)
+    assert found == left == whole[len(whole) - len(left) :]
+    assert trainer.global_step == step
+
+
+def test_before_its_least_steps_early_stopping_is_no_end(tmp_path: Path) -> None:
+    whole, keeper, trainer = stopping(tmp_path, "val", saved=tmp_path, min_steps=9)
+    keeper.check(trainer)
+    assert trainer.global_step == 9
+    found, keeper, trainer = stopping(tmp_path, "val", tmp_path / "step=4.ckpt", min_steps=9)
+    keeper.check(trainer)
+    assert found == whole[whole.index("batch 5") :]
+
+
 def test_a_metric_that_is_no_number_is_no_end(tmp_path: Path) -> None:
     """Lightning's early stopping ends there as if nothing were left to gain."""
     early = EarlyStopping("lost", check_on_train_epoch_end=True)
@@ -117,3 +191,32 @@ def test_each_start_has_its_own_time(tmp_path: Path) -> None:
     watch(trainer, stage_in(tmp_path))
     timer.load_state_dict({"time_elapsed": {"train": 9999.0}})
     assert timer.time_elapsed() == 0
+
+
+def goes_on_alone(folder: Path, last: Path) -> None:
+    """On the first of two ranks alone."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_steps=6,
+    )
+    begun = last if trainer.global_rank == 0 else None
+    watch(trainer, stage_in(folder), begun=begun)
+    with pytest.raises(
+        InputError, match=r"checkpoints: rank 0 would go on after step 4, rank 1 finds no checkpoint; checkpoints"
+    ):
+        trainer.fit(BoringModel(), ckpt_path=begun, weights_only=True)
+
+
+@pytest.mark.slow
+def test_ranks_go_on_from_one_step(tmp_path: Path) -> None:
+    """Their checkpoints may lie on disks of their own machines."""
+    last = tmp_path / "checkpoints/last.ckpt"
+    with pytest.raises(StageCutShortError):
+        trained(tmp_path, StopAt(4), length={"max_epochs": 3})
+    run_ranks(partial(goes_on_alone, tmp_path, last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,27 @@ def test_what_is_written_elsewhere_is_noted_and_nothing_of_others(made: Stage, c
     (cache / "notes.txt").write_text("mine")
     assert is_complete(made)
     assert lost_results(made, noted) == []
+
+
+def notes_one_of(cache: Path, name: str) -> None:
+    """A run whose one cache of the folder is `name`; many times, as runs begin and end."""
+    config = {"model": {"backbone": {"path": "Qwen/x"}, "out": str(cache)}, "data": {"sets": {name: ["a.tar"]}}}
+    stage = Stage("features", "features", "", config, cache.parent / name)
+    for number in range(50):
+        note_beside(stage, {})
+        note_beside(stage, {f"{name}/part-000.safetensors": str(number)})
+
+
+def test_runs_that_write_to_one_folder_at_once_lose_no_note(cache: Path) -> None:
+    names = [f"set{number}" for number in range(4)]
+    processes = [multiprocessing.get_context("fork").Process(target=notes_one_of, args=(cache, name)) for name in names]
+    for one in processes:
+        one.start()
+    for one in processes:
+        one.join()
+    assert [one.exitcode for one in processes] == [0] * 4
+    noted = json.loads((cache / BESIDE_FILE).read_text())
+    assert {name: note["holds"] for name, note in noted.items()} == {f"{name}/part-000.safetensors": "49" for name in names}
 
 
 def test_what_was_changed_elsewhere_is_refused_by_name(made: Stage, cache: Path) -> None:

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 
 from emo_lightning.cli import main
-from emo_lightning.experiment import cut_short
+from emo_lightning.experiment import cut_short, sent_rows
 from emo_lightning.experiment.log_rows import WholeTable, cut_table
+from emo_lightning.experiment.sent_rows import rows_held
 from emo_lightning.models.tiny import words_of
 from emo_lightning.models.tiny_clip import build_clip
+from tests.patience import PATIENCE
 from tests.report.test_wandb import written
 from tests.wandb_server import wandb_server
 
@@ -115,6 +119,30 @@ def test_each_row_is_logged_once(experiment: Path, monkeypatch: pytest.MonkeyPat
     assert [row["_step"] for row in sent(whole)] == list(range(len(rows(whole))))
     codes = [written(folder, "exit")[0].exit_code for folder in sorted(killed.glob("wandb/offline-run-*"))]
     assert codes == [1, 1, 1, 1, 0]
+
+
+def test_rows_that_are_still_being_written_are_waited_for(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's process outlives what it served by a moment."""
+    assert run(experiment, "whole") == 0
+    (path,) = (experiment.parent / "whole/small/tune/wandb").glob("offline-run-*/run-*.wandb")
+    name, data = path.stem.removeprefix("run-"), path.read_bytes()
+    folder = path.parents[1]
+    most = rows_held(folder, name)
+    assert most > 2 * 12
+    # Killed in the midst of its rows, and one that nobody writes to any more.
+    path.write_bytes(data[: len(data) // 3])
+    with monkeypatch.context() as patched:
+        patched.setattr(sent_rows, "SETTLED_SECONDS", 0.0)
+        half = rows_held(folder, name)
+    assert 0 < half < most
+    monkeypatch.setattr(sent_rows, "SETTLED_SECONDS", PATIENCE)
+    monkeypatch.setattr(sent_rows, "MAX_WAIT_SECONDS", PATIENCE)
+    path.write_bytes(data[: len(data) // 3])
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(rows_held, folder, name)
+        time.sleep(0.2)
+        path.write_bytes(data)
+        assert found.result() == most
 
 
 def test_a_server_is_sent_each_row_once(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,6 +246,25 @@ def test_a_second_start_of_the_same_run_says_nothing(tmp_path: Path) -> None:
     second.check()
 
 
+def test_another_job_in_the_same_folder_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By mistake, or one that had been requeued under another number."""
+    job = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    second, process = started(tmp_path, "lives")
+    second.wait_for_first(1)
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    other = Peers(tmp_path, Ranks(1, 2))
+    assert other._seen[0].line is None
+    _, refused = started(tmp_path, "failed")
+    with pytest.raises(PeerLostError, match="rank 0 has failed"):
+        lost(other)
+    second.check()
+    for one in (process, refused):
+        one.kill()
+        one.join()
+
+
 def test_alone_there_is_nothing_to_tell(tmp_path: Path) -> None:
     one = Peers(tmp_path, Ranks(0, 1))
     with one.reporting():

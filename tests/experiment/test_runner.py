@@ -693,6 +693,36 @@ def test_a_killed_command_of_two_machines_ends_the_other(
     assert "Traceback" not in output.read_text()
 
 
+@pytest.mark.slow
+def test_a_second_job_in_the_same_folder_ends_and_the_first_goes_on(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its ranks, and no silence is waited for."""
+    monkeypatch.setenv(SILENCE_VARIABLE, "1e9")
+    notes = {"class_path": "tests.experiment.test_runner.Notes", "init_args": {"folder": str(tmp_path)}}
+    path = small(callbacks=[notes], enable_checkpointing=False, max_steps=100_000, max_epochs=-1, devices=1)
+    command = ["run", str(path), "--runs", str(tmp_path / "runs"), "--only", "tune"]
+    work = partial(exit_with, command)
+    first = start_each(work, slurm_tasks(2, slurm_port()), tmp_path / "first.txt")
+    second = []
+    try:
+        wait_until(lambda: (tmp_path / "rank-0").exists() or any(one.exitcode is not None for one in first))
+        second = start_each(work, slurm_tasks(2, slurm_port()), tmp_path / "second.txt")
+        for one in second:
+            one.join(PATIENCE)
+        assert [one.exitcode for one in second] == [2, 2], (tmp_path / "second.txt").read_text()
+        assert [one.exitcode for one in first] == [None, None], (tmp_path / "first.txt").read_text()
+    finally:
+        for one in [*first, *second]:
+            one.kill()
+            one.join()
+    said = (tmp_path / "second.txt").read_text()
+    assert "another experiment is running here" in said
+    assert "rank 0 has failed" in said
+    assert "Traceback" not in said
+    wait_until(partial(gone, int((tmp_path / "rank-0").read_text())))
+
+
 # What a machine cannot do
 
 
