@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from wandb.proto import wandb_internal_pb2
 from emo_lightning.experiment.sent_rows import entries
 from emo_lightning.report.build import build_report
 from emo_lightning.report.wandb import log_report
+from tests.patience import wait_until
 
 
 def test_tables_images_and_artifact_are_in_the_offline_run(
@@ -54,24 +54,17 @@ def test_tables_images_and_artifact_are_in_the_offline_run(
 
 def written(folder: Path, kind: str, *, ended: bool = True) -> list[Any]:
     """Records of one kind in the run's own file, which `wandb sync` sends; of one that was killed it has no end."""
-    found = []
     if ended:
-        wait_for_the_end(folder)
-    for data in entries(next(folder.glob("run-*.wandb")).read_bytes()):
-        record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == kind:
-            found.append(getattr(record, kind))
+        # W&B's own process writes the last block of the file a moment after the run is finished.
+        wait_until(lambda: [record.WhichOneof("record_type") for record in records(folder)][-1:] == ["exit"])
+    return [getattr(record, kind) for record in records(folder) if record.WhichOneof("record_type") == kind]
+
+
+def records(folder: Path) -> list[Any]:
+    """All that stand in the run's own file, which is made a moment after its folder."""
+    found = []
+    for path in folder.glob("run-*.wandb"):
+        for data in entries(path.read_bytes()):
+            found.append(wandb_internal_pb2.Record())  # type: ignore[attr-defined]  # protobuf makes it at run time
+            found[-1].ParseFromString(data)
     return found
-
-
-def wait_for_the_end(folder: Path) -> None:
-    """W&B's own process writes the last block of the file a moment after the run is finished."""
-    for _ in range(100):
-        *_, last = entries(next(folder.glob("run-*.wandb")).read_bytes())
-        record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
-        record.ParseFromString(last)
-        if record.WhichOneof("record_type") == "exit":
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"{folder}: not ended after 20 s")
