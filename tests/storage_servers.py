@@ -36,6 +36,8 @@ class Faulty:
         self.draw = random.Random(seed)
         self.share = 0.0
         """Of answers that fail: a third is dropped, a third cut, a third is a 503."""
+        self.next: list[str] = []
+        """Statuses of the next answers, as `503 Service Unavailable`, taken from the front."""
         self.refuses: Callable[[str, str], bool] = lambda _method, _path: False
         """Whether a request is refused for good, by its method and path."""
         self.seen: Counter[str] = Counter()
@@ -48,6 +50,10 @@ class Faulty:
             self.seen[method] += 1
             fault = self.draw.choice(["drop", "cut", "503"]) if self.draw.random() < self.share else ""
             self.seen[fault] += bool(fault)
+            status = self.next.pop(0) if self.next else ""
+        if status:
+            start(status, [("Content-Length", "0")])
+            return [b""]
         if self.refuses(method, environ["PATH_INFO"]):
             start("403 Forbidden", [("Content-Length", "0")])
             return [b""]
@@ -64,6 +70,39 @@ class Faulty:
 class _Quiet(WSGIRequestHandler):
     def log(self, *_: object) -> None:
         pass
+
+
+class Web:
+    """A WSGI application with files, whose size is told and whose ranges are answered; what an address asks for behind `?` is passed over.
+
+    Each has an ETag of its own bytes, unless `tagged` is false.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        """Path, as `/a.tar` -> bytes."""
+        self.tagged = True
+        self.asked: list[str] = []
+        """Method, path and query of each request."""
+        self.sent = 0
+        """Bytes of bodies."""
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        method, path, query = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]
+        self.asked.append(f"{method} {path}{query and '?'}{query}")
+        data = self.files.get(path)
+        if data is None:
+            start("404 Not Found", [("Content-Length", "0")])
+            return [b""]
+        headers = [("ETag", f'"{hashlib.sha256(data).hexdigest()}"')] if self.tagged else []
+        status = "200 OK"
+        if method == "GET" and (wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", environ.get("HTTP_RANGE", ""))):
+            status, data = "206 Partial Content", data[int(wanted[1]) : int(wanted[2]) + 1]
+        start(status, [*headers, ("Content-Length", str(len(data)))])
+        if method == "HEAD":
+            return [b""]
+        self.sent += len(data)
+        return [data]
 
 
 class CloudStorage:

@@ -40,6 +40,7 @@ _SAYS_VERSION = ("etag", "content-md5", "digest", "last-modified", "lastmodified
 _HTTP_FOR_GOOD = range(400, 500)
 _HTTP_PASSING = (408, 425, 429)
 """Too slow, too early, too often: of the former those that pass."""
+_HTTP_MISSING = (404, 410)
 
 
 class RemoteError(InputError):
@@ -48,7 +49,7 @@ class RemoteError(InputError):
     def __init__(self, message: str, *, missing: bool = False) -> None:
         super().__init__(message)
         self.missing = missing
-        """Whether the place has answered that nothing is there."""
+        """Whether the place has answered that nothing is there. Where nobody may list, object stores behind `https://` say 403 of that."""
 
 
 class RemotePlace:
@@ -78,10 +79,12 @@ class RemotePlace:
             try:
                 return question(*self._files())
             # fsspec's file systems raise what their own clients raise.
-            except Exception as error:
-                if attempt == ATTEMPTS or not _may_pass(error):
-                    reason = _reason(url or self.url, done, error, attempt)
-                    raise RemoteError(reason, missing=isinstance(error, FileNotFoundError)) from error
+            except Exception as raised:
+                error = _cause(raised)
+                may_pass = _may_pass(error)
+                if attempt == ATTEMPTS or not may_pass:
+                    missing = _is_missing(error) or (isinstance(raised, FileNotFoundError) and not may_pass)
+                    raise RemoteError(_reason(url or self.url, done, error, attempt), missing=missing) from raised
             time.sleep(wait * random.uniform(0.5, 1.0))
             wait *= 2
         raise AssertionError
@@ -317,6 +320,20 @@ def _range(files: AbstractFileSystem, path: str, start: int, end: int) -> bytes:
         return bytes(file.read(end - start))
 
 
+def _cause(error: Exception) -> Exception:
+    """What went wrong: of whatever fails when an object is looked at by HTTP, fsspec says that there is none."""
+    from aiohttp import ClientError
+
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, (ClientError, TimeoutError, ConnectionError)):
+        return cause
+    return error
+
+
+def _is_missing(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or getattr(error, "status", None) in _HTTP_MISSING
+
+
 def _may_pass(error: Exception) -> bool:
     status = getattr(error, "status", None)
     if isinstance(status, int):
@@ -325,7 +342,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _reason(url: str, done: str, error: Exception, attempts: int) -> str:
-    reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+    reason = "no such file" if _is_missing(error) else str(error) or type(error).__name__
     if isinstance(error, ImportError) and scheme_of(url) in _IN_EXTRA:
         reason = f"{scheme_of(url)}:// needs the extra `storage`: pip install 'emo-lightning[storage]'"
     return f"{url}: cannot be {done}: {reason}" + (f" (asked {attempts} times)" if attempts > 1 else "")

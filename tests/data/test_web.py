@@ -1,0 +1,73 @@
+"""Data behind `http(s)://`, of which fsspec tells little: whether it is there, whether it is still the same, and what stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from emo_lightning.core import remote
+from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemoteStore
+from tests.storage_servers import Faulty, Web, served
+
+BUSY = "503 Service Unavailable"
+
+
+class Place(NamedTuple):
+    """A server of files on loopback."""
+
+    address: str
+    web: Web
+    faulty: Faulty
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Place]:
+    """One without files, of which nothing is kept yet; nobody waits between two questions."""
+    monkeypatch.setattr(remote, "_FIRST_WAIT", 0.0)
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path / "cache"))
+    web = Web()
+    with served(answer=web) as (address, faulty):
+        yield Place(address, web, faulty)
+
+
+@pytest.mark.parametrize("status", [BUSY, "429 Too Many Requests", "500 Internal Server Error"])
+@pytest.mark.parametrize("times", [1, ATTEMPTS - 1])
+def test_a_place_that_is_busy_when_an_object_is_opened_is_asked_again(place: Place, status: str, times: int) -> None:
+    """Once by HEAD and once by GET each time."""
+    place.web.files["/a.bin"] = b"abc"
+    place.faulty.next[:] = [status] * 2 * times
+    store = RemoteStore(f"{place.address}/a.bin", cached=False)
+    assert (store.size, store.read(0, 3)) == (3, b"abc")
+    assert not place.faulty.next
+
+
+def test_a_place_that_stays_busy_is_not_taken_for_one_without_the_object(place: Place) -> None:
+    place.web.files["/a.bin"] = b"abc"
+    place.faulty.next[:] = [BUSY] * 2 * ATTEMPTS
+    with pytest.raises(RemoteError, match=rf"/a.bin: cannot be read: 503, .*\(asked {ATTEMPTS} times\)$") as refused:
+        RemoteStore(f"{place.address}/a.bin")
+    assert not refused.value.missing
+    assert not place.faulty.next
+
+
+def test_nobody_answers(place: Place) -> None:
+    with served(answer=place.web) as (address, _):
+        pass
+    with pytest.raises(RemoteError, match=rf"/a.bin: cannot be read: Cannot connect .*\(asked {ATTEMPTS} times\)$") as refused:
+        RemoteStore(f"{address}/a.bin")
+    assert not refused.value.missing
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [("404 Not Found", "no such file"), ("410 Gone", "no such file"), ("403 Forbidden", "403, .*")]
+)
+def test_what_is_not_there_is_asked_for_once(place: Place, status: str, said: str) -> None:
+    """Object stores say 403 of it, where nobody may list."""
+    place.faulty.next[:] = [status] * 2 * ATTEMPTS
+    with pytest.raises(RemoteError, match=rf"/a.bin: cannot be read: {said}$") as refused:
+        RemoteStore(f"{place.address}/a.bin")
+    assert refused.value.missing
+    assert len(place.faulty.next) == 2 * ATTEMPTS - 2
