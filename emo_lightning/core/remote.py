@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from emo_lightning.core.block_cache import BLOCK_BYTES, BlockCache, cache_from_environment, range_name
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.read_ahead import read_ahead
-from emo_lightning.core.stores import scheme_of
+from emo_lightning.core.stores import is_web, scheme_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -147,7 +147,6 @@ class RemoteStore:
             msg = f"{url}: cannot be read: its size is not told"
             raise RemoteError(msg)
         self._size = int(info["size"])
-        # Of HTTP fsspec takes every object for one that never changes.
         self._version_headers = {key: str(value) for key, value in sorted(info.items()) if key.lower() in _SAYS_VERSION}
 
     @property
@@ -234,11 +233,22 @@ class RemoteStore:
         return data[offset - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
 
     def version(self) -> str:
-        """What the place says of this object that changes with its bytes, as far as fsspec knows (ETag, time of change, size).
+        """What the place says of this object that changes with its bytes: ETag, time of change, size.
+
+        One on the web that says nothing of the kind is taken for one that never changes.
 
         Raises:
             StoreError: the place does not answer.
         """
+        headers = self._version_headers
+        if not (headers and is_web(self._url)):
+            return self._key()
+        # What has its ETag is the same, whenever it was put there.
+        tags = {key: said for key, said in headers.items() if key.lower() == "etag"}
+        return f"{self._key()} {tags or headers}"
+
+    def _key(self) -> str:
+        """What fsspec takes for the version; of HTTP it takes every object for one that never changes."""
         return self._place.ask(lambda files, path: str(files.ukey(path)))
 
     @property
@@ -289,7 +299,7 @@ class RemoteStore:
     @cached_property
     def name(self) -> str:
         """Of the object in the cache: its address and version, so that another object at the same address is another one."""
-        return hashlib.sha256(f"{self._url} {self._size} {self.version()} {self._version_headers}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self._url} {self._size} {self._key()} {self._version_headers}".encode()).hexdigest()[:32]
 
     def _fetch(self, start: int, end: int) -> bytes:
         def once(files: AbstractFileSystem, path: str) -> bytes:

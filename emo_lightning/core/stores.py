@@ -22,6 +22,11 @@ def is_remote(url: object) -> bool:
     return scheme_of(str(url)) not in (None, "file")
 
 
+def is_web(url: str) -> bool:
+    """Whether it is an address of the web, in which `?` begins a question, such as a signature."""
+    return scheme_of(url) in ("http", "https")
+
+
 def check_local_output(place: str, key: str) -> None:
     """Refuse a URL where something is to be written: a path of that name would be a folder of this machine.
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 from emo_lightning.core import remote
+from emo_lightning.core.images import encoded
+from emo_lightning.core.mirrors import read_folder
 from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemoteStore
+from emo_lightning.core.tar_labels import TarLabels
+from emo_lightning.data.tar_content import data_hash
+from emo_lightning.data.tar_index import TarIndex
 from tests.storage_servers import Faulty, Web, served
 
 BUSY = "503 Service Unavailable"
@@ -71,3 +79,50 @@ def test_what_is_not_there_is_asked_for_once(place: Place, status: str, said: st
         RemoteStore(f"{place.address}/a.bin")
     assert refused.value.missing
     assert len(place.faulty.next) == 2 * ATTEMPTS - 2
+
+
+def labelled(label: str) -> bytes:
+    """A tar of others with one sample; another label of one character gives another one of the same length."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        for name, data in (("a.jpg", encoded(Image.new("RGB", (40, 30)), "JPEG")), ("a.cls", label.encode())):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return held.getvalue()
+
+
+LABELS = TarLabels("cls", {1: "amusement", 2: "fear"})
+
+
+def test_a_tar_of_the_same_length_with_another_etag_is_another_one(place: Place) -> None:
+    url = f"{place.address}/a.tar"
+    seen = []
+    for label in "1212":
+        place.web.files["/a.tar"] = labelled(label)
+        index = TarIndex.open(url, labels=LABELS)
+        assert index.record(0).emotion == LABELS.map[int(label)]
+        seen.append((data_hash(url), index.content, RemoteStore(url).version()))
+    assert seen[:2] == seen[2:]
+    for one, two in zip(*seen[:2], strict=True):
+        assert one != two
+
+
+def test_a_place_that_says_no_version_has_one(place: Place) -> None:
+    url = f"{place.address}/a.tar"
+    place.web.files["/a.tar"] = labelled("1")
+    place.web.tagged = False
+    assert RemoteStore(url).version() == RemoteStore(url).version()
+    assert data_hash(url) == data_hash(url)
+
+
+def test_what_changes_on_the_web_is_copied_anew(place: Place) -> None:
+    """And what does not is copied once."""
+    url = f"{place.address}/folder"
+    for data in (b"one", b"two"):
+        place.web.files.update({"/folder/a.bin": data, "/folder": b'<a href="a.bin">'})
+        for copies in (1, 0):
+            place.web.asked.clear()
+            with read_folder(url, ["*.bin"]) as folder:
+                assert (folder / "a.bin").read_bytes() == data
+            assert place.web.asked.count("GET /folder/a.bin") == copies
