@@ -81,6 +81,8 @@ class Web:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         """Path, as `/a.tar` -> bytes."""
+        self.instead: bytes | None = None
+        """What is answered to a path that is not there, in place of 404."""
         self.tagged = True
         self.asked: list[str] = []
         """Method, path and query of each request."""
@@ -90,7 +92,7 @@ class Web:
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, path, query = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]
         self.asked.append(f"{method} {path}{query and '?'}{query}")
-        data = self.files.get(path)
+        data = self.files.get(path, self.instead)
         if data is None:
             start("404 Not Found", [("Content-Length", "0")])
             return [b""]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.remote import RemoteError, RemotePlace
+from emo_lightning.core.stores import within
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -28,7 +29,7 @@ class RemoteFolder:
 
     def of(self, name: str) -> str:
         """URL of a file in it."""
-        return f"{self.url}/{name}"
+        return within(self.url, name)
 
     def names(self, pattern: str) -> list[str]:
         """Names of the files in it that match, sorted; none where there is no such folder.

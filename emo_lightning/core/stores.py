@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Protocol
 
 from emo_lightning.core.errors import InputError
@@ -25,6 +26,30 @@ def is_remote(url: object) -> bool:
 def is_web(url: str) -> bool:
     """Whether it is an address of the web, in which `?` begins a question, such as a signature."""
     return scheme_of(url) in ("http", "https")
+
+
+def split_query(url: str) -> tuple[str, str]:
+    """`https://a/b.tar` and `?c=d#e` of `https://a/b.tar?c=d#e`; of what is no address of the web, all and nothing."""
+    at = re.search("[?#]", url) if is_web(url) else None
+    return (url, "") if at is None else (url[: at.start()], url[at.start() :])
+
+
+def name_of(url: str) -> str:
+    """Of a file: the last part of its path."""
+    return split_query(url)[0].rpartition("/")[2]
+
+
+def beside(url: str, name: str) -> str:
+    """Path or URL of a file in the folder of another one; what an address of the web asks for goes along."""
+    address, query = split_query(url)
+    folder, slash, _ = address.rpartition("/")
+    return f"{folder}{slash}{name}{query}"
+
+
+def within(url: str, name: str) -> str:
+    """URL of a file in a folder; what an address of the web asks for goes along."""
+    address, query = split_query(url)
+    return f"{address.rstrip('/')}/{name}{query}"
 
 
 def check_local_output(place: str, key: str) -> None:

@@ -23,11 +23,14 @@ from emo_lightning.core.shard_index import (
     save_index,
     stamp_index,
 )
-from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.stores import ByteStore, beside, name_of
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.core.tar_rows import TAR_IMAGE_EXTENSIONS
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.stores import open_store
+
+_ZIP = b"PK\x03\x04"
+"""What an index begins with."""
 
 log = logging.getLogger(__name__)
 
@@ -140,23 +143,30 @@ def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> FoundI
     place = _kept(f"{url} {store.size} {store.version()}{'' if labels is None else f' {labels.identity}'}")
     if (index := _read(place)) is not None and index.size == store.size:
         return FoundIndex(index, str(place))
-    beside = url.removesuffix(".tar") + INDEX_SUFFIX
     if labels is not None:
         index = build_index(store, url, labels)
         _saved(index, place, None)
         return FoundIndex(index, str(place))
-    try:
-        there = open_store(beside)
-        index = read_index(there.read(0, there.size), beside)
-    except (RemoteError, ShardError):
-        # None there, or none that can be used.
-        index = None
-    where = beside
-    if index is None or index.size != store.size:
+    where = beside(url, name_of(url).removesuffix(".tar") + INDEX_SUFFIX)
+    index = _far_index(where, store.size)
+    if index is None:
         log.info("%s: has no index; its %d bytes are read once", url, store.size)
         index, where = build_index(store, url), str(place)
     _saved(index, place, None)
     return FoundIndex(index, where)
+
+
+def _far_index(url: str, size: int) -> ShardIndex | None:
+    """The index behind a URL, of a tar of that size; None where there is none, or none that can be used."""
+    try:
+        there = open_store(url)
+        # Some places answer a name that they do not know with the tar itself, or with a page.
+        if there.size == size or there.read(0, len(_ZIP)) != _ZIP:
+            return None
+        index = read_index(there.read(0, there.size), url)
+    except (RemoteError, ShardError):
+        return None
+    return index if index.size == size else None
 
 
 def _kept(name: str) -> Path:

@@ -20,7 +20,7 @@ from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.shard_index import INDEX_SUFFIX
-from emo_lightning.core.stores import ByteStore, is_remote, scheme_of
+from emo_lightning.core.stores import ByteStore, beside, is_remote, is_web, name_of, split_query
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.core.text import name_fault
 
@@ -123,17 +123,17 @@ def _expand(text: str) -> list[Shard]:
 
 def _remote(url: str) -> list[Shard]:
     """A shard behind a URL, those of a pattern, or those of a folder's manifest, which is written last: without it nothing is whole."""
-    folder, _, name = url.rstrip("/").rpartition("/")
-    web = scheme_of(url) in ("http", "https")
+    address, query = split_query(url)
+    folder, _, name = address.rstrip("/").rpartition("/")
     try:
         # In an address of the web `?` begins a question, such as a signature.
-        if any(sign in name for sign in ("*[" if web else "*?[")):
-            found = [one for one in RemoteFolder(folder).names(name) if not one.endswith(INDEX_SUFFIX)]
+        if any(sign in (pattern := f"{name}{query}") for sign in ("*[" if is_web(url) else "*?[")):
+            found = [one for one in RemoteFolder(folder).names(pattern) if not one.endswith(INDEX_SUFFIX)]
             if not found:
                 msg = f"{url}: no file matches"
                 raise ShardError(msg)
             return [Shard(f"{folder}/{one}") for one in found]
-        if name.endswith(".tar") or (web and "?" in name):
+        if name.endswith(".tar") or query:
             return [Shard(url)]
         data = RemoteFolder(url).read(MANIFEST_FILE)
         if data is None and url.endswith("/"):
@@ -168,10 +168,10 @@ def _folder(folder: Path) -> list[Shard]:
 
 
 def _beside(shard: Shard) -> Shard:
-    folder, _, name = shard.url.removeprefix("file://").rpartition("/")
-    manifest = f"{folder}/{MANIFEST_FILE}" if folder else MANIFEST_FILE
+    url = shard.url.removeprefix("file://")
+    name, manifest = name_of(url), beside(url, MANIFEST_FILE)
     try:
-        data = RemoteFolder(folder).read(MANIFEST_FILE) if is_remote(shard.url) else None
+        data = _folder_of(url).read(MANIFEST_FILE) if is_remote(shard.url) else None
     except RemoteError as error:
         raise ShardError(str(error)) from error
     if data is None and (is_remote(shard.url) or not Path(manifest).exists()):
@@ -190,16 +190,24 @@ def manifests_of(path: str | Path) -> Iterator[tuple[str, dict[str, object] | No
     Raises:
         ShardError: there are no such shards, or a manifest is no JSON object.
     """
-    for folder in dict.fromkeys(shard.url.rpartition("/")[0] for shard in list_shards(path)):
-        where = f"{folder}/{MANIFEST_FILE}" if folder else MANIFEST_FILE
+    # Tars of one folder may be asked for with a signature each.
+    first: dict[str, str] = {}
+    for shard in list_shards(path):
+        first.setdefault(split_query(beside(shard.url, MANIFEST_FILE))[0], shard.url)
+    for url in first.values():
+        where = beside(url, MANIFEST_FILE)
         if not is_remote(where):
             yield where, read_object(Path(where), error=ShardError) if Path(where).is_file() else None
             continue
         try:
-            data = RemoteFolder(folder).read(MANIFEST_FILE)
+            data = _folder_of(url).read(MANIFEST_FILE)
         except RemoteError as error:
             raise ShardError(str(error)) from error
         yield where, None if data is None else object_of(decode_json(data, where, ShardError), where, ShardError)
+
+
+def _folder_of(url: str) -> RemoteFolder:
+    return RemoteFolder(beside(url, ""))
 
 
 def read_manifest(path: Path) -> dict[str, ManifestEntry]:

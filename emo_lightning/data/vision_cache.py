@@ -41,7 +41,7 @@ from emo_lightning.core.mirrors import copy_here
 from emo_lightning.core.records import Record
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
-from emo_lightning.core.stores import is_remote
+from emo_lightning.core.stores import is_remote, within
 from emo_lightning.core.terminal import say
 from emo_lightning.data.mapped_parts import (
     PART_BYTES,
@@ -112,7 +112,7 @@ class VisionCache:
 
     def __init__(self, folder: Path, key: VisionKey, url: str | None = None, like: Tensor | None = None) -> None:
         self.folder, self.key, self.like = folder / key.name, key, like
-        self.remote = None if url is None else RemoteFolder(f"{url.rstrip('/')}/{key.name}")
+        self.remote = None if url is None else RemoteFolder(within(url, key.name))
         self.copies = self.folder / COPIED_PARTS
         if self.remote is not None or self.copies.is_dir():
             # Before it is looked through: what is found is there until this process ends.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,11 @@ from PIL import Image
 from emo_lightning.core import remote
 from emo_lightning.core.images import encoded
 from emo_lightning.core.mirrors import read_folder
+from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemoteStore
 from emo_lightning.core.tar_labels import TarLabels
+from emo_lightning.data.shard_indices import _far_index
+from emo_lightning.data.shard_list import manifests_of
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.data.tar_index import TarIndex
 from tests.storage_servers import Faulty, Web, served
@@ -126,3 +131,39 @@ def test_what_changes_on_the_web_is_copied_anew(place: Place) -> None:
             with read_folder(url, ["*.bin"]) as folder:
                 assert (folder / "a.bin").read_bytes() == data
             assert place.web.asked.count("GET /folder/a.bin") == copies
+
+
+def ours(world_tars: Path) -> tuple[bytes, bytes]:
+    """A tar of ours, and its index."""
+    name = "world-val-000000"
+    return (world_tars / f"{name}.tar").read_bytes(), (world_tars / f"{name}.index.npz").read_bytes()
+
+
+@pytest.mark.parametrize("query", ["", "?download=true", "?name=x/y.tar&signature=a/b#c"])
+def test_the_index_and_the_manifest_beside_a_tar_are_asked_for_as_the_tar_is(
+    place: Place, world_tars: Path, query: str
+) -> None:
+    tar, index = ours(world_tars)
+    entry = {"file": "a.tar", "bytes": len(tar), "sha256": hashlib.sha256(tar).hexdigest()}
+    manifest = {"schema_version": SCHEMA_VERSION, "shards": [entry]}
+    place.web.files.update({"/d/a.tar": tar, "/d/a.index.npz": index, "/d/manifest.json": json.dumps(manifest).encode()})
+    url, sent = f"{place.address}/d/a.tar{query}", query.partition("#")[0]
+    opened = TarIndex.open(url)
+    assert place.web.sent < len(tar)
+    assert {asked.partition(" ")[2] for asked in place.web.asked} == {f"/d/a.tar{sent}", f"/d/a.index.npz{sent}"}
+    assert opened.content == TarIndex.open(world_tars / "world-val-000000.tar").content
+    TarIndex.open(url, verify=True)
+    assert f"GET /d/manifest.json{sent}" in place.web.asked
+    assert list(manifests_of(url)) == [(f"{place.address}/d/manifest.json{query}", manifest)]
+
+
+def test_what_is_no_index_is_not_read_whole(place: Place, world_tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place that answers every name: with the tar, or with a page."""
+    monkeypatch.setenv("EMO_SHARD_CACHE", "off")
+    tar, _ = ours(world_tars)
+    place.web.files["/a.tar"] = tar
+    for instead in (tar, b"<html>" + bytes(2 * len(tar))):
+        place.web.instead, place.web.sent = instead, 0
+        assert _far_index(f"{place.address}/a.index.npz", len(tar)) is None
+        assert place.web.sent < 10
+        assert len(TarIndex.open(f"{place.address}/a.tar")) == 8
