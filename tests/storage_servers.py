@@ -37,7 +37,9 @@ class Faulty:
         self.share = 0.0
         """Of answers that fail: a third is dropped, a third cut, a third is a 503."""
         self.next: list[str] = []
-        """Statuses of the next answers, as `503 Service Unavailable`, taken from the front."""
+        """Statuses of the next answers, as `503 Service Unavailable`, taken from the front; `silent`: half of one, and nothing more."""
+        self.ended = threading.Event()
+        """Whether who is silent may go."""
         self.refuses: Callable[[str, str], bool] = lambda _method, _path: False
         """Whether a request is refused for good, by its method and path."""
         self.seen: Counter[str] = Counter()
@@ -51,6 +53,8 @@ class Faulty:
             fault = self.draw.choice(["drop", "cut", "503"]) if self.draw.random() < self.share else ""
             self.seen[fault] += bool(fault)
             status = self.next.pop(0) if self.next else ""
+        if status == "silent":
+            return self._half(environ, start)
         if status:
             start(status, [("Content-Length", "0")])
             return [b""]
@@ -65,6 +69,11 @@ class Faulty:
             return [b""]
         body = b"".join(self.application(environ, start))
         return [body[: len(body) // 2]] if fault == "cut" else [body]
+
+    def _half(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterator[bytes]:
+        body = b"".join(self.application(environ, start))
+        yield body[: len(body) // 2]
+        self.ended.wait()
 
 
 class _Quiet(WSGIRequestHandler):
@@ -186,5 +195,6 @@ def served(seed: int = 0, answer: Answer | None = None) -> Iterator[tuple[str, F
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.port}", application
+    application.ended.set()
     server.shutdown()
     thread.join()

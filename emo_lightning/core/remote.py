@@ -33,6 +33,8 @@ _AHEAD = 4
 """Blocks that are asked for at once where blocks are read one after another."""
 _FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError, TypeError, ValueError)
 """What asking again does not change."""
+_WEB_SILENCE = 30.0
+"""Seconds in which a place of the web has to send something, or to be connected to: of itself aiohttp waits 300 for the whole answer."""
 _GOOGLE = ("gs", "gcs")
 _IN_EXTRA = ("s3", "s3a", *_GOOGLE)
 """Schemes whose packages the extra `storage` brings."""
@@ -96,7 +98,7 @@ class RemotePlace:
 
             if scheme_of(self.url) in _GOOGLE:
                 _use_plain_gcsfs()
-            files, path = url_to_fs(self.url)
+            files, path = url_to_fs(self.url, **_settings(self.url))
             self._opened = (os.getpid(), files, path)
         return self._opened[1:]
 
@@ -119,6 +121,22 @@ def _use_plain_gcsfs() -> None:
 
         for scheme in _GOOGLE:
             register_implementation(scheme, gcsfs.core.GCSFileSystem, clobber=True)
+
+
+def _settings(url: str) -> dict[str, object]:
+    """How the file system of a URL is opened; what the user has set in fsspec's own configuration wins."""
+    if not is_web(url):
+        return {}
+    from aiohttp import ClientTimeout
+    from fsspec import get_filesystem_class
+    from fsspec.config import apply_config
+    from fsspec.implementations.http import HTTPFileSystem
+
+    kind = get_filesystem_class(scheme_of(url))
+    if not issubclass(kind, HTTPFileSystem):
+        return {}
+    timeout = ClientTimeout(total=None, sock_connect=_WEB_SILENCE, sock_read=_WEB_SILENCE)
+    return {"client_kwargs": {"timeout": timeout, **(apply_config(kind, {}).get("client_kwargs") or {})}}
 
 
 class RemoteStore:

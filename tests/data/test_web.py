@@ -10,14 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import fsspec.config
 import pytest
+from aiohttp import ClientTimeout
+from fsspec.implementations.http import HTTPFileSystem
 from PIL import Image
 
 from emo_lightning.core import remote
 from emo_lightning.core.images import encoded
 from emo_lightning.core.mirrors import read_folder
 from emo_lightning.core.records import SCHEMA_VERSION
-from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemoteStore
+from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemotePlace, RemoteStore
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.shard_indices import _far_index
 from emo_lightning.data.shard_list import manifests_of
@@ -167,3 +170,31 @@ def test_what_is_no_index_is_not_read_whole(place: Place, world_tars: Path, monk
         assert _far_index(f"{place.address}/a.index.npz", len(tar)) is None
         assert place.web.sent < 10
         assert len(TarIndex.open(f"{place.address}/a.tar")) == 8
+
+
+def test_who_falls_silent_in_mid_body_is_asked_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_WEB_SILENCE", 0.5)
+    place.web.files["/a.bin"] = b"abcdef"
+    store = RemoteStore(f"{place.address}/a.bin", cached=False)
+    place.faulty.next[:] = ["silent"]
+    assert store.read(0, 6) == b"abcdef"
+    assert place.web.asked == ["HEAD /a.bin", "GET /a.bin", "GET /a.bin"]
+
+
+def test_how_long_a_place_of_the_web_may_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """30 seconds, however long the whole takes, unless the user has said otherwise."""
+
+    def timeout(url: str) -> ClientTimeout:
+        opened = RemotePlace(url).ask(lambda files, _: files)
+        assert isinstance(opened, HTTPFileSystem)
+        found = opened.client_kwargs["timeout"]
+        assert isinstance(found, ClientTimeout)
+        return found
+
+    for scheme in ("http", "https"):
+        assert timeout(f"{scheme}://127.0.0.1/a.tar") == ClientTimeout(total=None, sock_connect=30, sock_read=30)
+    mine = ClientTimeout(total=7)
+    monkeypatch.setitem(fsspec.config.conf, "https", {"client_kwargs": {"timeout": mine}})
+    assert timeout("https://127.0.0.1/a.tar") == mine
+    monkeypatch.setitem(fsspec.config.conf, "https", {"client_kwargs": {"trust_env": True}})
+    assert timeout("https://127.0.0.1/a.tar").sock_read == 30
