@@ -132,6 +132,11 @@ class BlockCache:
         finally:
             thread.release()
 
+    def drop(self, name: str, part: int | str) -> None:
+        """Keep a block no longer, if it is kept."""
+        with contextlib.suppress(OSError):
+            self._path(name, part).unlink()
+
     def has(self, name: str, part: int | str) -> bool:
         """Whether a block is there; it is not looked into."""
         return self._path(name, part).exists()

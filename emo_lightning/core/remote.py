@@ -232,6 +232,13 @@ class RemoteStore:
                 self._cache.write(self.name, range_name(*part), piece)
         return found
 
+    def drop(self, start: int, end: int) -> None:
+        """Keep a range no longer, neither as such, nor in blocks, nor at hand."""
+        self._held = 0, b""
+        if self._cache is not None:
+            for part in (range_name(start, end), *range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES))):
+                self._cache.drop(self.name, part)
+
     def read(self, offset: int, length: int) -> bytes:
         """See `ByteStore.read`.
 

@@ -56,6 +56,18 @@ class FarRows:
         if whole is not None:
             store.hold(whole.start, whole.end)
 
+    def anew(self, entry: np.void, part: str, store: RemoteStore) -> bytes:
+        """A part of a sample from its place, where what was kept here of it is wrong.
+
+        Raises:
+            StoreError: the place does not answer.
+        """
+        whole, own = _whole(entry), _of_part(entry, part)
+        for one in (whole, own):
+            if one is not None:
+                store.drop(one.start, one.end)
+        return store.fetch(own.start, own.end, [(own.start, own.end)])[0]
+
     def _far_store(self, number: int) -> RemoteStore:
         store = self._store(number)
         assert isinstance(store, RemoteStore)

@@ -301,3 +301,32 @@ def test_what_does_not_fit_in_the_cache_is_read_as_it_is_asked_for(
     assert whole(place.address) == local
     assert len(place.asked) == len(local) == 24
     assert not (tmp_path / "blocks").exists()
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_wrong_bytes_that_were_kept_are_asked_for_again(
+    place: Place, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ahead: bool
+) -> None:
+    """As blocks, or as samples; they are kept right from then on."""
+    url, shards = f"{place.address}/world-val-000000.tar", world_tars / "world-val-000000.tar"
+    kept = BlockCache(tmp_path / "blocks", 10**9)
+    monkeypatch.setattr(remote, "cache_from_environment", lambda: kept)
+
+    def read(url: str) -> list[tuple[bytes, bytes]]:
+        index = TarIndex.open(url)
+        if ahead:
+            index.expect(range(len(index)))
+        return [(index.record_bytes(row), index.image_bytes(row)[0]) for row in range(len(index))]
+
+    right = read(str(shards))
+    assert read(url) == right
+    name = RemoteStore(url).name
+    parts = list((tmp_path / "blocks" / name).iterdir())
+    assert parts
+    for path in parts:
+        part = int(path.name) if path.name.isdigit() else path.name
+        kept.write(name, part, bytes(len(path.read_bytes()) - 4))
+    assert read(url) == right
+    place.asked.clear()
+    assert read(url) == right
+    assert not place.asked
