@@ -40,7 +40,6 @@ from emo_lightning.experiment.saving import LAST_CHECKPOINT, STAGE_KEY, SaveEver
 from emo_lightning.experiment.sent_rows import SentRows
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
-from emo_lightning.tasks.collectives import objects_of_all_ranks
 
 
 class KeepWhenCut(Callback):
@@ -90,18 +89,19 @@ class KeepWhenCut(Callback):
         if stage != "fit":
             return
         checkpoint = None if self.begun is None else read_checkpoint(self.begun)
-        self._check_same_step(None if checkpoint is None else cast(int, checkpoint["global_step"]))
+        self._check_same_step(trainer, None if checkpoint is None else cast(int, checkpoint["global_step"]))
         if checkpoint is None:
             return
         noted = noted_cut(checkpoint, self.accumulate)
         if noted is not None:
             self.cut_anew = take_up(trainer, noted)
 
-    def _check_same_step(self, step: int | None) -> None:
-        steps = objects_of_all_ranks(step)
+    def _check_same_step(self, trainer: Trainer, step: int | None) -> None:
+        own = torch.tensor([-1 if step is None else step], device=trainer.strategy.root_device)
+        steps = trainer.strategy.all_gather(own).flatten().tolist()
         if len(set(steps)) > 1:
             found = ", ".join(
-                f"rank {rank} {'finds no checkpoint' if at is None else f'would go on after step {at}'}"
+                f"rank {rank} {'finds no checkpoint' if at < 0 else f'would go on after step {at}'}"
                 for rank, at in enumerate(steps)
             )
             msg = f"{self.last.parent}: {found}; checkpoints have to lie where every rank reads the same ones"

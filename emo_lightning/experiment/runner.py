@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from emo_lightning.core.console import console
@@ -71,12 +71,13 @@ def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: 
         die_with_parent(signal.SIGTERM)
     peers = Peers(experiment.dir, ranks)
     # From here on: what this rank refuses ends the others, too.
-    with peers.reporting(), _locked(experiment.dir, ranks):
+    with peers.reporting(), ExitStack() as stack:
         chosen = chosen_stages(experiment, only)
         for stage in chosen:
             check(stage)
             if ranks.world_size == 1:
                 check_process_count(stage)
+        stack.enter_context(_locked(experiment.dir, ranks))
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
         # By the first rank's word: what a stage writes elsewhere may lie on a disk of its machine.
         again = set(json.loads(peers.said_by_first("again", lambda: json.dumps(sorted(_made_again(chosen, done))))))

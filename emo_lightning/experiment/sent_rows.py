@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SETTLED_SECONDS = 1.5
 """Without a change, after which a file is taken to be whole: three times as long as W&B's process keeps rows (`tracking`)."""
-MAX_WAIT_SECONDS = 5.0
+MAX_UNSETTLED_SECONDS = 5.0
 """For that, where clocks of a disk and of this machine differ."""
 _FILE_HEADER = 7
 _BLOCK = 32768
@@ -70,7 +70,7 @@ def rows_held(folder: Path, name: str) -> int:
 
 def _rows_in(path: Path) -> int:
     """Of a file without an end W&B's process may still be writing the last ones, when what it served was killed a moment ago."""
-    until = time.monotonic() + MAX_WAIT_SECONDS
+    until = time.monotonic() + MAX_UNSETTLED_SECONDS
     while True:
         changed = path.stat().st_mtime
         rows, ended = _looked_through(path.read_bytes())

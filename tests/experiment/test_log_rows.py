@@ -136,7 +136,7 @@ def test_rows_that_are_still_being_written_are_waited_for(experiment: Path, monk
         half = rows_held(folder, name)
     assert 0 < half < most
     monkeypatch.setattr(sent_rows, "SETTLED_SECONDS", PATIENCE)
-    monkeypatch.setattr(sent_rows, "MAX_WAIT_SECONDS", PATIENCE)
+    monkeypatch.setattr(sent_rows, "MAX_UNSETTLED_SECONDS", PATIENCE)
     path.write_bytes(data[: len(data) // 3])
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(rows_held, folder, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -70,6 +71,16 @@ def online(two: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 def run(path: Path, *words: str) -> int:
     """The exit code of `emo run`."""
     return main(["run", str(path), "--runs", str(path.parent / "runs"), *words])
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no process of a run holds its folder."""
+    with open(folder / ".lock", "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def offline_runs(stage: Path) -> list[Path]:
@@ -234,6 +245,8 @@ def test_a_killed_command_leaves_all_that_its_stage_logged_and_goes_on_in_the_sa
     assert command.returncode == -signal.SIGKILL
     stage = two.parent / "runs/two/model"
     (first,) = offline_runs(stage)
+    # The stage ends a moment after its command.
+    wait_until(lambda: is_free(stage.parent))
     assert run(two) == 0
     _, second = offline_runs(stage)
     assert losses(first, ended=False) == [1.0 / (step + 1) for step in range(5)]
