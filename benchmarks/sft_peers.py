@@ -58,6 +58,7 @@ RANK = 8
 SIDES = (112, 336)
 """Pixels of a picture's side."""
 PEERS_USED = ("trl", "accelerate", "datasets")
+"""Packages that their side imports."""
 TEXT = 130
 """Tokens of question and answer, on average."""
 
@@ -197,14 +198,17 @@ def compare(setting: Setting, count: int, rounds: int, folder: str, *, cache: bo
     took: dict[str, list[Took]] = {name: [] for name in sides}
     with ExitStack() as stack:
         runs = {name: stack.enter_context(own_process()) for name in sides}
-        for number in range(rounds + 1):
-            for name, side in sides.items():
-                one = runs[name].submit(side, setting, f"{folder}/{name}-{setting.tuning}-{number}").result()
-                # The first one fills the cache, and loads what is loaded once.
-                if number:
-                    took[name].append(one)
-            if not number:
-                continue
+
+        def run(name: str, number: int) -> Took:
+            found: Took = runs[name].submit(sides[name], setting, f"{folder}/{name}-{setting.tuning}-{number}").result()
+            return found
+
+        for name in sides:
+            # Counts nowhere: it fills the cache, and loads what is loaded once.
+            run(name, 0)
+        for number in range(1, rounds + 1):
+            for name, found in took.items():
+                found.append(run(name, number))
             print("  ".join(f"{name} {count / one[-1].seconds:.2f} samples/s" for name, one in took.items()), flush=True)
     rate = {name: count / statistics.median(one.seconds for one in found) for name, found in took.items()}
     cpu = {name: statistics.median(one.cpu for one in found) for name, found in took.items()}

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.disk import gigabytes
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import is_temporary
 
 SHARD_CACHE_VARIABLE = "EMO_SHARD_CACHE"
 """Variable of the environment: the folder of the blocks, or `off`."""
@@ -37,8 +38,8 @@ _NEW_SECONDS = 3600
 
 _OBJECT = re.compile(r"[0-9a-f]{32}")
 """Name of the folder of a remote object's blocks (`RemoteStore.name`)."""
-_BLOCK = re.compile(r"(\d{8,}|[0-9a-f]+-[0-9a-f]+)(\..*)?")
-"""Name of a block or of a range (`BlockCache`), or of one that is being written."""
+_BLOCK = re.compile(r"\d{8,}|[0-9a-f]+-[0-9a-f]+")
+"""Name of a block or of a range (`BlockCache`)."""
 
 _HELD: dict[tuple[int, Path], int] = {}
 """Process id and folder of copies -> the lock that the process has on it until its end; a fork has none of its own."""
@@ -88,10 +89,16 @@ def blocks_in(folder: Path) -> list[Copy]:
         with suppress(OSError), os.scandir(one) as entries:
             for entry in entries:
                 with suppress(OSError):
-                    if _BLOCK.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    if _is_block(entry.name) and entry.is_file(follow_symlinks=False):
                         status = entry.stat()
                         found.append(Copy(status.st_mtime, status.st_size, Path(entry.path)))
     return found
+
+
+def _is_block(name: str) -> bool:
+    """Whether a file is a block, or one that is being written."""
+    own, dot, _ = name.partition(".")
+    return _BLOCK.fullmatch(own) is not None and (not dot or is_temporary(name))
 
 
 def copied_folders() -> list[Copy]:

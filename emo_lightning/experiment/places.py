@@ -115,7 +115,10 @@ def leave_end(trainer: Trainer) -> None:
 
 def in_epoch(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint was written before the end of an epoch, with all that follows there."""
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    loops = checkpoint["loops"].get("fit_loop")
+    if not loops:
+        return False
+    epochs = loops["epoch_progress"]["current"]
     return bool(epochs["ready"] > epochs["processed"])
 
 

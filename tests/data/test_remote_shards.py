@@ -217,9 +217,15 @@ def test_the_blocks_read_longest_ago_go_first(tmp_path: Path) -> None:
 def test_what_is_no_block_stays(tmp_path: Path) -> None:
     """The folder may be one of the user's (`EMO_SHARD_CACHE`); only what was kept there is counted, and removed."""
     name = "a" * 32
-    foreign = [
-        tmp_path / one for one in ("photos/trip/1.png", "photos/00000001", f"{name}/notes.txt", f"{name}/00000001 (copy)", "9")
-    ]
+    others = (
+        "photos/trip/1.png",
+        "photos/00000001",
+        f"{name}/notes.txt",
+        f"{name}/00000001 (copy)",
+        f"{name}/00000001.jpg",
+        "9",
+    )
+    foreign = [tmp_path / one for one in others]
     for path in foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(50_000))

@@ -18,6 +18,8 @@ from emo_lightning.experiment.cut_short import KeepWhenCut, watch
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from tests.ranks import run_ranks
 
+QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
 
 class Logged(BoringModel):
     """Says its loss."""
@@ -51,9 +53,7 @@ def trained(folder: Path, *callbacks: Callback, length: Mapping[str, int], last:
         accelerator="cpu",
         default_root_dir=folder,
         callbacks=[*callbacks, ModelCheckpoint(folder, save_top_k=0)],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
         limit_train_batches=3,
         limit_val_batches=1,
         max_epochs=length.get("max_epochs"),
@@ -138,9 +138,7 @@ def stopping(
         accelerator="cpu",
         default_root_dir=folder,
         callbacks=[early, saver],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
         limit_train_batches=6,
         limit_val_batches=1,
         num_sanity_val_steps=0,
@@ -200,9 +198,7 @@ def goes_on_alone(folder: Path, last: Path) -> None:
         devices=2,
         strategy="ddp",
         default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        **QUIET,
         max_steps=6,
     )
     begun = last if trainer.global_rank == 0 else None

@@ -186,35 +186,32 @@ def test_an_earlier_start_says_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         second.wait_for_first(1)
 
 
-def test_the_first_rank_was_killed_when_this_one_had_read_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else follows, so it was no earlier start; ten minutes were waited for."""
-    monkeypatch.setattr(peers, "MAX_RESTART_SECONDS", 0.1)
-    before, process = started(tmp_path, "lives")
+def killed_when_one_line_was_read(folder: Path) -> Peers:
+    """The second rank, which knows one line of the first, and that it was killed."""
+    before, process = started(folder, "lives")
     before.wait_for_first(1)
     # The line goes on: it is held still, for the moment of reading.
     writer = writer_of(process)
     os.kill(writer, signal.SIGSTOP)
-    second = Peers(tmp_path, Ranks(1, 2))
+    second = Peers(folder, Ranks(1, 2))
     process.kill()
     process.join()
     os.kill(writer, signal.SIGCONT)
     wait_until(lambda: second._read(0) != second._seen[0].line)
     second.check()
+    return second
+
+
+def test_the_first_rank_was_killed_when_this_one_had_read_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else follows, so it was no earlier start; ten minutes were waited for."""
+    monkeypatch.setattr(peers, "MAX_RESTART_SECONDS", 0.1)
+    second = killed_when_one_line_was_read(tmp_path)
     with pytest.raises(PeerLostError, match=r"rank 0: its command was killed \("):
         lost(second)
 
 
 def test_an_earlier_start_is_killed_while_this_one_begins(tmp_path: Path) -> None:
-    before, process = started(tmp_path, "lives")
-    before.wait_for_first(1)
-    writer = writer_of(process)
-    os.kill(writer, signal.SIGSTOP)
-    second = Peers(tmp_path, Ranks(1, 2))
-    process.kill()
-    process.join()
-    os.kill(writer, signal.SIGCONT)
-    wait_until(lambda: second._read(0) != second._seen[0].line)
-    second.check()
+    second = killed_when_one_line_was_read(tmp_path)
     _, process = started(tmp_path, "lives")
     second.wait_for_first(1)
     process.kill()
