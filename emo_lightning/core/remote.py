@@ -11,14 +11,14 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from emo_lightning.core.block_cache import BLOCK_BYTES, BlockCache, cache_from_environment, range_name
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.read_ahead import read_ahead
-from emo_lightning.core.stores import is_web, scheme_of
+from emo_lightning.core.remote_clients import cause_of, is_missing, may_pass, reason_of, settings_of
+from emo_lightning.core.stores import is_web
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -31,18 +31,9 @@ _FIRST_WAIT = 0.25
 """Seconds; doubled each time, and drawn between the half and the whole of it, so that processes do not ask at once."""
 _AHEAD = 4
 """Blocks that are asked for at once where blocks are read one after another."""
-_FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError, TypeError, ValueError)
-"""What asking again does not change."""
-_WEB_SILENCE = 30.0
-"""Seconds in which a place of the web has to send something, or to be connected to: of itself aiohttp waits 300 for the whole answer."""
-_GOOGLE = ("gs", "gcs")
-_IN_EXTRA = ("s3", "s3a", *_GOOGLE)
-"""Schemes whose packages the extra `storage` brings."""
-_SAYS_VERSION = ("etag", "content-md5", "digest", "last-modified", "lastmodified", "versionid")
-_HTTP_FOR_GOOD = range(400, 500)
-_HTTP_PASSING = (408, 425, 429)
-"""Too slow, too early, too often: of the former those that pass."""
-_HTTP_MISSING = (404, 410)
+_SAYS_CONTENT = ("md5hash", "content-md5", "blob_id", "etag")
+"""What a place says of an object's bytes, the one that says most of them first."""
+_SAYS_VERSION = (*_SAYS_CONTENT, "digest", "last-modified", "lastmodified", "versionid")
 
 
 class RemoteError(InputError):
@@ -82,11 +73,11 @@ class RemotePlace:
                 return question(*self._files())
             # fsspec's file systems raise what their own clients raise.
             except Exception as raised:
-                error = _cause(raised)
-                may_pass = _may_pass(error)
-                if attempt == ATTEMPTS or not may_pass:
-                    missing = _is_missing(error) or (isinstance(raised, FileNotFoundError) and not may_pass)
-                    raise RemoteError(_reason(url or self.url, done, error, attempt), missing=missing) from raised
+                error = cause_of(raised)
+                passing = may_pass(error)
+                if attempt == ATTEMPTS or not passing:
+                    missing = is_missing(error) or (isinstance(raised, FileNotFoundError) and not passing)
+                    raise RemoteError(reason_of(url or self.url, done, error, attempt), missing=missing) from raised
             time.sleep(wait * random.uniform(0.5, 1.0))
             wait *= 2
         raise AssertionError
@@ -96,47 +87,12 @@ class RemotePlace:
         if self._opened is None or self._opened[0] != os.getpid():
             from fsspec.core import url_to_fs
 
-            if scheme_of(self.url) in _GOOGLE:
-                _use_plain_gcsfs()
-            files, path = url_to_fs(self.url, **_settings(self.url))
+            files, path = url_to_fs(self.url, **settings_of(self.url))
             self._opened = (os.getpid(), files, path)
         return self._opened[1:]
 
     def __reduce__(self) -> tuple[type[RemotePlace], tuple[str]]:
         return RemotePlace, (self.url,)
-
-
-def _use_plain_gcsfs() -> None:
-    """Have fsspec open Google's storage by gcsfs's plain class.
-
-    What gcsfs tries out speaks gRPC, whose threads do not live in the forks of a loader. Its variable is read where gcsfs is first
-    imported, and Lightning may have done that before, so the class is named. A variable that the user has set to true stands.
-    """
-    if os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false").lower() in ("true", "1"):
-        return
-    # Without the package fsspec says what is missing.
-    with suppress(ImportError):
-        import gcsfs.core
-        from fsspec import register_implementation
-
-        for scheme in _GOOGLE:
-            register_implementation(scheme, gcsfs.core.GCSFileSystem, clobber=True)
-
-
-def _settings(url: str) -> dict[str, object]:
-    """How the file system of a URL is opened; what the user has set in fsspec's own configuration wins."""
-    if not is_web(url):
-        return {}
-    from aiohttp import ClientTimeout
-    from fsspec import get_filesystem_class
-    from fsspec.config import apply_config
-    from fsspec.implementations.http import HTTPFileSystem
-
-    kind = get_filesystem_class(scheme_of(url))
-    if not issubclass(kind, HTTPFileSystem):
-        return {}
-    timeout = ClientTimeout(total=None, sock_connect=_WEB_SILENCE, sock_read=_WEB_SILENCE)
-    return {"client_kwargs": {"timeout": timeout, **(apply_config(kind, {}).get("client_kwargs") or {})}}
 
 
 class RemoteStore:
@@ -165,7 +121,7 @@ class RemoteStore:
             msg = f"{url}: cannot be read: its size is not told"
             raise RemoteError(msg)
         self._size = int(info["size"])
-        self._version_headers = {key: str(value) for key, value in sorted(info.items()) if key.lower() in _SAYS_VERSION}
+        self._said = {key: str(value) for key, value in sorted(info.items()) if value and key.lower() in _SAYS_VERSION}
 
     @property
     def size(self) -> int:
@@ -265,12 +221,13 @@ class RemoteStore:
         Raises:
             StoreError: the place does not answer.
         """
-        headers = self._version_headers
-        if not (headers and is_web(self._url)):
-            return self._key()
+        said = self._said
         # What has its ETag is the same, whenever it was put there.
-        tags = {key: said for key, said in headers.items() if key.lower() == "etag"}
-        return f"{self._key()} {tags or headers}"
+        content = next(({key: said[key]} for name in _SAYS_CONTENT for key in said if key.lower() == name), None)
+        if content is not None and not is_web(self._url):
+            # What fsspec makes of all that a place says depends on whether the object was listed or asked for.
+            return str(content)
+        return f"{self._key()} {content or said}" if is_web(self._url) and said else self._key()
 
     def _key(self) -> str:
         """What fsspec takes for the version; of HTTP it takes every object for one that never changes."""
@@ -324,7 +281,7 @@ class RemoteStore:
     @cached_property
     def name(self) -> str:
         """Of the object in the cache: its address and version, so that another object at the same address is another one."""
-        return hashlib.sha256(f"{self._url} {self._size} {self._key()} {self._version_headers}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self._url} {self._size} {self.version()}".encode()).hexdigest()[:32]
 
     def _fetch(self, start: int, end: int) -> bytes:
         def once(files: AbstractFileSystem, path: str) -> bytes:
@@ -353,31 +310,3 @@ def _range(files: AbstractFileSystem, path: str, start: int, end: int) -> bytes:
     with files.open(path, "rb", cache_type="none") as file:
         file.seek(start)
         return bytes(file.read(end - start))
-
-
-def _cause(error: Exception) -> Exception:
-    """What went wrong: of whatever fails when an object is looked at by HTTP, fsspec says that there is none."""
-    from aiohttp import ClientError
-
-    cause = error.__cause__
-    if isinstance(error, FileNotFoundError) and isinstance(cause, (ClientError, TimeoutError, ConnectionError)):
-        return cause
-    return error
-
-
-def _is_missing(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError) or getattr(error, "status", None) in _HTTP_MISSING
-
-
-def _may_pass(error: Exception) -> bool:
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
-        return status in _HTTP_PASSING or status not in _HTTP_FOR_GOOD
-    return not isinstance(error, _FOR_GOOD)
-
-
-def _reason(url: str, done: str, error: Exception, attempts: int) -> str:
-    reason = "no such file" if _is_missing(error) else str(error) or type(error).__name__
-    if isinstance(error, ImportError) and scheme_of(url) in _IN_EXTRA:
-        reason = f"{scheme_of(url)}:// needs the extra `storage`: pip install 'emo-lightning[storage]'"
-    return f"{url}: cannot be {done}: {reason}" + (f" (asked {attempts} times)" if attempts > 1 else "")

@@ -7,6 +7,7 @@ import random
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -132,8 +133,53 @@ def test_a_server_that_cannot_serve_shards_is_named(address: str) -> None:
     with pytest.raises(RemoteError, match=rf"^{address}/no\.tar: cannot be read: no such file$"):
         RemoteStore(f"{address}/no.tar")
     store = RemoteStore(f"{address}/whole/world-val-000000.tar")
-    with pytest.raises(RemoteError, match=r"asked for bytes 512 to 1024, got \d+ bytes: the place does not answer ranges"):
+    with pytest.raises(
+        RemoteError, match=r"asked for bytes 512 to 1024, was to get \d+ bytes: the place does not answer ranges$"
+    ):
         store.read(512, 512)
+    # A part that is all of it is what such a place can give.
+    assert len(store.read(0, store.size)) == store.size
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_is_sent_whole_is_not_read(told: bool) -> None:
+    """A tar of a terabyte, of which a place without ranges sends all there is, with or without its length."""
+    sent = 0
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(1 << 40))
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            nonlocal sent
+            self.send_response(200)
+            if told:
+                self.send_header("Content-Length", str(1 << 40))
+            self.end_headers()
+            with suppress(OSError):
+                while sent < 1 << 30:
+                    sent += self.wfile.write(bytes(1 << 16))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        store = RemoteStore(f"http://127.0.0.1:{server.server_port}/a.tar", cached=False)
+        length = "1099511627776 bytes" if told else "an answer of untold length"
+        with pytest.raises(
+            RemoteError, match=f"/a.tar: cannot be read: asked for bytes 0 to 512, was to get {length}: .* ranges$"
+        ):
+            store.read(0, 512)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert sent < 1 << 30
 
 
 FAULTS = ["503", "cut", "drop"]

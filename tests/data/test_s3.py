@@ -168,3 +168,24 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         str(refused.value)
         == "gs://bucket/a.tar: cannot be read: gs:// needs the extra `storage`: pip install 'emo-lightning[storage]'"
     )
+
+
+def test_an_object_is_the_same_wherever_it_lies_and_however_it_was_found(faults: Faulty) -> None:
+    """A listing says other things of it than a question does."""
+    faults.share = 0.0
+    files = fsspec.filesystem("s3")
+    for name, data in {"a/x.tar": b"one", "b/y.tar": b"one", "b/z.tar": b"two"}.items():
+        files.pipe_file(f"bucket/versions/{name}", data)
+
+    def versions() -> list[str]:
+        return [
+            RemoteStore(f"s3://bucket/versions/{name}", cached=False).version() for name in ("a/x.tar", "b/y.tar", "b/z.tar")
+        ]
+
+    asked = versions()
+    assert asked[0] == asked[1] != asked[2]
+    for folder in ("a", "b"):
+        files.ls(f"bucket/versions/{folder}", refresh=True)
+    assert versions() == asked
+    files.pipe_file("bucket/versions/a/x.tar", b"two")
+    assert versions() == [asked[2], asked[1], asked[2]]

@@ -16,7 +16,7 @@ from aiohttp import ClientTimeout
 from fsspec.implementations.http import HTTPFileSystem
 from PIL import Image
 
-from emo_lightning.core import remote
+from emo_lightning.core import remote, remote_clients
 from emo_lightning.core.images import encoded
 from emo_lightning.core.mirrors import read_folder
 from emo_lightning.core.records import SCHEMA_VERSION
@@ -173,7 +173,7 @@ def test_what_is_no_index_is_not_read_whole(place: Place, world_tars: Path, monk
 
 
 def test_who_falls_silent_in_mid_body_is_asked_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_WEB_SILENCE", 0.5)
+    monkeypatch.setattr(remote_clients, "_WEB_SILENCE", 0.5)
     place.web.files["/a.bin"] = b"abcdef"
     store = RemoteStore(f"{place.address}/a.bin", cached=False)
     place.faulty.next[:] = ["silent"]
