@@ -10,15 +10,13 @@ own (`core.copies`): they may go where there are too many of them, which those t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from emo_lightning.core.at_once import each_at_once
@@ -36,35 +34,29 @@ from emo_lightning.core.copies import (
 )
 from emo_lightning.core.disk import gigabytes, require_room
 from emo_lightning.core.files import remove_left_behind, this_writer, write_text
-from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
 from emo_lightning.core.mirrors import copy_here
 from emo_lightning.core.records import Record
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.stores import is_remote, within
 from emo_lightning.core.terminal import say
-from emo_lightning.data.mapped_parts import (
-    PART_BYTES,
-    PartError,
-    checked_tensor,
-    far_metadata,
-    named_tensor,
-    open_part,
-    summed_text,
-    write_part,
+from emo_lightning.data.mapped_parts import PART_BYTES, PartError, checked_tensor, far_metadata, open_part, summed_text
+from emo_lightning.data.vision_parts import (
+    VISION_HEADER_KEY,
+    VISION_PARTS,
+    VisionKey,
+    images_of,
+    read_contents,
+    write_vision_part,
 )
-from emo_lightning.models.families import BackbonePart
 from emo_lightning.models.families.base import CachedPicture
 
 __all__ = ["AUTO_CACHE", "VisionCache", "VisionKey", "VisionWriter", "vision_folder"]
 
-VISION_HEADER_KEY = "vision"
-"""Key of a part's header."""
 AUTO_CACHE = "auto"
 MAX_OPEN_VISION_PARTS = 16_384
 """Parts that a process keeps mapped: 500 GB; Linux allows 65,530 maps."""
 _KEY_FILE = "key.json"
-_PARTS = "part-*.safetensors"
 
 
 def vision_folder(setting: str) -> Path:
@@ -72,20 +64,6 @@ def vision_folder(setting: str) -> Path:
     if setting == AUTO_CACHE or is_remote(setting):
         return cache_folder() / "vision"
     return Path(setting).expanduser()
-
-
-class VisionKey(NamedTuple):
-    """What decides the states of an image, beside the image."""
-
-    part: BackbonePart
-    """The last part of the model that they have passed."""
-    facts: Mapping[str, str]
-    """Weights, processor, precision and so on, each by name and by content."""
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return hashlib.sha256(json.dumps([self.part, sorted(self.facts.items())]).encode()).hexdigest()[:32]
 
 
 def _changed(path: Path) -> float:
@@ -138,11 +116,11 @@ class VisionCache:
     def look(self) -> None:
         """Look through the folder for parts that are not known yet; what is damaged is passed over, and named in `damaged`."""
         known = {*self._paths, *self.damaged}
-        for path in sorted([*self.folder.glob(_PARTS), *self.copies.glob(_PARTS)]):
+        for path in sorted([*self.folder.glob(VISION_PARTS), *self.copies.glob(VISION_PARTS)]):
             if path in known or not path.is_file():
                 continue
             try:
-                images, ends = self._header(path)
+                images, ends = read_contents(path, self.key, self.like)
             except PartError as error:
                 self.damaged[path] = str(error)
                 continue
@@ -218,8 +196,8 @@ class VisionCache:
 
     def _far_parts(self, remote: RemoteFolder) -> list[str]:
         """Names of the parts behind the URL that are not here; what each of them holds is known then."""
-        here = {path.name for place in (self.folder, self.copies) for path in place.glob(_PARTS)}
-        names = [name for name in remote.names(_PARTS) if name not in here]
+        here = {path.name for place in (self.folder, self.copies) for path in place.glob(VISION_PARTS)}
+        names = [name for name in remote.names(VISION_PARTS) if name not in here]
         unknown = [name for name in names if name not in self._far]
         self._far |= dict(zip(unknown, each_at_once(partial(self._look_far, remote), unknown), strict=True))
         return names
@@ -228,7 +206,9 @@ class VisionCache:
         url = remote.of(name)
         store = RemoteStore(url, cached=False)
         try:
-            return frozenset(self._images(url, summed_text(url, far_metadata(url, store), VISION_HEADER_KEY))), store.size
+            return frozenset(
+                images_of(url, summed_text(url, far_metadata(url, store), VISION_HEADER_KEY), self.key)
+            ), store.size
         except PartError as error:
             say(f"note: vision cache: {error}; it is not copied")
             return frozenset(), 0
@@ -242,40 +222,6 @@ class VisionCache:
         except RemoteError as error:
             say(f"note: vision cache: {error}; what is computed here stays here")
             self.remote = None
-
-    def _header(self, path: Path) -> tuple[list[str], list[int]]:
-        """The images of a part, and where the states of each end."""
-        with open_part(path) as file:
-            images = self._images(path, summed_text(path, file.metadata() or {}, VISION_HEADER_KEY))
-            ends = checked_tensor(path, file, VISION_HEADER_KEY, "ends")
-            states = named_tensor(path, file, "states")
-            self._check_tensors(path, states, ends)
-            found: list[int] = ends.tolist()
-            rows = len(states)
-        if len(found) != len(images) or sorted(set(found)) != found or (found and (found[0] < 1 or found[-1] != rows)):
-            msg = f"{path}: names {len(images)} images, whose {rows} rows are cut at other places"
-            raise PartError(msg)
-        return images, found
-
-    def _images(self, place: object, text: str) -> list[str]:
-        """Those that a part's header names."""
-        where = f"{place}: header"
-        header = object_of(decode_json(text, where, PartError), where, PartError)
-        if header.get("key") != [self.key.part, dict(self.key.facts)]:
-            msg = f"{place}: holds states of another model, processor or precision than its folder"
-            raise PartError(msg)
-        return [text_of(one, where, PartError) for one in list_of(header.get("images"), where, PartError)]
-
-    def _check_tensors(self, path: Path, states: Tensor, ends: Tensor) -> None:
-        if ends.dtype != torch.int64 or ends.ndim != 1:
-            msg = f"{path}: damaged: ends are {ends.dtype} of shape {list(ends.shape)}; expected int64 of shape [images]"
-            raise PartError(msg)
-        width, dtype = ("width", states.dtype) if self.like is None else (self.like.shape[1], self.like.dtype)
-        fits = states.ndim == 2 and states.is_floating_point() and states.dtype == dtype
-        if not fits or (self.like is not None and states.shape[1] != width):
-            expected = "floats" if self.like is None else dtype
-            msg = f"{path}: damaged: states are {states.dtype} of shape {list(states.shape)}; expected {expected} of shape [tokens, {width}]"
-            raise PartError(msg)
 
     def remove_damaged(self) -> None:
         """Delete the parts that were passed over, and say so: what they held is computed anew."""
@@ -397,11 +343,7 @@ class VisionWriter:
         if not self._images:
             return
         images, states, self._images, self._states, self._bytes = self._images, self._states, [], [], 0
-        header = {"key": [self.cache.key.part, dict(self.cache.key.facts)], "images": images}
-        name = hashlib.sha256(json.dumps(images).encode()).hexdigest()[:24]
-        ends = torch.tensor([len(one) for one in states]).cumsum(0)
-        path = self.cache.folder / f"part-{name}.safetensors"
-        write_part(path, VISION_HEADER_KEY, header, {"states": torch.cat(states), "ends": ends}, writer=self._name)
+        path = write_vision_part(self.cache.folder, self.cache.key, images, states, self._name)
         self.cache.share(path)
 
     def __enter__(self) -> VisionWriter:
