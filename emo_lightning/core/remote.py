@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from emo_lightning.core.block_cache import BLOCK_BYTES, BlockCache, cache_from_environment, range_name
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.read_ahead import read_ahead
-from emo_lightning.core.remote_clients import cause_of, is_missing, may_pass, reason_of, settings_of
+from emo_lightning.core.remote_clients import cause_of, client_settings, is_missing, may_pass, reason_of
 from emo_lightning.core.stores import is_web
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class RemotePlace:
         if self._opened is None or self._opened[0] != os.getpid():
             from fsspec.core import url_to_fs
 
-            files, path = url_to_fs(self.url, **settings_of(self.url))
+            files, path = url_to_fs(self.url, **client_settings(self.url))
             self._opened = (os.getpid(), files, path)
         return self._opened[1:]
 

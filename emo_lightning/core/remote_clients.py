@@ -27,7 +27,7 @@ _HTTP_PASSING = (408, 425, 429)
 _HTTP_MISSING = (404, 410)
 
 
-def settings_of(url: str) -> dict[str, object]:
+def client_settings(url: str) -> dict[str, object]:
     """How the file system of a URL is opened; what the user has set in fsspec's own configuration wins."""
     if scheme_of(url) in _GOOGLE:
         _use_plain_gcsfs()

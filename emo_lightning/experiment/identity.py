@@ -22,7 +22,7 @@ from emo_lightning.core.mirrors import read_folder
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.shipped import anchors_file
 from emo_lightning.experiment.kinds import Role, find_kind
-from emo_lightning.experiment.stage import PLACEMENT_KEYS, Stage, computed_settings
+from emo_lightning.experiment.stage import PLACEMENT_KEYS, Stage, computed_settings, drop_key
 
 InputHashes = dict[str, str | None]
 """Dotted key -> what it holds; None where that could not be read (the stage itself says why)."""
@@ -64,7 +64,9 @@ def first_changed(old: Mapping[str, str | None], new: Mapping[str, str | None]) 
     return None
 
 
-def settings_of(kind: str, config: Mapping[str, Any], run_dir: str, placement: Collection[str] = _NO_SETTINGS) -> object:
+def settings_of(
+    kind: str, config: Mapping[str, Any], run_dir: str, placement: Collection[str] = _NO_SETTINGS, *, anywhere: bool = False
+) -> object:
     """What a stage computes, without where it runs and saves to, what its inputs are called, and where its run lies.
 
     Args:
@@ -72,10 +74,11 @@ def settings_of(kind: str, config: Mapping[str, Any], run_dir: str, placement: C
         config: its resolved arguments.
         run_dir: the run's folder, as it stands in them.
         placement: keys that are left out.
+        anywhere: see `computed_settings`.
     """
-    settings: Any = _anywhere(computed_settings(config, placement), run_dir)
+    settings: Any = _wherever_it_lies(computed_settings(config, placement, anywhere=anywhere), run_dir)
     for key in (*find_kind(kind).reads, *CHANGEABLE_KEYS):
-        _without(settings, key.split("."))
+        drop_key(settings, key.split("."))
     return settings
 
 
@@ -87,13 +90,14 @@ def content_digests(stage: Stage, inputs: InputHashes) -> list[str]:
         inputs: what its inputs hold (`inputs_of`).
 
     Returns:
-        The digest; and, where it is another, that of earlier versions, of which the folders that callbacks save to were a part.
+        The digest; and, where they are others, those of earlier versions: keys that say where a stage runs were no part of them wherever they
+        stood, and in the first the folders that callbacks save to were one.
     """
     # A model of the hub has a hash only once it was downloaded, which the stage may do.
     held = {key: " ".join(str(hashed).split()[:2]) if hashed else None for key, hashed in inputs.items()}
     found = []
-    for placement in (_NO_SETTINGS, PLACEMENT_KEYS):
-        settings = settings_of(stage.kind, stage.config, str(stage.out.parent), placement)
+    for placement, anywhere in ((_NO_SETTINGS, False), (_NO_SETTINGS, True), (PLACEMENT_KEYS, True)):
+        settings = settings_of(stage.kind, stage.config, str(stage.out.parent), placement, anywhere=anywhere)
         text = json.dumps([stage.kind, settings, held], sort_keys=True, default=str)
         found.append(hashlib.sha256(text.encode()).hexdigest())
     return list(dict.fromkeys(found))
@@ -118,21 +122,12 @@ def _at(tree: object, path: list[str], before: str) -> Iterator[tuple[str, objec
                 yield from _at(tree[key], path[1:], f"{before}.{key}" if before else str(key))
 
 
-def _without(tree: object, path: list[str]) -> None:
-    if isinstance(tree, dict):
-        for key in list(tree) if path[0] == "*" else [path[0]]:
-            if len(path) == 1:
-                tree.pop(key, None)
-            else:
-                _without(tree.get(key), path[1:])
-
-
-def _anywhere(value: object, run_dir: str) -> object:
+def _wherever_it_lies(value: object, run_dir: str) -> object:
     """A config in which the run's own folder has the same name wherever it lies."""
     if isinstance(value, dict):
-        return {key: _anywhere(one, run_dir) for key, one in value.items()}
+        return {key: _wherever_it_lies(one, run_dir) for key, one in value.items()}
     if isinstance(value, list):
-        return [_anywhere(one, run_dir) for one in value]
+        return [_wherever_it_lies(one, run_dir) for one in value]
     if isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/")):
         return "${run.dir}" + value[len(run_dir) :]
     return value

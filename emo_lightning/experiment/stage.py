@@ -25,6 +25,8 @@ PLACEMENT_KEYS = (
     "vision_cache",
 )
 """Keys that say where a stage runs and how long one start may take, not what it computes: it stays finished when they change."""
+_PLACED = ("save_every", "data.num_workers", "model.backbone.vision_cache")
+"""Where such a key stands outside `trainer`. Elsewhere a key of that name is a name of the user's own: of a set, a label, an arm."""
 
 
 RENAMED_CLASSES = {"emo_lightning.tasks.samples.SampleLogger": "emo_lightning.tasks.sample_logger.SampleLogger"}
@@ -64,19 +66,46 @@ class Stage:
         ).hexdigest()
 
 
-def computed_settings(value: object, placement: Collection[str] = PLACEMENT_KEYS) -> object:
+def computed_settings(config: object, placement: Collection[str] = PLACEMENT_KEYS, *, anywhere: bool = False) -> object:
     """A config without the keys that only say where it runs; classes by the first name that they had, so that digests last.
 
     Args:
-        value: the config, or a part of it.
+        config: a stage's arguments.
         placement: those keys.
+        anywhere: leave them out wherever they stand, as earlier versions did; names of the user's own went with them.
     """
+    if anywhere or not isinstance(config, dict):
+        return _with_first_names(config, placement)
+    settings = {str(key): _with_first_names(value, placement if key == "trainer" else ()) for key, value in config.items()}
+    for key in _PLACED:
+        path = key.split(".")
+        if path[-1] in placement:
+            drop_key(settings, path)
+    return settings
+
+
+def _with_first_names(value: object, left_out: Collection[str]) -> object:
     if isinstance(value, dict):
         # A map may have numbers among its words, which do not sort with text.
-        return {str(k): computed_settings(v, placement) for k, v in value.items() if k not in placement}
+        return {str(k): _with_first_names(v, left_out) for k, v in value.items() if k not in left_out}
     if isinstance(value, list):
-        return [computed_settings(v, placement) for v in value]
+        return [_with_first_names(v, left_out) for v in value]
     return _FIRST_NAMES.get(value, value) if isinstance(value, str) else value
+
+
+def drop_key(tree: object, path: list[str]) -> None:
+    """Remove a key of some settings, if it is there.
+
+    Args:
+        tree: the settings, which are changed.
+        path: keys from the outermost on; `*` is every key of a mapping.
+    """
+    if isinstance(tree, dict):
+        for key in list(tree) if path[0] == "*" else [path[0]]:
+            if len(path) == 1:
+                tree.pop(key, None)
+            else:
+                drop_key(tree.get(key), path[1:])
 
 
 def with_present_names(value: object) -> object:

@@ -352,6 +352,26 @@ def test_two_learning_rates_of_a_yaml_are_numbers() -> None:
             assert isinstance(rate, float), f"{path}: {stage.name}: {rate!r}"
 
 
+def test_where_a_stage_runs_stands_in_known_places_alone() -> None:
+    """A name of the user's own is a setting, whatever word it is; of what we ship, nothing else was left out before."""
+    from emo_lightning.experiment.stage import PLACEMENT_KEYS, computed_settings
+
+    for path in EXPERIMENTS:
+        for stage in load_experiment(path, FEWER.get(path.stem, [])).stages:
+            for left_out in (PLACEMENT_KEYS, (*PLACEMENT_KEYS, "dirpath")):
+                assert computed_settings(stage.config, left_out) == computed_settings(stage.config, left_out, anywhere=True), (
+                    stage.name
+                )
+    for word in PLACEMENT_KEYS:
+        config = {
+            "sets": {word: {"space": "eight"}},
+            "data": {"labels": {"map": {word: "awe"}}, "num_workers": 2},
+            "save_every": {"steps": 1},
+        }
+        assert computed_settings(config) == {"sets": {word: {"space": "eight"}}, "data": {"labels": {"map": {word: "awe"}}}}
+        assert computed_settings({"trainer": {word: 2, "max_steps": 3}}) == {"trainer": {"max_steps": 3}}
+
+
 def test_a_class_that_was_renamed_still_runs_and_its_finished_stage_stays_finished() -> None:
     from emo_lightning.experiment.stage import RENAMED_CLASSES, Stage, computed_settings, with_present_names
 

@@ -138,6 +138,23 @@ def test_other_limits_of_pixels_are_other_settings(status: Status, stage: Stage)
         is_complete(stage)
 
 
+@pytest.mark.parametrize("name", ["benchmark", "logger", "mine"])
+def test_a_set_is_called_as_one_likes(name: str, tmp_path: Path) -> None:
+    """Words that say in the Trainer's settings where it runs are none of that elsewhere."""
+    (tmp_path / "said.json").write_text("{}")
+    (tmp_path / "truth.jsonl").write_text("")
+
+    def compared(space: str) -> Stage:
+        sets = {name: {"references": [str(tmp_path / "truth.jsonl")], "space": space}}
+        config = {"predictions": {"a": str(tmp_path / "said.json")}, "sets": sets, "base": "a", "in_domain": name}
+        return Stage("x", "cross_dataset", "x", config, tmp_path / "runs/x")
+
+    begun(compared("eight"))
+    assert is_complete(compared("eight"))
+    with pytest.raises(ExperimentError, match=rf"other settings \(sets\.{name}\.space: 'eight' there, 'polarity' now\)"):
+        is_complete(compared("polarity"))
+
+
 def test_what_had_made_nothing_may_begin_again(stage: Stage) -> None:
     begun(stage, "failed")
     (stage.out / "checkpoints").rmdir()
