@@ -49,6 +49,8 @@ class WandbServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, KeptRun] = {}
+        self.deleted: set[str] = set()
+        """Ids of runs that somebody has deleted."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that has gone is no error."""
@@ -101,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         if "upsertBucket" in query:
             name = variables["name"]
+            if name in self.server.deleted:
+                said = f"run us/p/{name} was previously created and deleted; try a new run name"
+                return {"errors": [{"message": said, "path": ["upsertBucket"]}], "data": {"upsertBucket": None}}
             new = name not in self.server.runs
             self.server.runs.setdefault(name, KeptRun()).begun.append(variables)
             bucket = {
@@ -121,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resumed(self, name: str) -> dict[str, Any] | None:
         run = self.server.runs.get(name)
-        if run is None or not run.begun:
+        if run is None or not run.begun or name in self.server.deleted:
             return None
         return {
             "name": name,

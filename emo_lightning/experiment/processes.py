@@ -258,7 +258,7 @@ def run_stage(stage: Stage, word: Connection | None = None, inputs: InputHashes 
     # Lightning's launcher starts further ranks as `python -m emo_lightning _stage FOLDER`.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("emo_lightning.__main__")
     sys.argv = [sys.argv[0], "_stage", str(stage.out)]
-    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ["WANDB_MODE"] = os.environ.get("WANDB_MODE") or "offline"
     os.environ.setdefault("WANDB_SILENT", "true")
     # Seconds; its own 90 are long to wait for "no network".
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")

@@ -73,19 +73,26 @@ def _rows_in(path: Path) -> int:
     until = time.monotonic() + MAX_UNSETTLED_SECONDS
     while True:
         changed = path.stat().st_mtime
-        rows, ended = _looked_through(path.read_bytes())
+        rows, ended = read_rows(path)
         if ended or time.time() - changed > SETTLED_SECONDS or time.monotonic() > until:
             return rows
         time.sleep(0.05)
 
 
-def _looked_through(data: bytes) -> tuple[int, bool]:
-    """Rows of a file, and whether it says how its run has ended."""
+def read_rows(path: Path) -> tuple[int, bool]:
+    """Rows of a file, and whether it says how its run has ended.
+
+    Args:
+        path: `run-ID.wandb`.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
     rows, ended = 0, False
-    for entry in entries(data):
+    for entry in entries(path.read_bytes()):
         record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
         try:
             record.ParseFromString(entry)

@@ -20,8 +20,9 @@ from emo_lightning.core.endings import ENDING, exit_code
 from emo_lightning.core.files import write_text
 from emo_lightning.core.terminal import say
 from emo_lightning.core.wandb_defaults import wandb_project
+from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.resolve import Experiment
-from emo_lightning.experiment.sent_rows import SentRows, rows_held
+from emo_lightning.experiment.sent_rows import SentRows, read_rows, rows_held
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.stage_metrics import stage_metrics, usable
 from emo_lightning.experiment.tracked import MAX_TAG_CHARACTERS, TrackedRun, Tracking
@@ -41,6 +42,8 @@ _PROCESS_ERRORS = {
     "WandbServiceConnectionError",
 }
 """Of W&B's client, which are not among its public ones: its own process does not answer."""
+_DELETED = "previously created and deleted"
+"""In what W&B's server says of the id of a run that somebody has deleted: it is never given again."""
 _ON_OTHER_RANKS = "EMO_STAGE_TRACKED"
 """Set for the ranks that Lightning starts: all of them must have the same loggers, though only the first one logs."""
 
@@ -59,12 +62,43 @@ def tracked_run(stage: Stage, group: str, tracking: Tracking, arms: Mapping[str,
 
 
 def _kept_id(out: Path) -> str:
-    path = out / "wandb" / _ID_FILE
-    if path.is_file():
-        return path.read_text(encoding="utf-8").strip()
+    """The id of a stage's run. One that was moved takes it along; a copy, beside which the first one still stands, has a run of its own."""
+    name, place = _read_id(out)
+    if name is None:
+        return _new_id(out)
+    if place is not None and not _is_same(place, out) and _read_id(place)[0] == name:
+        say(f"note: {out} is a copy of {place}: W&B is told of it in a run of its own", file=sys.stderr)
+        return _new_id(out)
+    _write_id(out, name)
+    return name
+
+
+def _read_id(out: Path) -> tuple[str | None, Path | None]:
+    """The id of a stage's run, and the folder for which it was made; earlier versions did not say that."""
+    try:
+        lines = (out / "wandb" / _ID_FILE).read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return None, None
+    return lines[0].strip() or None, Path(lines[1]) if len(lines) > 1 and lines[1] else None
+
+
+def _write_id(out: Path, name: str) -> None:
+    said = (name, out.resolve())
+    if _read_id(out) != said:
+        write_text(out / "wandb" / _ID_FILE, "".join(f"{one}\n" for one in said))
+
+
+def _new_id(out: Path) -> str:
     made = secrets.token_hex(4)
-    write_text(path, made + "\n")
+    _write_id(out, made)
     return made
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def _tags(stage: Stage, tracking: Tracking, arms: Mapping[str, str]) -> tuple[str, ...]:
@@ -110,7 +144,9 @@ def tracking_stages(experiment: Experiment, rank: int) -> Iterator[Callable[[Sta
         return
     # Of a process that may be gone, or that ends below with our own: it is not set again.
     os.environ.pop("WANDB_SERVICE", None)
-    with _variables({_ON_OTHER_RANKS: "1", "WANDB_SILENT": os.environ.get("WANDB_SILENT", "true")}):
+    # The mode for W&B's client as well, which takes other words in its variable than we do, and no empty one.
+    silent = os.environ.get("WANDB_SILENT", "true")
+    with _variables({_ON_OTHER_RANKS: "1", "WANDB_SILENT": silent, "WANDB_MODE": mode}):
         if rank != 0:
             yield lambda stage: stage
             return
@@ -175,7 +211,33 @@ def tracking_of(stage: Stage) -> Iterator[None]:
             # A stage that failed may have left half of them.
             if code == 0:
                 run.summary.update(_metrics(stage))
+            file = _own_file(run)
             run.finish(exit_code=code)
+            if file is not None:
+                say_unless_whole(file, stage.name)
+
+
+def _own_file(run: Run) -> Path | None:
+    """What W&B's process writes of a run that is kept on disk."""
+    return Path(run.dir).parent / f"run-{run.id}.wandb" if run.offline else None
+
+
+def say_unless_whole(file: Path, name: str) -> None:
+    """Say of a file of W&B's that it has no end: its process goes on where the disk is full.
+
+    Args:
+        file: of a run that has been finished.
+        name: of its stage.
+    """
+    try:
+        _, ended = read_rows(file)
+    except OSError:
+        ended = False
+    if not ended:
+        say(
+            f"note: {file} has no end (the disk may be full): what the stage {name!r} logged is not whole there",
+            file=sys.stderr,
+        )
 
 
 def _metrics(stage: Stage) -> dict[str, float]:
@@ -190,8 +252,30 @@ def _metrics(stage: Stage) -> dict[str, float]:
 def _begun(stage: Stage, about: TrackedRun) -> Run:
     import wandb
 
+    try:
+        run = _asked_for(stage, about)
+    except wandb.errors.Error as error:
+        if type(error) is wandb.errors.Error and _DELETED not in str(error):
+            # The others say by their class what is wrong.
+            msg = f"W&B takes no run {about.id} for the stage {stage.name!r}: {error}; WANDB_MODE=offline keeps it on disk"
+            raise ExperimentError(msg) from error
+        if _DELETED not in str(error):
+            raise
+        name = _new_id(stage.out)
+        say(
+            f"note: the run {about.id} of the stage {stage.name!r} was deleted from W&B; it is told of it in the new run {name}",
+            file=sys.stderr,
+        )
+        run = _asked_for(stage, replace(about, id=name))
+    _outlive_its_process(run, stage)
+    return run
+
+
+def _asked_for(stage: Stage, about: TrackedRun) -> Run:
+    import wandb
+
     tracking = about.tracking
-    run = wandb.init(
+    return wandb.init(
         id=about.id,
         resume="allow",
         dir=stage.out,
@@ -207,8 +291,6 @@ def _begun(stage: Stage, about: TrackedRun) -> Run:
         # The rest is in the environment of every stage (`processes.run_stage`).
         settings=wandb.Settings(console="off", x_transaction_log_flush_interval=_FLUSH_SECONDS),
     )
-    _outlive_its_process(run, stage)
-    return run
 
 
 def _outlive_its_process(run: Run, stage: Stage) -> None:

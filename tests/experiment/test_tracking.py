@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.tracked import TrackedRun, Tracking
-from emo_lightning.experiment.tracking import flattened, tracked_run, tracking_stages
+from emo_lightning.experiment.tracking import flattened, say_unless_whole, tracked_run, tracking_stages
 from tests.analysis.test_table6 import probe
 from tests.forked import Forked
 from tests.patience import gone, wait_until
@@ -193,7 +194,7 @@ def test_what_was_kept_of_two_starts_is_sent_later_as_one_run(
     def sync(folders: list[Path], url: str) -> None:
         environment = {**os.environ, "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": url}
         command = [sys.executable, "-m", "wandb", "sync", *map(str, folders)]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        subprocess.run(command, env=environment, cwd=two.parent, check=True, capture_output=True)
 
     stage = two.parent / "runs/two/model"
     with wandb_server() as server:
@@ -277,6 +278,77 @@ def test_a_server_is_sent_all_of_it(online: WandbServer, two: Path) -> None:
     kept = next(kept for kept in online.runs.values() if kept.last("jobType") == "world_tars")
     assert (kept.last("groupName"), kept.config["count"], kept.exit_codes) == ("two", 2, [0])
     assert set(kept.last("tags")) == {"split:train", "seed:3", "pilot"}
+
+
+def test_a_run_that_was_deleted_there_is_another_one(online: WandbServer, two: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its id is never given again."""
+    assert run(two) == 0
+    stage = two.parent / "runs/two/model"
+    old = (stage / "wandb/run_id").read_text().split("\n")[0]
+    online.deleted.add(old)
+    status = stage / "stage.json"
+    status.write_text(json.dumps({**json.loads(status.read_text()), "status": "failed"}))
+    assert run(two) == 0
+    new = (stage / "wandb/run_id").read_text().split("\n")[0]
+    assert new != old
+    assert (
+        f"the run {old} of the stage 'model' was deleted from W&B; it is told of it in the new run {new}"
+        in capfd.readouterr().err
+    )
+    assert online.runs[new].exit_codes == [0]
+    assert online.runs[new].last("displayName") == "two/model"
+
+
+def test_a_copy_has_a_run_of_its_own_and_what_was_moved_keeps_it(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = two.parent / "first"
+
+    def name_of(out: Path) -> str:
+        stage = Stage("s", "world_tars", "s", {"seed": 1}, out)
+        return tracked_run(stage, "g", Tracking(), {}).id
+
+    kept = name_of(first)
+    assert name_of(first) == kept
+    (two.parent / "link").symlink_to(first)
+    assert name_of(two.parent / "link") == kept
+    shutil.copytree(first, two.parent / "copy")
+    other = name_of(two.parent / "copy")
+    assert other != kept
+    assert f"{two.parent / 'copy'} is a copy of {first}" in capsys.readouterr().err
+    assert (name_of(two.parent / "copy"), name_of(first)) == (other, kept)
+    first.rename(two.parent / "moved")
+    assert name_of(two.parent / "moved") == kept
+    # Of an earlier version, which kept the id alone.
+    (two.parent / "moved/wandb/run_id").write_text("abcd1234\n")
+    assert name_of(two.parent / "moved") == "abcd1234"
+    (two.parent / "moved/wandb/run_id").write_text("")
+    assert len(name_of(two.parent / "moved")) == 8
+
+
+def test_a_file_without_an_end_is_said(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the disk leaves it where it is full: W&B's own process goes on."""
+    assert run(two) == 0
+    (folder,) = offline_runs(two.parent / "runs/two/draw-train")
+    (file,) = folder.glob("*.wandb")
+    capsys.readouterr()
+    say_unless_whole(file, "draw-train")
+    assert not capsys.readouterr().err
+    os.truncate(file, file.stat().st_size - 10)
+    say_unless_whole(file, "draw-train")
+    assert (
+        f"{file} has no end (the disk may be full): what the stage 'draw-train' logged is not whole" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "stated"), [("", []), ("", ["--wandb.mode", "offline"]), ("OFFLINE", ["--wandb.mode", "offline"])]
+)
+def test_what_is_stated_stands_before_the_variable(
+    two: Path, variable: str, stated: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B's client takes no such words in it."""
+    monkeypatch.setenv("WANDB_MODE", variable)
+    assert run(two, *stated) == 0
+    assert exit_codes(two.parent / "runs/two/draw-train") == [0]
 
 
 def test_ctrl_c_is_an_end_as_well(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
