@@ -109,10 +109,16 @@ class RunFolder:
             raise InputError(msg)
         self.name = name or self.path.resolve().name
         self.notes: list[str] = []
-        self.home = self._home()
+        experiment = self._experiment()
+        home = experiment.get("dir")
+        self.home = home.rstrip("/") if isinstance(home, str) and home.strip("/") else None
         found = (self._stage(folder) for folder in sorted(self.path.iterdir()) if self._may_be_stage(folder))
         self.stages = sorted(
-            (s for s in found if s.info or s.config or any((s.path / name).is_file() for name in outputs)),
+            (
+                s
+                for s in found
+                if (s.info or s.config or any((s.path / name).is_file() for name in outputs)) and self._is_of(experiment, s)
+            ),
             key=lambda stage: (str(stage.info.get("started") or "~"), stage.name),
         )
 
@@ -174,13 +180,20 @@ class RunFolder:
             if stage.info and stage.info.get("status") != COMPLETE and stage.kind != "report"
         ]
 
-    def _home(self) -> str | None:
+    def _experiment(self) -> StageObject:
+        """What the run was asked for last; nothing where that is not said, or cannot be read."""
         path = self.path / "experiment.yaml"
         if not path.is_file():
-            return None
-        tree = self.attempt(path, lambda: read_yaml(own_file(self.path, path), SchemaError))
-        home = (tree or {}).get("dir")
-        return home.rstrip("/") if isinstance(home, str) and home.strip("/") else None
+            return {}
+        return self.attempt(path, lambda: read_yaml(own_file(self.path, path), SchemaError)) or {}
+
+    def _is_of(self, experiment: StageObject, stage: StageFolder) -> bool:
+        """Whether a folder is of a stage that the experiment still has; one that is not is said to be left out."""
+        named = experiment.get("stages")
+        if not isinstance(named, Mapping) or not named or stage.name in named:
+            return True
+        self.note(f"{stage.name}: left out, as the experiment has no stage of that name (any more)")
+        return False
 
     @staticmethod
     def _may_be_stage(folder: Path) -> bool:

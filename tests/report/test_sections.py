@@ -14,6 +14,7 @@ from emo_lightning.report.build import build_report
 from emo_lightning.report.examples import Examples
 from emo_lightning.report.kinds import Kind, Shown, StageResult
 from emo_lightning.report.page import Page, PageFigure, write_page
+from emo_lightning.report.run_folder import RunFolder
 from emo_lightning.report.sections import RunSections
 from emo_lightning.stages import tables as stages
 from tests.made import book, make_prediction, make_record, write_tar
@@ -241,3 +242,16 @@ def test_a_training_with_several_starts_is_one_curve(run: Path) -> None:
         folder.mkdir(parents=True)
         shutil.copy(csv, folder / csv.name)
     assert len(next(section for section in RunSections(run).sections if section.key == "training").figures) == before + 1
+
+
+def test_a_stage_that_the_experiment_has_no_more_is_left_out(tmp_path: Path) -> None:
+    """Nobody goes on there, and its numbers are of no stage of the run."""
+    for name, status in {"kept": "complete", "renamed": "failed"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stage.json").write_text(json.dumps({"stage": name, "kind": "table6", "status": status}))
+    assert [stage.name for stage in RunFolder(tmp_path, set()).stages] == ["kept", "renamed"]
+    (tmp_path / "experiment.yaml").write_text("name: t\ndir: runs/t\nstages: {kept: {run: table6}}\n")
+    run = RunFolder(tmp_path, set())
+    assert [stage.name for stage in run.stages] == ["kept"]
+    assert run.unfinished() == []
+    assert run.notes == ["renamed: left out, as the experiment has no stage of that name (any more)"]
