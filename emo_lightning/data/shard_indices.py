@@ -27,7 +27,6 @@ from emo_lightning.core.stores import ByteStore, beside, name_of
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.core.tar_rows import TAR_IMAGE_EXTENSIONS
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.data.stores import open_store
 
 _ZIP = b"PK\x03\x04"
 """What an index begins with."""
@@ -140,28 +139,42 @@ def crc_fault(member: str, found: int, said: int, index: str) -> str:
 
 
 def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> FoundIndex:
-    place = _kept(f"{url} {store.size} {store.version()}{'' if labels is None else f' {labels.identity}'}")
-    if (index := _read(place)) is not None and index.size == store.size:
-        return FoundIndex(index, str(place))
-    if labels is not None:
+    of_tar = f"{url} {store.size} {store.version()}{'' if labels is None else f' {labels.identity}'}"
+    if labels is None:
+        where = beside(url, name_of(url).removesuffix(".tar") + INDEX_SUFFIX)
+        if (found := _far_file(where, store.size)) is not None:
+            there, version = found
+            # By both: who looks while an export is uploaded once more may see the new tar beside the index of the one before.
+            place = _kept(f"{of_tar} {there.size} {version}")
+            if (index := _read(place)) is not None and index.size == store.size:
+                return FoundIndex(index, str(place))
+            if (index := _far_index(there, where, store.size)) is not None:
+                _saved(index, place, None)
+                return FoundIndex(index, where)
+    place = _kept(of_tar)
+    if (index := _read(place)) is None or index.size != store.size:
+        if labels is None:
+            log.info("%s: has no index; its %d bytes are read once", url, store.size)
         index = build_index(store, url, labels)
         _saved(index, place, None)
-        return FoundIndex(index, str(place))
-    where = beside(url, name_of(url).removesuffix(".tar") + INDEX_SUFFIX)
-    index = _far_index(where, store.size)
-    if index is None:
-        log.info("%s: has no index; its %d bytes are read once", url, store.size)
-        index, where = build_index(store, url), str(place)
-    _saved(index, place, None)
-    return FoundIndex(index, where)
+    return FoundIndex(index, str(place))
 
 
-def _far_index(url: str, size: int) -> ShardIndex | None:
-    """The index behind a URL, of a tar of that size; None where there is none, or none that can be used."""
+def _far_file(url: str, size: int) -> tuple[RemoteStore, str] | None:
+    """What is called like the index of a tar of that size, unread, and its version; None where nothing there can be one."""
     try:
-        there = open_store(url)
-        # Some places answer a name that they do not know with the tar itself, or with a page.
-        if there.size == size or there.read(0, len(_ZIP)) != _ZIP:
+        there = RemoteStore(url)
+        # Some places answer a name that they do not know with the tar itself.
+        return None if there.size == size else (there, there.version())
+    except RemoteError:
+        return None
+
+
+def _far_index(there: RemoteStore, url: str, size: int) -> ShardIndex | None:
+    """The index of a tar of that size; None where what is there cannot be used."""
+    try:
+        # Others answer it with a page.
+        if there.read(0, len(_ZIP)) != _ZIP:
             return None
         index = read_index(there.read(0, there.size), url)
     except (RemoteError, ShardError):

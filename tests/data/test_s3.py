@@ -101,6 +101,28 @@ def test_a_half_uploaded_export_is_none(faults: Faulty) -> None:
     assert RemoteFolder(url).names("*.tar") == ["set-train-000000.tar"]
 
 
+def test_an_index_of_the_tar_before_is_not_kept_for_the_new_one(faults: Faulty) -> None:
+    """Who looks while an export is uploaded again may see a new tar beside the old index, both of the same sizes as before."""
+    url = "s3://bucket/again"
+    first = world(4)
+    # The same order of members, and one letter of each record another.
+    second = [(one.model_copy(update={"source": one.source[:-1] + "x"}), data, extension) for one, data, extension in first]
+    write_shards(first, url, "set", 4)
+    faults.share = 0.0
+    faults.refuses = lambda method, path: method == "PUT" and path.endswith(".index.npz")
+    with pytest.raises(RemoteError, match="cannot be written"):
+        write_shards(second, url, "set", 4)
+    with pytest.raises(ShardError, match="CRC-32 of the bytes is"):
+        samples(TarIndex.open(f"{url}/*.tar"))
+    faults.refuses = lambda _method, _path: False
+    write_shards(second, url, "set", 4)
+    index = TarIndex.open(f"{url}/")
+    assert [index.record(row).source[-1] for row in range(4)] == ["x"] * 4
+    faults.seen.clear()
+    TarIndex.open(f"{url}/set-train-000000.tar")
+    assert faults.seen["GET"] == 0, "kept: it is looked at, and not read again"
+
+
 def test_what_is_not_of_this_export_is_left_alone(tmp_path: Path) -> None:
     write_shards(world(4), "s3://bucket/other", "other", 4)
     with pytest.raises(UploadError, match="is of an export named 'other', not 'set'"):
