@@ -104,10 +104,15 @@ class RemoteFolder:
         def once(files: AbstractFileSystem, _: str) -> None:
             files.invalidate_cache()
             path = self._path(files, name)
-            if files.exists(path):
-                files.rm_file(path)
+            # `exists` of most file systems says no where the place does not answer; and not all refuse to remove what is not there.
+            files.info(path)
+            files.rm_file(path)
 
-        self._place.ask(once, self.of(name), "removed")
+        try:
+            self._place.ask(once, self.of(name), "removed")
+        except RemoteError as error:
+            if not error.missing:
+                raise
 
     def _path(self, files: AbstractFileSystem, name: str) -> str:
         return str(files._strip_protocol(self.of(name)))
