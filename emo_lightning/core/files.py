@@ -252,8 +252,8 @@ def parse_yaml(
         loader: of PyYAML; None is `WordLoader`, to which `off` is a word.
 
     Raises:
-        UserError: of the type `error`: it is not YAML, holds a date that there is not, is nested too deep, or its aliases make more of
-            it than `MAX_YAML_NODES`.
+        UserError: of the type `error`: it is not YAML, a key stands twice in one mapping, it holds a date that there is not, is nested too
+            deep, or its aliases make more of it than `MAX_YAML_NODES`.
     """
     import yaml
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import datetime
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,7 @@ class ExperimentError(InputError):
 
 
 class _Loader(WordLoader):
-    """Refuses a key that stands twice in one mapping, of which YAML would keep the last without a word; 1e-4 is a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    """To which 1e-4 is a number."""
 
 
 # YAML 1.1 wants a point in it and takes 1e-4 for text: the same rate written in two ways would be two settings.
@@ -77,7 +67,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ExperimentError: missing, not YAML, a key that stands twice, or no mapping; names the file and the line.
     """
     near = sorted(map(str, path.parent.glob("*.yaml"))) or [str(p.relative_to(ROOT)) for p in shipped_experiments()]
-    # Merge keys are resolved in `flatten_mapping`, after the check for keys that stand twice.
     return files.read_yaml(path, ExperimentError, _Loader, near)
 
 

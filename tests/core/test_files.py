@@ -264,6 +264,16 @@ def test_what_is_no_mapping_is_named(tmp_path: Path, text: str, expected: str) -
         read_yaml(tmp_path / "a.yaml")
 
 
+def test_a_key_that_stands_twice_in_a_mapping_is_refused(tmp_path: Path) -> None:
+    """Of which PyYAML keeps the last; what is merged in may be said once more."""
+    path = tmp_path / "a.yaml"
+    path.write_text("happy: amusement\nsad: sadness\nhappy: awe\n")
+    with pytest.raises(InputError, match=r"a\.yaml: not YAML: key 'happy' stands twice .* line 3"):
+        read_yaml(path)
+    path.write_text("low: &low {a: 1, b: 2}\nhigh: {<<: *low, a: 3}\n")
+    assert read_yaml(path) == {"low": {"a": 1, "b": 2}, "high": {"a": 3, "b": 2}}
+
+
 def test_the_core_brings_neither_numpy_nor_torch() -> None:
     modules = "errors files images progress ranks records"
     code = f"import sys\nfor name in '{modules}'.split(): __import__('emo_lightning.core.' + name)\n"
