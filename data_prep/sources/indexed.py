@@ -13,7 +13,7 @@ from data_prep.sources.base import RefusedError, Repeat, SourceItem, SourceRefus
 from data_prep.sources.images import CheckedImage
 from data_prep.sources.index_files import Place
 from data_prep.sources.labels import SourceLabels
-from data_prep.sources.tree import Tree, checked
+from data_prep.sources.tree import Tree, checked, key_of
 from emo_lightning.core.records import BOX_TOLERANCE, Box, GroundedObject, describe
 
 _LONGEST_SPLIT = 50
@@ -104,8 +104,7 @@ class IndexedSource(ABC):
         for entry in self.said(tree):
             if isinstance(entry, SourceRefusal):
                 continue
-            image = entry.image if isinstance(entry.image, str) else None
-            says = hash((repr(entry.labels), entry.split, entry.group, entry.boxes, entry.phrase, image))
+            says = hash((repr(entry.labels), entry.split, entry.group, entry.boxes, entry.phrase, _file_of(entry)))
             if entry.key not in first:
                 first[entry.key] = says
             elif first[entry.key] == says:
@@ -142,6 +141,17 @@ def contradiction(entry: Entry, other: str) -> SourceRefusal:
     """
     where = "an earlier row" if other == str(entry.place) else other
     return entry.place.refuse(f"contradiction: another label, box, split or file than {where} has for {entry.key}")
+
+
+def _file_of(entry: Entry) -> str | None:
+    """The name of the image's file, the same however it is spelt; None where the row has the image itself."""
+    if not isinstance(entry.image, str):
+        return None
+    try:
+        return key_of(entry.image)
+    except RefusedError:
+        # Nothing that could be read: told where the image is.
+        return entry.image
 
 
 def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:

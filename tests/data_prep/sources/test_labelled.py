@@ -85,6 +85,14 @@ def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
     assert all("contradiction" in str(one) for one in found)
 
 
+def test_rows_that_spell_the_same_file_in_other_ways_agree(tmp_path: Path) -> None:
+    write(tmp_path, {"c.jpg": 1, "sub/d.jpg": 2, "\u00fc.jpg": 3})
+    names = ["./c.jpg", "c.jpg", "sub\\d.jpg", "sub/d.jpg", "\u00fc.jpg", "u\u0308.jpg"]
+    write(tmp_path, {"labels.csv": "image,emotion\n" + "".join(f"{name},awe\n" for name in names)})
+    items, refused, repeated = read("labelled", tmp_path / "labels.csv")
+    assert (list(items), refused, len(repeated)) == (["c.jpg", "sub/d.jpg", "\u00fc.jpg"], [], 3)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
