@@ -12,12 +12,23 @@ from pathlib import Path
 from data_prep.sources.base import RefusedError, SourceError
 from data_prep.sources.json_index import json_records
 from data_prep.sources.places import Place, open_text
-from data_prep.sources.table_index import table_rows
+from data_prep.sources.table_index import column_of, table_rows
 from emo_lightning.core.errors import MissingFileError
 from emo_lightning.core.foreign import as_number, decode_json, read_capped
 from emo_lightning.core.text import shown
 
-__all__ = ["Place", "as_object", "json_records", "number", "open_text", "optional_text", "small_json", "table_rows", "text"]
+__all__ = [
+    "Place",
+    "as_object",
+    "column_of",
+    "json_records",
+    "number",
+    "open_text",
+    "optional_text",
+    "small_json",
+    "table_rows",
+    "text",
+]
 
 _MAX_SMALL = 2**20
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)

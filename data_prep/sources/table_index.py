@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -85,13 +85,17 @@ def split_row(text: str, delimiter: str, *, quotes: bool) -> list[str]:
 
 
 def table_rows(
-    path: Path, required: tuple[str, ...], *, delimiter: Literal[",", ";", "\t"] = ",", names: tuple[str, ...] | None = None
+    path: Path,
+    required: tuple[str | tuple[str, ...], ...],
+    *,
+    delimiter: Literal[",", ";", "\t"] = ",",
+    names: tuple[str, ...] | None = None,
 ) -> Iterator[tuple[Place, dict[str, str] | SourceRefusal]]:
     """Rows of a table with commas, semicolons or tabs between its columns.
 
     Args:
         path: UTF-8, or UTF-16 with its mark.
-        required: columns that must be there; others may.
+        required: columns that must be there, each by its name or by one of several; others may.
         delimiter: matters where there is no header, and where quotes mean nothing: of a tab they do so unless the header has some. A header
             with another of the three says that the rows have it too.
         names: of the columns, where the file has no header.
@@ -101,17 +105,20 @@ def table_rows(
         columns are lower case, without brackets around them; blank lines are skipped.
 
     Raises:
-        SourceError: the file cannot be read, a required column is missing, a column stands there twice, or a line is too long.
+        SourceError: the file cannot be read, a required column is missing or stands there under two names, a column stands there twice,
+            or a line is too long.
     """
     quotes = delimiter != "\t"
     separator: str = delimiter
     columns = names
+    wanted = [(one,) if isinstance(one, str) else one for one in required]
     with open_text(path) as file:
         lines = _Lines(path, file)
         while (read := lines.row(separator, quotes=quotes)) is not None:
             place, row = read
             if columns is None:
-                separator, quotes, columns = _columns(path, place, lines.text, required, separator)
+                if lines.text.strip():
+                    separator, quotes, columns = _columns(path, place, lines.text, wanted, separator)
             elif isinstance(row, SourceRefusal):
                 yield place, row
             elif len(row) != len(columns):
@@ -119,12 +126,17 @@ def table_rows(
             else:
                 yield place, dict(zip(columns, row, strict=True))
     if columns is None:
-        msg = f"{path}: empty; expected a header with {', '.join(required)}"
+        msg = f"{path}: empty; expected a header with {', '.join(map(_any_of, wanted))}"
         raise SourceError(msg)
 
 
+def column_of(row: Mapping[str, object], names: Sequence[str]) -> str:
+    """Which of several names of a required column a row has."""
+    return next(name for name in names if name in row)
+
+
 def _columns(
-    path: Path, place: Place, header: str, required: tuple[str, ...], separator: str
+    path: Path, place: Place, header: str, required: Sequence[tuple[str, ...]], separator: str
 ) -> tuple[str, bool, tuple[str, ...]]:
     """What separates the columns, whether quotes mean something, and the names of the columns."""
     found: dict[str, tuple[str, ...]] = {}
@@ -135,12 +147,21 @@ def _columns(
         except csv.Error:
             continue
         found[mark] = tuple(name.strip().strip("[]").strip().lower() for name in cells)
-        if all(name in found[mark] for name in required):
+        said = [[name for name in names if name in found[mark]] for names in required]
+        if all(said):
             if twice := [name for name, times in Counter(found[mark]).items() if times > 1 and name]:
                 msg = f"{path}:{place.line}: column {printable(', '.join(twice))[:80]} stands there twice"
                 raise SourceError(msg)
+            if same := next((names for names in said if len(names) > 1), None):
+                msg = f"{path}:{place.line}: columns {' and '.join(same)} say the same; keep one"
+                raise SourceError(msg)
             return mark, quotes, found[mark]
-    columns = found.get(separator, (header,))
-    missing = [name for name in required if name not in columns]
+    # As whoever made it has probably separated them.
+    columns = max(found.values(), key=len, default=(header,))
+    missing = [_any_of(names) for names in required if not set(names) & set(columns)]
     msg = f"{path}:{place.line}: column {', '.join(missing)} is missing; found: {', '.join(printable(name)[:40] for name in columns)[:300]}"
     raise SourceError(msg)
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return " or ".join(names)

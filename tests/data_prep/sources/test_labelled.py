@@ -68,7 +68,8 @@ def test_a_table(tmp_path: Path, header: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("file,mood\na.jpg,awe\n", "no column emotion or label or class or category; found: file, mood"),
+        ("file,mood\na.jpg,awe\n", "labels.csv:1: column emotion or label or class or category is missing; found: file, mood"),
+        ("", "labels.csv: empty; expected a header with image or file"),
         ("image,path,emotion\na.jpg,a.jpg,awe\n", "columns image and path say the same; keep one"),
     ],
 )
@@ -76,6 +77,28 @@ def test_a_table_without_its_columns(tmp_path: Path, rows: str, message: str) ->
     write(tmp_path, {"labels.csv": rows, "a.jpg": 1})
     with pytest.raises(SourceError, match=message):
         list(open_source("labelled").read(tmp_path / "labels.csv"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "\n \nimage,emotion\na.jpg,awe\n",
+        "image;emotion;tags,a,b,c\na.jpg;awe;x\n",
+        "image,[emotion]\na.jpg,awe\n",
+        '"image"\t"emotion"\n"a.jpg"\t"awe"\n',
+    ],
+    ids=["blank lines first", "more of another mark", "brackets", "quotes between tabs"],
+)
+def test_the_header_is_read_by_the_columns_that_it_must_have(tmp_path: Path, table: str) -> None:
+    write(tmp_path, {"labels.csv": table, "a.jpg": 1})
+    items, refused, _ = read("labelled", tmp_path / "labels.csv")
+    assert (labels(items), refused) == ({"a.jpg": (None, "awe", "awe")}, [])
+
+
+def test_a_quote_between_tabs_is_a_letter(tmp_path: Path) -> None:
+    write(tmp_path, {"labels.tsv": 'image\temotion\na"1.jpg\tawe\n', 'a"1.jpg': 1})
+    items, refused, _ = read("labelled", tmp_path / "labels.tsv")
+    assert (list(items), refused) == (['a"1.jpg'], [])
 
 
 def test_rows_that_contradict_each_other(tmp_path: Path) -> None:
