@@ -10,7 +10,7 @@ from data_prep.sources.index_files import Place, column_of, table_rows, text
 from data_prep.sources.indexed import SPLIT_BY_WORD, Entry, IndexedSource, known_split
 from data_prep.sources.labels import SourceLabels
 from data_prep.sources.tree import Tree, key_of, refused_folder
-from emo_lightning.core.label_map import EMOTION_BY_NAME, LabelMap, emotion_of
+from emo_lightning.core.label_map import EMOTION_BY_NAME, LabelMap, emotion_of, key_of_label
 from emo_lightning.core.records import SchemaError
 
 _IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name")
@@ -54,7 +54,7 @@ class LabelledSource(IndexedSource):
             msg = "a folder for each label"
             raise tree.missing(msg, "<label>/", "train/<label>/")
         # Splits hold the folders of labels; a label may be called like a split only where the map has it.
-        splits = [name for name in folders if name.lower() in SPLIT_BY_WORD and name.lower() not in self.labels]
+        splits = [name for name in folders if name.lower() in SPLIT_BY_WORD and key_of_label(name) not in self.labels]
         for split in splits:
             for name in tree.subfolders(f"{split}/"):
                 yield from self._folder(tree, f"{split}/{name}", name, SPLIT_BY_WORD[split.lower()])
@@ -88,5 +88,5 @@ class LabelledSource(IndexedSource):
             emotion = emotion_of(word, self.labels)
         except SchemaError as error:
             raise RefusedError(str(error)) from None
-        labels: SourceLabels = {"emotion_raw": word.strip().lower()}
+        labels: SourceLabels = {"emotion_raw": key_of_label(word)}
         return labels if emotion is None else {**labels, "emotion": str(emotion)}

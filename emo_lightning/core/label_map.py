@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from emo_lightning.core.files import read_yaml
 from emo_lightning.core.text import printable
 
 LabelMap = Mapping[str, Emotion | None]
-"""Word in lower case -> emotion; None for a word that has no equal among the eight."""
+"""Word as `key_of_label` gives it -> emotion; None for a word that has no equal among the eight."""
 
 EMOTION_BY_NAME: LabelMap = {str(emotion): emotion for emotion in EMOTIONS}
 """The eight by their own names."""
@@ -62,8 +63,8 @@ def read_label_map(path: str | Path) -> dict[str, Emotion | None]:
 
 
 def key_of_label(word: str) -> str:
-    """The word as a key of a map."""
-    return word.strip().lower()
+    """The word as a key of a map: letters whose accents are composed or not, as macOS names folders, are the same."""
+    return unicodedata.normalize("NFC", word.strip().lower())
 
 
 def emotion_of(word: str, labels: LabelMap) -> Emotion | None:

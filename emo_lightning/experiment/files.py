@@ -8,8 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from emo_lightning.core import files
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.names import begins_on_disk

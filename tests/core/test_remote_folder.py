@@ -25,7 +25,7 @@ class Busy(MemoryFileSystem):
     def _strip_protocol(cls, path: str) -> str:
         return str(MemoryFileSystem._strip_protocol(path.replace("busy://", "memory://")))
 
-    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+    def info(self, path: str, **kwargs: object) -> dict[str, Any]:
         if Busy.failures:
             Busy.failures -= 1
             msg = "503 Slow Down"

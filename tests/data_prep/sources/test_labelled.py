@@ -48,6 +48,20 @@ def test_folders_of_splits_and_words_of_its_own(tmp_path: Path) -> None:
     assert [item.labels.get("emotion") for item in test if isinstance(item, SourceItem)] == ["awe"]
 
 
+def test_accents_may_be_composed_or_not(tmp_path: Path) -> None:
+    """macOS names folders with the letter and its accent apart."""
+    apart, composed = "fierte\u0301", "fiert\u00e9"
+    words = label_map({composed: "awe"}, "words.yaml")
+    write(tmp_path, {f"{apart}/1.jpg": 1, "2.jpg": 2, "labels.csv": f"image,emotion,split\n2.jpg,{apart},{apart}\n"})
+    for place, split in ((tmp_path, None), (tmp_path / "labels.csv", composed)):
+        found = [one for one in open_source("labelled", labels=words).read(place) if isinstance(one, SourceItem)]
+        assert [(one.split, one.labels.get("emotion"), one.labels["emotion_raw"]) for one in found] == [
+            (split, "awe", composed)
+        ]
+    with pytest.raises(InputError, match=f"words.yaml: '{composed}' stands there twice"):
+        label_map({composed: "awe", apart: "fear"}, "words.yaml")
+
+
 @pytest.mark.parametrize("header", ["image,emotion,split", "Path;Label;split", "file_name\tclass\tsplit"])
 def test_a_table(tmp_path: Path, header: str) -> None:
     mark = next(m for m in ",;\t" if m in header)
