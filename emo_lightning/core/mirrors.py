@@ -22,6 +22,8 @@ from emo_lightning.core.stores import is_remote
 
 _PIECE = 4 << 20
 """Bytes that are asked for at once; several pieces are, as a place gives each connection a part of the link alone."""
+_COPIES = 3
+"""Of one object, as long as it is replaced meanwhile."""
 _VERSIONS = "versions.json"
 """Name of a file -> what its place said of it when it was copied."""
 
@@ -109,22 +111,41 @@ def _copy(remote: RemoteFolder, folder: Path, patterns: Sequence[str], *, change
 
 
 def copy_here(store: RemoteStore, target: Path) -> None:
-    """Copy an object to a file of this machine, which is whole or not there.
+    """Copy an object to a file of this machine, which is whole or not there; one that is replaced meanwhile is copied anew.
 
     Raises:
-        StoreError: the place does not answer.
+        StoreError: the place does not answer, or has another object each time when it has been copied.
     """
     with replacing(target, shared=True) as temporary:
-        temporary.touch()
+        for _ in range(_COPIES):
+            # Looked at anew before it as behind it: of what was listed, places may say other things than of what is asked for.
+            now, fault = store.anew(), None
+            version = now.version()
+            try:
+                _copy_pieces(now, temporary)
+            except RemoteError as error:
+                # A shorter object does not have the last pieces.
+                fault = error
+            then = now.anew()
+            if (then.size, then.version()) == (now.size, version):
+                if fault is not None:
+                    raise fault
+                return
+        msg = f"{store.url}: is written anew while it is copied ({_COPIES} times); run again when it no longer changes"
+        raise RemoteError(msg)
 
-        def copy(start: int) -> None:
-            piece = store.read(start, _PIECE)
-            with open(temporary, "r+b") as file:
-                file.seek(start)
-                file.write(piece)
 
-        for _ in each_at_once(copy, range(0, store.size, _PIECE)):
-            pass
+def _copy_pieces(store: RemoteStore, target: Path) -> None:
+    target.write_bytes(b"")
+
+    def copy(start: int) -> None:
+        piece = store.read(start, _PIECE)
+        with open(target, "r+b") as file:
+            file.seek(start)
+            file.write(piece)
+
+    for _ in each_at_once(copy, range(0, store.size, _PIECE)):
+        pass
 
 
 def _versions(folder: Path) -> dict[str, object]:

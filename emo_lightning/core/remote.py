@@ -110,7 +110,7 @@ class RemoteStore:
     """
 
     def __init__(self, url: str, cache: BlockCache | None = None, *, cached: bool = True) -> None:
-        self._url = url
+        self.url = url
         self._place = RemotePlace(url)
         self._cache = (cache or cache_from_environment()) if cached else None
         self._last = -2
@@ -224,10 +224,19 @@ class RemoteStore:
         said = self._said
         # What has its ETag is the same, whenever it was put there.
         content = next(({key: said[key]} for name in _SAYS_CONTENT for key in said if key.lower() == name), None)
-        if content is not None and not is_web(self._url):
+        if content is not None and not is_web(self.url):
             # What fsspec makes of all that a place says depends on whether the object was listed or asked for.
             return str(content)
-        return f"{self._key()} {content or said}" if is_web(self._url) and said else self._key()
+        return f"{self._key()} {content or said}" if is_web(self.url) and said else self._key()
+
+    def anew(self) -> RemoteStore:
+        """The object as it is now, whatever was listed before.
+
+        Raises:
+            StoreError: as for one that is opened.
+        """
+        self._place.ask(lambda files, _: files.invalidate_cache())
+        return RemoteStore(self.url, self._cache, cached=self._cache is not None)
 
     def _key(self) -> str:
         """What fsspec takes for the version; of HTTP it takes every object for one that never changes."""
@@ -281,7 +290,7 @@ class RemoteStore:
     @cached_property
     def name(self) -> str:
         """Of the object in the cache: its address and version, so that another object at the same address is another one."""
-        return hashlib.sha256(f"{self._url} {self._size} {self.version()}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self.url} {self._size} {self.version()}".encode()).hexdigest()[:32]
 
     def _fetch(self, start: int, end: int) -> bytes:
         def once(files: AbstractFileSystem, path: str) -> bytes:
@@ -293,12 +302,12 @@ class RemoteStore:
 
         data = self._place.ask(once)
         if len(data) > end - start:
-            msg = f"{self._url}: asked for bytes {start} to {end}, got {len(data)} bytes: the place does not answer ranges"
+            msg = f"{self.url}: asked for bytes {start} to {end}, got {len(data)} bytes: the place does not answer ranges"
             raise RemoteError(msg)
         return data
 
     def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, BlockCache | None]]:
-        return RemoteStore, (self._url, self._cache)
+        return RemoteStore, (self.url, self._cache)
 
 
 def _range(files: AbstractFileSystem, path: str, start: int, end: int) -> bytes:

@@ -14,8 +14,9 @@ from fsspec.registry import _registry
 from data_prep.demo.world import World
 from data_prep.export import write_shards
 from data_prep.export.upload import UploadError
-from emo_lightning.core import remote
+from emo_lightning.core import mirrors, remote
 from emo_lightning.core.block_cache import BlockCache
+from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.remote import RemoteError, RemoteStore
@@ -175,6 +176,34 @@ def test_vision(faults: Faulty, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "what is computed here stays here" in capsys.readouterr().out
     other.look()
     assert "d" in other
+
+
+@pytest.mark.parametrize("size", [24 << 20, 9 << 20], ids=["of the same size", "shorter"])
+@pytest.mark.parametrize("times", [1, 10])
+def test_what_is_replaced_while_it_is_copied_is_copied_anew(
+    faults: Faulty, monkeypatch: pytest.MonkeyPatch, times: int, size: int
+) -> None:
+    """Never the first bytes of one object and the last of another."""
+    faults.share = 0.0
+    files, url = fsspec.filesystem("s3"), f"s3://bucket/torn-{times}-{size}"
+    files.pipe_file(f"{url}/part-0.safetensors", b"A" * (24 << 20))
+    letters = iter("BCDEFGHIJK"[:times])
+    read = RemoteStore.read
+
+    def replacing_read(store: RemoteStore, offset: int, length: int) -> bytes:
+        if offset == 8 << 20 and (letter := next(letters, None)):
+            files.pipe_file(f"{url}/part-0.safetensors", letter.encode() * size)
+        return read(store, offset, length)
+
+    monkeypatch.setattr(RemoteStore, "read", replacing_read)
+    monkeypatch.setattr(mirrors, "each_at_once", map)
+    if times == 1:
+        copied = (local_folder(url, ["part-*.safetensors"]) / "part-0.safetensors").read_bytes()
+        assert copied == b"B" * size
+        return
+    with pytest.raises(RemoteError, match=r"part-0\.safetensors: is written anew while it is copied \(3 times\)"):
+        local_folder(url, ["part-*.safetensors"])
+    assert not list(cache_folder().rglob("*.safetensors*"))
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
