@@ -106,7 +106,7 @@ class RemoteStore:
         cached: whether blocks are kept at all.
 
     Raises:
-        StoreError: the place is unknown, its package is not installed, there is no such object, or its size is not told.
+        StoreError: the place is unknown, its package is not installed, there is no such object, it is a folder, or its size is not told.
     """
 
     def __init__(self, url: str, cache: BlockCache | None = None, *, cached: bool = True) -> None:
@@ -117,6 +117,9 @@ class RemoteStore:
         self._all = False
         self._held = 0, b""
         info = self._place.ask(lambda files, path: dict(files.info(path)))
+        if info.get("type") == "directory":
+            msg = f"{url}: is a folder; expected a file: name those in it, as {url}/*.tar, or, of an export, the folder with a slash: {url}/"
+            raise RemoteError(msg)
         if info.get("size") is None:
             msg = f"{url}: cannot be read: its size is not told"
             raise RemoteError(msg)
