@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -50,9 +51,7 @@ class Skips:
             say(f"skipped: {fault}")
             self._reported[key] = fault
             if self._file is not None:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                with open(self._file, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"id": key, "fault": fault}, ensure_ascii=False) + "\n")
+                _append(self._file, json.dumps({"id": key, "fault": fault}, ensure_ascii=False))
             # Each writes before it counts: of two ranks at the limit, one sees both.
             known = self.of_all_ranks()
         if len(known) > self.most:
@@ -70,13 +69,25 @@ def left_out(folder: Path) -> dict[str, str]:
     return dict(_read(folder))
 
 
+def _append(path: Path, line: str) -> None:
+    """Add a line to a file, on one of its own: a process that was killed may have left the beginning of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        begun = file.read(1) not in (b"", b"\n")
+        # Half a character of a file's name stays the escape that JSON has for it.
+        file.write(b"\n" * begun + line.encode("utf-8", "backslashreplace") + b"\n")
+
+
 def _read(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.glob("skipped-*.jsonl")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        # Of the ends of lines that Python knows, JSON writes some into its texts.
+        for line in path.read_bytes().split(b"\n"):
             try:
-                entry = json.loads(line)
+                entry = json.loads(line.decode("utf-8", "replace"))
             except ValueError:
-                # The last line of a process that was killed in it: the image will be met again.
+                # A process was killed in it: the image will be met again.
                 continue
             if isinstance(entry, dict) and isinstance(entry.get("id"), str):
                 yield entry["id"], str(entry.get("fault"))

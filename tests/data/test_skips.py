@@ -28,7 +28,7 @@ from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.skips import Skips
+from emo_lightning.data.skips import Skips, left_out
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.backbone_config import BackboneConfig, LoRA
@@ -310,6 +310,31 @@ def test_no_more_than_a_few(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=said):
         again.add("c", "c: broken")
     assert [json.loads(line)["id"] for line in (tmp_path / "skipped-00001.jsonl").read_text().splitlines()[:2]] == ["a", "b"]
+
+
+def test_what_is_left_out_after_a_kill_in_mid_line_is_counted(tmp_path: Path) -> None:
+    """By the rank that was killed: its next line begins behind the half of one."""
+    first = Skips(2)
+    first.keep_in(tmp_path, 0)
+    first.add("a", "a: broken")
+    with (tmp_path / "skipped-00000.jsonl").open("a") as file:
+        file.write('{"id": "b", "fau')
+    resumed = Skips(2)
+    resumed.keep_in(tmp_path, 0)
+    resumed.add("b", "b: broken")
+    assert left_out(tmp_path) == {"a": "a: broken", "b": "b: broken"}
+    other = Skips(2)
+    other.keep_in(tmp_path, 1)
+    with pytest.raises(InputError, match=r"3 images cannot be read, more than data\.max_skipped=2"):
+        other.add("c", "c: broken")
+
+
+@pytest.mark.parametrize("key", ["a\x85b", "a\u2028b", "a\x0cb\x1c", "a\rb", "a\udcffb"])
+def test_a_name_may_hold_what_ends_lines_elsewhere(tmp_path: Path, key: str) -> None:
+    skips = Skips(2)
+    skips.keep_in(tmp_path, 0)
+    skips.add(key, f"{key}: broken")
+    assert left_out(tmp_path) == {key: f"{key}: broken"}
 
 
 @pytest.mark.parametrize(
