@@ -34,7 +34,7 @@ class ImageQuestion:
     """One image and what is asked about it.
 
     Args:
-        key: the record's id.
+        key: the record's id; of an image that cannot be read what it is counted by (`TarIndex.name`).
         image: RGB, or what a cache holds of it.
         keys: keys of the answer that is asked for.
         record: the annotation, for training targets only; None at inference.

@@ -45,16 +45,16 @@ class ConversationDataset(PictureDataset[ImageQuestion]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> ImageQuestion:
-        record, image, fault = self.pictured(slot.index)
+        record, image, key, fault = self.pictured(slot.index)
         filler = slot.filler or fault is not None
         available = [o.available(record) for o in self.objectives]
         if self.all_questions:
             asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]
             (keys, *more), shares = zip(*asked, strict=True)
             whole = tuple(float(share) / sum(shares) for share in shares)
-            return ImageQuestion(record.id, image, keys, record, filler, tuple(more), whole, fault)
+            return ImageQuestion(key, image, keys, record, filler, tuple(more), whole, fault)
         keys = self._choose(slot, available)
-        return ImageQuestion(record.id, image, keys, record, filler, fault=fault)
+        return ImageQuestion(key, image, keys, record, filler, fault=fault)
 
     def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         chosen = self._chosen(slot.epoch, slot.index, [bool(keys) for keys in available])

@@ -51,8 +51,11 @@ class Joined(NamedTuple):
     @property
     def nameless(self) -> NDArray[np.bool_]:
         """Which samples have no picture of any size (`stand_ins`), (N,): their bytes, of which others make an id, may come twice."""
-        found: NDArray[np.bool_] = self.rows["stand_in"] & (self.rows["width"] == 0)
-        return found
+        return _nameless(self.rows)
+
+    def is_nameless(self, row: int) -> bool:
+        """Whether one sample is `nameless`."""
+        return bool(_nameless(self.rows[row]))
 
     def id(self, row: int) -> str:
         """The id that the record of a row has, by the name of its members."""
@@ -64,6 +67,11 @@ class Joined(NamedTuple):
     def take(self, rows: NDArray[np.int64]) -> Self:
         """The given rows, in the given order."""
         return self._replace(keys=[self.keys[row] for row in rows], rows=self.rows[rows])
+
+
+def _nameless(rows: NDArray[np.void] | np.void) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = rows["stand_in"] & (rows["width"] == 0)
+    return found
 
 
 def join_shards(

@@ -38,10 +38,10 @@ class LabelledDataset(PictureDataset[LabelledSample]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> LabelledSample:
-        record, image, fault = self.pictured(slot.index)
+        record, image, key, fault = self.pictured(slot.index)
         filler = slot.filler or fault is not None
         # Without the record: at this prompt nothing of the annotation may reach the model.
-        return ImageQuestion(record.id, image, self.keys, filler=filler, fault=fault), Supervision.of(record)
+        return ImageQuestion(key, image, self.keys, filler=filler, fault=fault), Supervision.of(record)
 
 
 class LabelledCollator:

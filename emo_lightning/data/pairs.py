@@ -24,8 +24,8 @@ class PairDataset(PictureDataset[PairSample]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> PairSample:
-        record, image, fault = read_pictured(self.index, slot.index, skip=self.skip)
-        return PairSample(image, record, slot.filler or fault is not None, record.id, fault)
+        record, image, key, fault = read_pictured(self.index, slot.index, skip=self.skip)
+        return PairSample(image, record, slot.filler or fault is not None, key, fault)
 
 
 class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch | SeenBatch]):

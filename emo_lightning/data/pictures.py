@@ -27,6 +27,8 @@ class Pictured(NamedTuple, Generic[PictureT]):
     record: Record
     picture: PictureT
     """Where there is a fault, something of the same size, that no result may count."""
+    key: str
+    """What it goes by (`TarIndex.name`): the id of the record, where that names the image."""
     fault: str | None = None
     """Why the picture cannot be read (`data.on_error: skip`)."""
 
@@ -42,14 +44,14 @@ def read_pictured(index: TarIndex, row: int, *, skip: bool) -> Pictured[Image.Im
     Raises:
         ShardError: the record cannot be read, or, unless `skip`, the picture.
     """
-    record = index.record(row)
+    record, key = index.record(row), index.name(row)
     try:
-        return Pictured(record, index.picture(row, record))
+        return Pictured(record, index.picture(row, record), key)
     except ShardError as error:
         if not skip:
             raise
         # As many tokens as were planned, and none that counts: every rank keeps its steps.
-        return Pictured(record, grey((record.width, record.height)), str(error))
+        return Pictured(record, grey((record.width, record.height)), key, str(error))
 
 
 class PictureDataset(SlotDataset[SampleT_co]):
@@ -84,4 +86,4 @@ class PictureDataset(SlotDataset[SampleT_co]):
         if self.vision is None:
             return read_pictured(self.index, row, skip=self.skip)
         record = self.index.record(row)
-        return Pictured(record, self.vision.picture(record), self.vision.fault(record))
+        return Pictured(record, self.vision.picture(record), self.index.name(row), self.vision.fault(record))

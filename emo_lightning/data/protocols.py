@@ -31,7 +31,7 @@ class PairSample(NamedTuple):
     filler: bool
     """It only fills its place, and counts nowhere."""
     key: str
-    """Id of the record."""
+    """Id of the record; of an image that cannot be read what it is counted by (`TarIndex.name`)."""
     fault: str | None = None
     """Why the image cannot be read; it is a filler then."""
 

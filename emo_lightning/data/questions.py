@@ -51,9 +51,9 @@ class QuestionDataset(PictureDataset[RowQuestion]):
 
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
-        record, image, fault = self.pictured(row)
+        _, image, key, fault = self.pictured(row)
         filler = slot.filler or fault is not None
-        return row, ImageQuestion(record.id, grey(image.size) if self.blind else image, (), filler=filler, fault=fault)
+        return row, ImageQuestion(key, grey(image.size) if self.blind else image, (), filler=filler, fault=fault)
 
 
 class QuestionCollator:

@@ -39,10 +39,10 @@ class RolloutDataset(PictureDataset[QuestionWithRecord]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> QuestionWithRecord:
-        record, image, fault = self.pictured(slot.index)
+        record, image, key, fault = self.pictured(slot.index)
         filler = slot.filler or fault is not None
         # Without the record: nothing of the annotation may reach the model.
-        return ImageQuestion(record.id, image, self.keys, filler=filler, fault=fault), record
+        return ImageQuestion(key, image, self.keys, filler=filler, fault=fault), record
 
 
 class RolloutCollator:

@@ -115,6 +115,10 @@ class TarIndex:
         """The id that the record must have, by the name of its members; nothing is read."""
         return self._table.id(row)
 
+    def name(self, row: int) -> str:
+        """By what the image of a row is counted where it cannot be read: the `id`, or, of one that is `nameless`, where it is."""
+        return self.where_image(row) if self._table.is_nameless(row) else self.id(row)
+
     def record(self, row: int) -> Record:
         """Parse and validate the JSON member; its size is that of what stands in the place of the picture, where something does.
 

@@ -213,7 +213,7 @@ class _Pictures(PictureDataset[_Picture]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> _Picture:
-        record, image, fault = read_pictured(self.index, slot.index, skip=self.skip)
+        record, image, _, fault = read_pictured(self.index, slot.index, skip=self.skip)
         nameless = slot.filler or fault is not None
         return _Picture(None if nameless else record.sha256, image, {} if fault is None else {record.sha256: fault})
 

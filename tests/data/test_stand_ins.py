@@ -23,7 +23,7 @@ from emo_lightning.core.images import encoded
 from emo_lightning.core.records import Prediction, Record, read_jsonl
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data import tar_index
-from emo_lightning.data.collate import Collator
+from emo_lightning.data.collate import Collator, faults_in
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.features import FeatureCache
@@ -34,6 +34,7 @@ from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.skips import Skips
 from emo_lightning.data.stand_ins import STAND_IN_SIZE
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from emo_lightning.models.backbone_config import BackboneConfig, LoRA
@@ -85,10 +86,11 @@ def lengthen(path: Path, places: set[int]) -> None:
 
 
 class Sets:
-    """Tars for training and validation, and the ids of those that are no pictures."""
+    """Tars for training and validation, and the ids of those that are no pictures, and what they are counted by."""
 
-    def __init__(self, train: list[str], val: list[str], bad: list[str], labels: TarLabels | None) -> None:
-        self.train, self.val, self.bad = train, val, sorted(bad)
+    def __init__(self, train: str, val: str, bad: set[tuple[str, str]], labels: TarLabels | None) -> None:
+        self.train, self.val = [train], [val]
+        self.bad, self.names = sorted({one for one, _ in bad}), sorted(name for _, name in bad)
         self.more: dict[str, Any] = {} if labels is None else {"labels": labels}
 
 
@@ -98,15 +100,16 @@ def sets(request: pytest.FixtureRequest, world_tars: Path, tmp_path: Path) -> Se
     if request.param == "others":
         paths = [write_foreign(tmp_path / "a.tar", 12, FAULTS), write_foreign(tmp_path / "b.tar", 6, {2: b""}, 100)]
         found = [TarIndex.open(path, stand_ins=True, bad_images=True, labels=NUMBERS) for path in paths]
-        bad = {index.id(row) for index, rows in zip(found, (FAULTS, (2,)), strict=True) for row in rows}
-        return Sets([str(paths[0])], [str(paths[1])], sorted(bad), NUMBERS)
+        bad = {(index.id(row), index.name(row)) for index, rows in zip(found, (FAULTS, (2,)), strict=True) for row in rows}
+        assert len({one for one, _ in bad}) == len(bad) - 1
+        return Sets(str(paths[0]), str(paths[1]), bad, NUMBERS)
     bad = set()
     for name, places in (("world-train-000000.tar", {1, 3}), ("world-val-000000.tar", {0})):
         (tmp_path / name).write_bytes((world_tars / name).read_bytes())
         lengthen(tmp_path / name, places)
         index = TarIndex.open(tmp_path / name)
-        bad |= {index.id(row) for row in places}
-    return Sets([str(tmp_path / "world-train-*.tar")], [str(tmp_path / "world-val-*.tar")], sorted(bad), None)
+        bad |= {(index.id(row), index.id(row)) for row in places}
+    return Sets(str(tmp_path / "world-train-*.tar"), str(tmp_path / "world-val-*.tar"), bad, None)
 
 
 Fitted = Callable[[Sets, BackboneConfig, Path, dict[str, Any]], Any]
@@ -159,7 +162,7 @@ STAGES: dict[str, Fitted] = {
 def test_each_stage_leaves_them_out(sets: Sets, tiny_qwen: Path, tmp_path: Path, stage: str, cached: bool) -> None:
     backbone = BackboneConfig(str(tiny_qwen), vision_cache=str(tmp_path / "cache") if cached else "off")
     data = STAGES[stage](sets, backbone, tmp_path / "out", {"on_error": "skip"})
-    assert sorted(data.skips.of_all_ranks()) == sets.bad
+    assert sorted(data.skips.of_all_ranks()) == sets.names
     for fault in data.skips.of_all_ranks().values():
         assert ".tar:" in fault
         assert any(
@@ -189,13 +192,13 @@ def test_a_policy_and_a_tower_leave_them_out(
     backbone, sampling = BackboneConfig(str(worded_qwen), tuning="full"), Sampling(replies=2, max_new_tokens=2)
     learnt = RolloutDataModule(sets.train, sets.val, batch_size=6, on_error="skip", **sets.more)
     trainer(tmp_path / "policy", max_epochs=1).fit(GRPOTask(backbone, sampling=sampling), datamodule=learnt)
-    assert sorted(learnt.skips.of_all_ranks()) == sets.bad
+    assert sorted(learnt.skips.of_all_ranks()) == sets.names
     if sets.more:
         return
     alone = BackboneConfig(str(tiny_qwen), **ALONE)
     pairs = PairDataModule(sets.train, sets.val, batch_size=8, on_error="skip")
     trainer(tmp_path / "tower", max_epochs=1).fit(VisionTask(alone, FIELDS), datamodule=pairs)
-    assert sorted(pairs.skips.of_all_ranks()) == sets.bad
+    assert sorted(pairs.skips.of_all_ranks()) == sets.names
     with pytest.raises(InputError, match=r"train-000000\.tar:\S+: the picture of .* has 1000x4 pixels"):
         trainer(tmp_path / "stop", max_epochs=1).fit(VisionTask(alone, FIELDS), datamodule=PairDataModule(sets.train, sets.val))
 
@@ -228,12 +231,33 @@ def test_lengths_and_steps_are_planned(sets: Sets, tiny_qwen: Path) -> None:
     batch = collate([dataset[Slot(row, False, 0)] for row in rows])
     assert batch["lengths"] == dataset.lengths(collate)(0)[rows].tolist()
     assert batch["filler"].all()
-    assert [key for key, _ in batch["faults"]] == [index.id(row) for row in rows]
+    assert [key for key, _ in batch["faults"]] == [index.name(row) for row in rows]
     steps = set()
     for rank in range(2):
         plan = PackedRows(dataset.lengths(collate), 640, epochs=1, seed=0, rank=rank, world_size=2)
         steps.add(sum(1 for _ in ResumableLoader(dataset, plan, collate_fn=collate)))
     assert len(steps) == 1
+
+
+def test_the_same_page_in_two_tars_is_two_images(tmp_path: Path) -> None:
+    """Under the same key it has the same id, by which they would be one; each is counted, once, whoever meets it how often."""
+    paths = [str(write_foreign(tmp_path / f"{name}.tar", 3, {0: PAGE}, seed)) for name, seed in (("a", 0), ("b", 10))]
+
+    def met(most: int, rank: int) -> Skips:
+        data = ConversationDataModule(
+            paths, paths, {"emotion": 1.0}, batch_size=2, on_error="skip", max_skipped=most, labels=NUMBERS
+        )
+        data.skips.keep_in(tmp_path / "stage", rank)
+        dataset = data.dataset("train")
+        for _ in range(2):
+            found = [dataset[Slot(row, False, 0)] for row in range(len(dataset.index))]
+            data.seen({"faults": faults_in(found)})
+        return data.skips
+
+    with pytest.raises(InputError, match=r"2 images cannot be read, more than data\.max_skipped=1"):
+        met(1, 0)
+    names = [f"{path}:00000.jpg" for path in paths]
+    assert [list(met(2, rank).of_all_ranks()) for rank in (0, 1)] == [names, names]
 
 
 def test_what_is_known_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
