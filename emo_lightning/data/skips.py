@@ -29,7 +29,9 @@ class Skips:
     def __init__(self, most: int) -> None:
         self.most = most
         self.met: dict[str, str] = {}
-        """Id -> why, of those that this rank has met up to its place in the training, which a checkpoint brings back."""
+        """Name -> why, of those that the ranks have met up to their place in the training (other ones: up to the last step, see `take`),
+        which a checkpoint brings back."""
+        self._untold: dict[str, str] = {}
         self._reported: dict[str, str] = {}
         self._file: Path | None = None
 
@@ -45,7 +47,7 @@ class Skips:
         """
         if key in self.met:
             return
-        self.met[key] = fault
+        self.met[key] = self._untold[key] = fault
         known = self.of_all_ranks()
         if key not in known:
             say(f"skipped: {fault}")
@@ -58,8 +60,22 @@ class Skips:
             msg = f"{len(known)} images cannot be read, more than data.max_skipped={self.most}; the last: {fault}"
             raise InputError(msg)
 
+    def untold(self) -> dict[str, str]:
+        """Name -> why, of those that this rank has met since it was asked last."""
+        found, self._untold = self._untold, {}
+        return found
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether this rank has met some since."""
+        return bool(self._untold)
+
+    def take(self, met: Mapping[str, str]) -> None:
+        """Count what other ranks have met."""
+        self.met |= met
+
     def of_all_ranks(self) -> dict[str, str]:
-        """Id -> why, by id; those of other ranks and earlier runs as far as they are in the folder."""
+        """Name -> why, by name; those of other ranks and earlier runs as far as they are in the folder."""
         found = left_out(self._file.parent) if self._file is not None else {}
         return dict(sorted((found | self._reported).items()))
 

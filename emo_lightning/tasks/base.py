@@ -19,8 +19,9 @@ from typing_extensions import override
 from emo_lightning.core.endings import ENDING
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.data.module import DataModule
+from emo_lightning.data.skips import Skips
 from emo_lightning.data.step_cut import ComparesSamples
-from emo_lightning.tasks.collectives import world_size
+from emo_lightning.tasks.collectives import objects_of_all_ranks, world_size
 from emo_lightning.tasks.finite import Fault, NotFiniteError, SeenMicroBatch, all_finite, first_of_ranks, not_finite
 from emo_lightning.tasks.optim import OptimConfig, total_steps
 
@@ -88,10 +89,6 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
         average = total.detach() / count.clamp(min=1) / self.models_trained
         # Of each step alone: a size of the batch, which weighs means over epochs, would have to be waited for.
         self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=1)
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, DataModule) and data.skip:
-            # Of rank 0, whose metrics are kept; `training.json` has those of all ranks.
-            self.log("data/skipped", float(len(data.skips.met)), on_step=True, batch_size=1)
         # Lightning divides by the number of micro-batches and DDP by the number of ranks: both are undone here.
         return total * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
@@ -144,17 +141,24 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
         if self.global_step == 0:
             self._check_gradients()
         fault = self._fault()
+        skips = self._skips()
         # One sum for all: where a rank stopped alone, the others would wait for it.
-        own = [float(fault is not None), *ENDING.wishes()]
+        own = [float(fault is not None), float(skips is not None and skips.has_untold), *ENDING.wishes()]
         totals = torch.cat([self._items.float().reshape(1), self._items.new_tensor(own, dtype=torch.float32)])
         totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
         # Alone there is nothing to wait for the device for.
-        faults, *wishes = totals[1:].tolist() if world_size() > 1 else own
+        faults, untold, *wishes = totals[1:].tolist() if world_size() > 1 else own
         ENDING.agree(wishes)
         if faults:
             named = first_of_ranks(fault)
             assert named is not None
             raise NotFiniteError.at(named, self.global_step)
+        if skips is not None:
+            if untold:
+                # In a step that has left out something alone: all others wait for nothing more than the sum.
+                for met in objects_of_all_ranks(skips.untold()):
+                    skips.take(met)
+            self.log("data/skipped", float(len(skips.met)), on_step=True, batch_size=1)
         items = totals[0]
         self._items = None
         self._stepped, self._seen = self._seen, []
@@ -162,6 +166,11 @@ class Task(LightningModule, ComparesSamples, Generic[BatchT]):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.div_(items.to(parameter.grad.device).clamp(min=1))
+
+    def _skips(self) -> Skips | None:
+        """What is left out, where anything may be."""
+        data = getattr(self.trainer, "datamodule", None)
+        return data.skips if isinstance(data, DataModule) and data.skip else None
 
     def _fault(self) -> Fault | None:
         """What of this step is not finite on this rank."""

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +28,7 @@ from emo_lightning.data.packing import PackedRows
 from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.rollouts import RolloutDataModule
-from emo_lightning.data.sampler import Slot
+from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.skips import Skips, left_out
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from emo_lightning.models.backbone import Backbone
@@ -46,6 +47,7 @@ from emo_lightning.tasks.sft import SFTTask
 from emo_lightning.tasks.tallies import Means
 from emo_lightning.tasks.vision import VisionTask
 from tests.data.test_shard_indices import flip
+from tests.ranks import run_ranks
 from tests.tasks.test_sft import trainer
 from tests.tasks.test_vision import ALONE, FIELDS
 from tests.worded import worded_qwen  # noqa: F401 - fixture
@@ -186,6 +188,39 @@ def test_a_training_logs_them_and_a_resumed_one_the_same(
         trainer(tmp_path / "stop", max_steps=6).fit(
             SFTTask(backbone), datamodule=ConversationDataModule(train, val, {"attributes": 1.0}, limit=12)
         )
+
+
+def skipped_by_step(out: Path) -> list[float]:
+    with (out / "metrics.csv").open() as file:
+        return [float(row["data/skipped"]) for row in csv.DictReader(file) if row["data/skipped"]]
+
+
+def fit_of_two_ranks(train: list[str], val: list[str], model: Path, out: Path) -> None:
+    """Two steps of an epoch, of two images a rank."""
+    torch.manual_seed(0)
+    data = ConversationDataModule(train, val, {"emotion": 1.0}, batch_size=2, limit=8, on_error="skip", num_workers=0)
+    fit = trainer(out, max_steps=2, devices=2, strategy="ddp", log_every_n_steps=1, logger=CSVLogger(out, name="", version=""))
+    fit.fit(SFTTask(BackboneConfig(str(model), tuning="lora", lora=LoRA(rank=2)), OptimConfig(lr=1e-3)), datamodule=data)
+    saved = data.state_dict()["skipped"]
+    (out / f"met-{fit.global_rank}.json").write_text(json.dumps(saved))
+
+
+@pytest.mark.slow
+def test_what_another_rank_leaves_out_is_counted(tars: Path, world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Rank 0 writes the metrics, and reads none of the images that are none."""
+    for path in world_tars.glob("*-val-*"):
+        shutil.copy(path, tars / path.name)
+    train, val = splits(tars)
+    index = TarIndex.open(train)
+    steps = [list(EpochBatches(8, 2, seed=0, rank=1, world_size=2))[step] for step in range(2)]
+    bad = [index.id(batch[0].index) for batch in steps]
+    for batch in steps:
+        damage(index, batch[0].index, index.image_extension(batch[0].index))
+    run_ranks(partial(fit_of_two_ranks, train, val, tiny_qwen, tmp_path))
+    assert skipped_by_step(tmp_path) == [1.0, 2.0]
+    assert not (tmp_path / "skipped-00000.jsonl").exists()
+    for rank in (0, 1):
+        assert list(json.loads((tmp_path / f"met-{rank}.json").read_text())) == bad
 
 
 def test_answers_features_and_heads_leave_them_out(
