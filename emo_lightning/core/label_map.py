@@ -28,7 +28,7 @@ def label_map(
         where: file or key, for messages.
 
     Raises:
-        InputError: it is empty, two of its words differ in case alone, or a value is none of the eight.
+        InputError: it is empty, two of its words are one (`key_of_label`), or a value is none of the eight.
     """
     found: dict[str, Emotion | None] = {}
     for word, value in given.items():
