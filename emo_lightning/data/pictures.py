@@ -82,8 +82,12 @@ class PictureDataset(SlotDataset[SampleT_co]):
         return other
 
     def pictured(self, row: int) -> Pictured[Image.Image] | Pictured[CachedPicture]:
-        """Of a row of the index; of a picture out of the cache no byte is read."""
+        """Of a row of the index; of a picture out of the cache no byte is read, unless it is none."""
         if self.vision is None:
             return read_pictured(self.index, row, skip=self.skip)
-        record = self.index.record(row)
-        return Pictured(record, self.vision.picture(record), self.index.name(row), self.vision.fault(record))
+        record, key = self.index.record(row), self.index.name(row)
+        fault = self.vision.fault(record)
+        if fault is not None and key != record.id:
+            # The cache goes by bytes, which others may have as well: its message names one of them.
+            fault = read_pictured(self.index, row, skip=True).fault or fault
+        return Pictured(record, self.vision.picture(record), key, fault)

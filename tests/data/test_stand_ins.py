@@ -163,7 +163,8 @@ def test_each_stage_leaves_them_out(sets: Sets, tiny_qwen: Path, tmp_path: Path,
     backbone = BackboneConfig(str(tiny_qwen), vision_cache=str(tmp_path / "cache") if cached else "off")
     data = STAGES[stage](sets, backbone, tmp_path / "out", {"on_error": "skip"})
     assert sorted(data.skips.of_all_ranks()) == sets.names
-    for fault in data.skips.of_all_ranks().values():
+    for name, fault in data.skips.of_all_ranks().items():
+        assert ".tar:" not in name or fault.startswith(f"{name}: ")
         assert ".tar:" in fault
         assert any(
             said in fault for said in ("not an image in JPEG, PNG or WebP, but ", "1000x4: aspect ratio above 200, which")
