@@ -20,6 +20,7 @@ from emo_lightning.core.images import MAX_IMAGE_BYTES, image_format
 from emo_lightning.core.names import expand_glob
 from emo_lightning.core.records import SOURCE_SHA256
 from emo_lightning.core.shard_index import ShardIndex, Stamp, build_index, index_path, is_stamped, read_index
+from emo_lightning.core.shard_manifests import FoundManifests, tars_in
 from emo_lightning.core.stores import LocalStore, is_remote
 from emo_lightning.core.tar_scan import ShardError, scan_tar
 
@@ -88,16 +89,17 @@ def pictures_of(path: str | Path) -> ImageCollection:
     Raises:
         MissingFileError: nothing is there.
         InputError: a URL; or there are no images.
-        ShardError: a tar is damaged.
+        ShardError: a tar is damaged, or of an export that is not whole.
     """
     if is_remote(path):
         msg = f"{path}: images behind a URL are not compared; copy them here first"
         raise InputError(msg)
-    found = ImageCollection(str(path))
+    found, manifests = ImageCollection(str(path)), FoundManifests()
     for place in map(Path, expand_glob(str(path))):
-        tars = sorted(place.glob("*.tar")) if place.is_dir() else [place]
+        tars = tars_in(place) if place.is_dir() else [place]
         if tars:
             for tar in tars:
+                manifests.refuse_unfinished(tar)
                 _take_tar(found, tar)
         else:
             # A store has other files beside its images, but no other images.

@@ -25,6 +25,7 @@ _HTTP_FOR_GOOD = range(400, 500)
 _HTTP_PASSING = (408, 425, 429)
 """Too slow, too early, too often: of the former those that pass."""
 _HTTP_MISSING = (404, 410)
+_HTTP_FORBIDDEN = (401, 403)
 
 
 def client_settings(url: str) -> dict[str, object]:
@@ -97,6 +98,20 @@ def is_missing(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) or getattr(error, "status", None) in _HTTP_MISSING
 
 
+def is_forbidden(error: Exception) -> bool:
+    """Whether a place has answered that nobody, or not this reader, may have it.
+
+    Args:
+        error: of a client, or ours that was raised from it.
+    """
+    at: BaseException | None = error
+    while isinstance(at, Exception):
+        if isinstance(at, PermissionError) or getattr(at, "status", None) in _HTTP_FORBIDDEN:
+            return True
+        at = at.__cause__
+    return False
+
+
 def may_pass(error: Exception) -> bool:
     """Whether asking again may help."""
     status = getattr(error, "status", None)
@@ -114,7 +129,8 @@ def reason_of(url: str, done: str, error: Exception, attempts: int) -> str:
         error: see `cause_of`.
         attempts: how often it was asked for.
     """
-    reason = "no such file" if is_missing(error) else str(error) or type(error).__name__
+    missing = "no such file" if done == "read" else "no such bucket or folder"
+    reason = missing if is_missing(error) else str(error) or type(error).__name__
     if isinstance(error, ImportError) and scheme_of(url) in _IN_EXTRA:
         reason = f"{scheme_of(url)}:// needs the extra `storage`: pip install 'emo-lightning[storage]'"
     return f"{url}: cannot be {done}: {reason}" + (f" (asked {attempts} times)" if attempts > 1 else "")

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.files import read_object
-from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, text_of
+from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
-from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.shard_index import INDEX_SUFFIX
+from emo_lightning.core.shard_manifests import (
+    FoundManifests,
+    ManifestEntry,
+    check_whole,
+    parse_manifest,
+    passed_over,
+    read_manifest,
+    tars_in,
+)
 from emo_lightning.core.stores import ByteStore, beside, is_remote, is_web, name_of, split_query
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.core.text import name_fault
 
 log = logging.getLogger(__name__)
 
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 _MOST_SHARDS = 1_000_000
 _CHUNK = 1 << 22
-
-
-@dataclass(frozen=True)
-class ManifestEntry:
-    """What a manifest says of one shard; None where it does not say."""
-
-    count: int | None
-    bytes: int | None
-    sha256: str | None
 
 
 class Shard(NamedTuple):
@@ -51,20 +50,23 @@ def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = Fals
     """Expand files, folders, globs, brace ranges and URLs, in the order given (folders and globs by name).
 
     A folder with a `manifest.json` holds the shards that it lists; other tars beside them are passed over with a warning. One behind a URL
-    has to have it: an upload that broke off has none.
+    has to have it. What a glob or a range names is held against the manifest beside it, too, where there is one; a tar that is named by
+    itself is not.
 
     Args:
         paths: one or several of them.
         verify: look for a manifest beside single files, too, and require it.
 
     Raises:
-        ShardError: nothing there, the same shard twice, or a manifest that cannot be used.
+        ShardError: nothing there, the same shard twice, a manifest that cannot be used, an export that is not whole, or a glob that matches
+            fewer tars than the manifest lists.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     if not given:
         msg = "no shards given; expected tar files, folders, globs or name-{000000..000003}.tar"
         raise ShardError(msg)
-    shards = [shard for path in given for one in _braces(str(path).removeprefix("file://")) for shard in _expand(one)]
+    manifests = FoundManifests()
+    shards = [shard for path in given for shard in _named(str(path).removeprefix("file://"), manifests)]
     seen: set[str] = set()
     for shard in shards:
         if shard.url in seen:
@@ -105,9 +107,24 @@ def _ranges(text: str) -> Iterator[str]:
         yield from _ranges(f"{text[: match.start()]}{number:0{len(first)}d}{text[match.end() :]}")
 
 
-def _expand(text: str) -> list[Shard]:
+def _named(text: str, manifests: FoundManifests) -> Iterator[Shard]:
+    """The shards that a text names."""
+    names = list(_braces(text))
+    ranged = len(names) > 1
+    for shard in (shard for name in names for shard in _expand(name, manifests)):
+        # Of one that is named by itself only its index is asked for, behind a URL.
+        look = shard.entry is None and (ranged or not is_remote(shard.url))
+        if not look or (found := manifests.beside(shard.url)) is None:
+            yield shard
+            continue
+        name = name_of(shard.url)
+        found.refuse_unfinished([name])
+        yield Shard(shard.url, found.entries.get(name)) if ranged and found.unfinished is None else shard
+
+
+def _expand(text: str, manifests: FoundManifests) -> list[Shard]:
     if is_remote(text):
-        return _remote(text)
+        return _remote(text, manifests)
     path = as_on_disk(text.removeprefix("file://"))
     if path.is_dir():
         return _folder(path)
@@ -117,23 +134,77 @@ def _expand(text: str) -> list[Shard]:
         if not found:
             msg = f"{text}: no file matches"
             raise ShardError(msg)
-        return [shard for one in found for shard in (_folder(Path(one)) if Path(one).is_dir() else [Shard(one)])]
+        known = _matched([one for one in found if not Path(one).is_dir()], text, Path(text).name, manifests)
+        return [shard for one in found for shard in (_folder(Path(one)) if Path(one).is_dir() else known[one])]
     return [Shard(str(path))]
 
 
-def _remote(url: str) -> list[Shard]:
+def _matched(urls: Sequence[str], text: str, pattern: str, manifests: FoundManifests) -> dict[str, list[Shard]]:
+    """Each file that a pattern matches as its shard, held against the manifest beside it; as none, where that lists others, but not it.
+
+    Args:
+        urls: of the files, or paths.
+        text: that names them, for messages.
+        pattern: of their names.
+        manifests: that have been looked for.
+
+    Raises:
+        ShardError: a manifest lists a file that the pattern matches, and it is not there; or it is that of an export that is not whole.
+    """
+    shards = {url: [Shard(url)] for url in urls}
+    folders: dict[str, dict[str, str]] = {}
+    for url in urls:
+        folders.setdefault(beside(url, ""), {})[name_of(url)] = url
+    for there in folders.values():
+        found = manifests.beside(next(iter(there.values())))
+        if found is None:
+            continue
+        if found.unfinished is not None:
+            found.refuse_unfinished([*there, *(name for name in found.unfinished if _matches(name, pattern))])
+            continue
+        listed = {name: entry for name, entry in found.entries.items() if _matches(name, pattern)}
+        if gone := [name for name in listed if name not in there]:
+            more = f" and {len(gone) - 1} more" * (len(gone) > 1)
+            msg = (
+                f"{text}: {found.where} lists {gone[0]}{more}, which {'is' if len(gone) == 1 else 'are'} not there; restore what is missing, "
+                f"name the tars that are there one by one, or remove {MANIFEST_FILE}"
+            )
+            raise ShardError(msg)
+        if not listed:
+            continue
+        for name, url in there.items():
+            shards[url] = [Shard(url, listed[name])] if name in listed else []
+        _say_unlisted(found.where.rpartition("/")[0] or ".", [name for name in there if name not in listed])
+    return shards
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """As a glob does: in either spelling of an accent, and without hidden files."""
+    plain = (unicodedata.normalize("NFC", one) for one in (name, pattern))
+    return fnmatch.fnmatchcase(*plain) and (pattern.startswith(".") or not name.startswith("."))
+
+
+def _say_unlisted(folder: object, names: Sequence[str]) -> None:
+    if names:
+        log.warning("%s: %d tars are not in %s and are not read: %s", folder, len(names), MANIFEST_FILE, ", ".join(names[:5]))
+
+
+def _remote(url: str, manifests: FoundManifests) -> list[Shard]:
     """A shard behind a URL, those of a pattern, or those of a folder's manifest, which is written last: without it nothing is whole."""
     address, query = split_query(url)
     folder, _, name = address.rstrip("/").rpartition("/")
     try:
         # In an address of the web `?` begins a question, such as a signature.
         if any(sign in (pattern := f"{name}{query}") for sign in ("*[" if is_web(url) else "*?[")):
-            found = [one for one in RemoteFolder(folder).names(pattern) if not one.endswith(INDEX_SUFFIX)]
+            # First, as what a listing says of its tars is kept until something else is read.
+            manifests.beside(url)
+            found = [f"{folder}/{one}" for one in RemoteFolder(folder).names(pattern) if not one.endswith(INDEX_SUFFIX)]
             if not found:
                 msg = f"{url}: no file matches"
                 raise ShardError(msg)
-            return [Shard(f"{folder}/{one}") for one in found]
-        if name.endswith(".tar") or query:
+            known = _matched(found, url, pattern, manifests)
+            return [shard for one in found for shard in known[one]]
+        if name.lower().endswith(".tar") or query:
             return [Shard(url)]
         data = RemoteFolder(url).read(MANIFEST_FILE)
         if data is None and url.endswith("/"):
@@ -151,19 +222,21 @@ def _remote(url: str) -> list[Shard]:
 
 
 def _folder(folder: Path) -> list[Shard]:
-    tars = sorted(folder.glob("*.tar"))
+    tars = tars_in(folder)
     if not (folder / MANIFEST_FILE).exists():
+        others = passed_over(folder)
+        said = f"{len(others)} that are compressed or lie in folders below: {', '.join(others[:5])}" if others else ""
         if not tars:
-            msg = f"{folder}: the folder holds neither *.tar nor {MANIFEST_FILE}"
+            msg = f"{folder}: the folder holds neither *.tar nor {MANIFEST_FILE}{said and f', but {said}'}"
             raise ShardError(msg)
+        if said:
+            log.warning("%s: of its tars %s; they are not read", folder, said)
         return [Shard(str(tar)) for tar in tars]
     listed = read_manifest(folder / MANIFEST_FILE)
     if not listed:
         msg = f"{folder / MANIFEST_FILE}: the manifest lists no shards"
         raise ShardError(msg)
-    extra = [tar.name for tar in tars if tar.name not in listed]
-    if extra:
-        log.warning("%s: %d tars are not in %s and are not read: %s", folder, len(extra), MANIFEST_FILE, ", ".join(extra[:5]))
+    _say_unlisted(folder, [tar.name for tar in tars if tar.name not in listed])
     return [Shard(str(as_on_disk(folder / name)), entry) for name, entry in listed.items()]
 
 
@@ -188,7 +261,7 @@ def manifests_of(path: str | Path) -> Iterator[tuple[str, dict[str, object] | No
     """The manifest of each folder, here or behind a URL, that holds shards of a path: where it is looked for, and what it says, if it is there.
 
     Raises:
-        ShardError: there are no such shards, or a manifest is no JSON object.
+        ShardError: there are no such shards, or a manifest is no JSON object, or that of an export that is not whole.
     """
     # Tars of one folder may be asked for with a signature each.
     first: dict[str, str] = {}
@@ -196,62 +269,24 @@ def manifests_of(path: str | Path) -> Iterator[tuple[str, dict[str, object] | No
         first.setdefault(split_query(beside(shard.url, MANIFEST_FILE))[0], shard.url)
     for url in first.values():
         where = beside(url, MANIFEST_FILE)
+        found: dict[str, object] | None = None
         if not is_remote(where):
-            yield where, read_object(Path(where), error=ShardError) if Path(where).is_file() else None
-            continue
-        try:
-            data = _folder_of(url).read(MANIFEST_FILE)
-        except RemoteError as error:
-            raise ShardError(str(error)) from error
-        yield where, None if data is None else object_of(decode_json(data, where, ShardError), where, ShardError)
+            if Path(where).is_file():
+                found = read_object(Path(where), error=ShardError)
+        else:
+            try:
+                data = _folder_of(url).read(MANIFEST_FILE)
+            except RemoteError as error:
+                raise ShardError(str(error)) from error
+            if data is not None:
+                found = object_of(decode_json(data, where, ShardError), where, ShardError)
+        if found is not None:
+            check_whole(found, where)
+        yield where, found
 
 
 def _folder_of(url: str) -> RemoteFolder:
     return RemoteFolder(beside(url, ""))
-
-
-def read_manifest(path: Path) -> dict[str, ManifestEntry]:
-    """The shards of a manifest by file name, in its order.
-
-    Raises:
-        ShardError: not JSON, another schema version, or entries without a file name.
-    """
-    return _entries(read_object(path, error=ShardError), path)
-
-
-def parse_manifest(data: bytes, where: str) -> dict[str, ManifestEntry]:
-    """As `read_manifest`, of the bytes of one.
-
-    Args:
-        data: of the file.
-        where: its URL, for messages.
-    """
-    return _entries(object_of(decode_json(data, where, ShardError), where, ShardError), where)
-
-
-def _entries(manifest: Mapping[str, object], path: object) -> dict[str, ManifestEntry]:
-    version = manifest.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        msg = f"{path}: key 'schema_version': found {version!r:.60}; this version reads {SCHEMA_VERSION}"
-        raise ShardError(msg)
-    found: dict[str, ManifestEntry] = {}
-    for number, value in enumerate(list_of(manifest.get("shards"), f"{path}: key 'shards'", ShardError)):
-        where = f"{path}: key 'shards[{number}]'"
-        entry = object_of(value, where, ShardError)
-        name = text_of(entry.get("file"), f"{where}: key 'file'", ShardError)
-        if fault := name_fault(name):
-            msg = f"{where}: key 'file': {name[:80]!r} {fault}"
-            raise ShardError(msg)
-        if name in found:
-            msg = f"{where}: key 'file': {name!r} is listed twice"
-            raise ShardError(msg)
-        count, size, sha256 = entry.get("count"), entry.get("bytes"), entry.get("sha256")
-        found[name] = ManifestEntry(
-            None if count is None else integer_of(count, f"{where}: key 'count'", ShardError, low=0),
-            None if size is None else integer_of(size, f"{where}: key 'bytes'", ShardError, low=0),
-            None if sha256 is None else text_of(sha256, f"{where}: key 'sha256'", ShardError),
-        )
-    return found
 
 
 def check_entry(shard: Shard, store: ByteStore, count: int, *, verify: bool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.fingerprints import content_sha256
+from emo_lightning.core.shard_manifests import tars_in
 from emo_lightning.core.tables.provenance import Data, Provenance
 from emo_lightning.report.run_folder import RunFolder, StageFolder
 
@@ -90,7 +91,7 @@ def _text(value: object) -> str | None:
 
 
 def _holds_tars(path: Path) -> bool:
-    return path.is_dir() and ((path / MANIFEST_FILE).is_file() or any(path.glob("*.tar")))
+    return path.is_dir() and ((path / MANIFEST_FILE).is_file() or bool(tars_in(path)))
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.shard_manifests import read_manifest
 from emo_lightning.core.stores import LocalStore
 from emo_lightning.core.tar_scan import ShardError, scan_tar
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_parts import FeatureError, read_part_index
-from emo_lightning.data.shard_list import list_shards, read_manifest
+from emo_lightning.data.shard_list import list_shards
 from emo_lightning.data.tar_index import TarIndex
 from tests.core.test_images import png_that_claims
 

@@ -23,10 +23,14 @@ from PIL import Image
 
 from emo_lightning.core.records import SCHEMA_VERSION, Record
 from emo_lightning.core.remote import RemoteStore
+from emo_lightning.core.shard_manifests import unfinished_manifest
 from emo_lightning.core.stores import LocalStore
 from emo_lightning.data import tar_index as module
 from emo_lightning.data.images import open_rgb_image
+from emo_lightning.data.shard_list import list_shards
+from emo_lightning.data.tar_content import data_hash
 from emo_lightning.data.tar_index import ShardError, TarIndex
+from emo_lightning.inference.inputs import are_tars
 from tests.patience import PATIENCE
 
 
@@ -538,6 +542,88 @@ def test_changed_after_it_was_indexed(folder: Path) -> None:
     write_tar(folder / "d-000000.tar", many(range(1)) | {"s900.txt": bytes(20_000)})
     with pytest.raises(ShardError, match=r"d-000000\.tar: has \d+ bytes, had \d+ when it was indexed"):
         index.record(0)
+
+
+def test_a_glob_and_a_range_are_held_against_the_manifest_beside_them(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_manifest(folder)
+    ways = [str(folder / "*.tar"), str(folder / "d-*"), f"{folder}/d-{{000000..000002}}.tar", f"{folder.parent}/*/d-0*.tar"]
+    for way in ways:
+        assert [shard.entry is None for shard in list_shards(way)] == [False] * 3
+        assert keys(TarIndex.open(way)) == KEYS
+    content = json.loads((folder / "manifest.json").read_text())
+    for key, value, message in [("count", 5, "has 4 samples"), ("bytes", 5, r"has \d+ bytes")]:
+        write_manifest(folder, shards=[content["shards"][0] | {key: value}, *content["shards"][1:]])
+        for way in ways:
+            with pytest.raises(ShardError, match=message):
+                TarIndex.open(way)
+        assert keys(TarIndex.open(folder / "d-000000.tar")) == KEYS[:4]  # named by itself, it is what it is
+
+    write_manifest(folder)
+    (folder / "d-000001.tar").unlink()
+    for way in (ways[0], ways[1], ways[3]):
+        with pytest.raises(ShardError) as gone:
+            TarIndex.open(way)
+        assert str(gone.value) == (
+            f"{way}: {folder}/manifest.json lists d-000001.tar, which is not there; restore what is missing, name the tars that are there "
+            "one by one, or remove manifest.json"
+        )
+    with pytest.raises(ShardError, match=r"d-000001\.tar: cannot be read"):
+        TarIndex.open(ways[2])
+    # What was asked for is there.
+    for way in (f"{folder}/d-{{000000..000000}}.tar", f"{folder}/*0.tar"):
+        assert keys(TarIndex.open(way)) == KEYS[:4]
+    assert keys(TarIndex.open([folder / "d-000000.tar", folder / "d-000002.tar"])) == KEYS[:4] + KEYS[8:]
+    assert not caplog.text
+    (folder / "manifest.json").unlink()
+    assert keys(TarIndex.open(ways[0])) == KEYS[:4] + KEYS[8:]
+
+
+def test_what_a_glob_matches_and_the_manifest_does_not_list(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is passed over where other matches are listed, as in a folder; else the manifest says nothing of what the glob means."""
+    write_manifest(folder)
+    alone = data_hash(folder)
+    write_tar(folder / "e-000000.tar", many([50]))
+    assert data_hash(str(folder / "*.tar")) == data_hash(folder) == alone
+    assert f"{folder}: 1 tars are not in manifest.json and are not read: e-000000.tar" in caplog.text
+    assert keys(TarIndex.open(str(folder / "e-*.tar"))) == ["s050"]
+    assert keys(TarIndex.open(str(folder / "e-{000000..000000}.tar"))) == ["s050"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"shards": 3}', '{"schema_version": 7}', "\x00"])
+def test_a_manifest_of_somebody_else_beside_a_glob_says_nothing(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_text(text)
+    for way in (str(folder / "*.tar"), f"{folder}/d-{{000000..000002}}.tar", folder / "d-000000.tar"):
+        assert keys(TarIndex.open(way)) == KEYS[: 4 if isinstance(way, Path) else 12]
+
+
+def test_a_glob_of_tars_that_a_broken_off_export_does_not_name(folder: Path) -> None:
+    """Of one that has written nothing yet, or beside it."""
+    for names in ([], ["n-train-000000.tar"]):
+        (folder / "manifest.json").write_text(json.dumps(unfinished_manifest("n", names)))
+        for way in (str(folder / "d-*.tar"), f"{folder}/d-{{000000..000002}}.tar"):
+            assert keys(TarIndex.open(way)) == KEYS
+    for refused in (folder, folder / "*.tar"):  # the latter may have missed one
+        with pytest.raises(ShardError, match="broke off: run it again"):
+            TarIndex.open(refused)
+
+
+def test_tars_in_letters_of_either_case_are_read_and_what_is_passed_over_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "d-000002.tar").rename(folder / "d-000002.TAR")
+    assert keys(TarIndex.open(folder)) == KEYS
+    assert are_tars(str(folder / "d-000002.TAR"))
+    assert not caplog.text
+    (folder / "d-000000.tar").rename(folder / "d-000000.tar.gz")
+    (folder / "below").mkdir()
+    (folder / "d-000001.tar").rename(folder / "below/d-000001.Tar")
+    (folder / "e.TGZ").touch()
+    assert keys(TarIndex.open(folder)) == KEYS[8:]
+    said = "3 that are compressed or lie in folders below: d-000000.tar.gz, e.TGZ, below/d-000001.Tar"
+    assert f"{folder}: of its tars {said}; they are not read" in caplog.text
+    (folder / "d-000002.TAR").unlink()
+    with pytest.raises(ShardError, match=f"the folder holds neither \\*.tar nor manifest.json, but {said}"):
+        TarIndex.open(folder)
 
 
 def test_manifest(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ from emo_lightning.core.mirrors import read_folder
 from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.remote import ATTEMPTS, RemoteError, RemotePlace, RemoteStore
 from emo_lightning.core.tar_labels import TarLabels
-from emo_lightning.data.shard_list import manifests_of
+from emo_lightning.data.shard_list import list_shards, manifests_of
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.data.tar_index import TarIndex
 from tests.storage_servers import Faulty, Web, served
@@ -157,6 +157,23 @@ def test_the_index_and_the_manifest_beside_a_tar_are_asked_for_as_the_tar_is(
     TarIndex.open(url, verify=True)
     assert f"GET /d/manifest.json{sent}" in place.web.asked
     assert list(manifests_of(url)) == [(f"{place.address}/d/manifest.json{query}", manifest)]
+
+
+@pytest.mark.parametrize("answer", ["404", "403", "page", "ours"])
+def test_a_range_asks_once_for_a_manifest_which_need_not_be_there(place: Place, answer: str) -> None:
+    """A place that serves tars alone says so in its own way: not there, not for you, or a page of it."""
+    entry = {"file": "a-0.tar", "bytes": 7}
+    if answer == "page":
+        place.web.instead = b"<html>"
+    elif answer == "403":
+        place.faulty.refuses = lambda _method, path: path.endswith("manifest.json")
+    elif answer == "ours":
+        manifest = {"schema_version": SCHEMA_VERSION, "shards": [entry]}
+        place.web.files["/d/manifest.json"] = json.dumps(manifest).encode()
+    shards = list_shards(f"{place.address}/d/a-{{0..9}}.tar?signature=x")
+    assert [shard.entry and shard.entry.bytes for shard in shards] == [7 if answer == "ours" else None, *[None] * 9]
+    assert len(place.web.asked) == len(set(place.web.asked)) <= 2  # HEAD and GET
+    assert all(line.endswith(" /d/manifest.json?signature=x") for line in place.web.asked)
 
 
 def test_what_is_no_index_is_not_read_whole(place: Place, world_tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ from emo_lightning.core.image_metadata import without_metadata
 from emo_lightning.core.images import open_image, rgb_image, to_rgb
 from emo_lightning.core.parquet import parquet_table
 from emo_lightning.core.records import Prediction, Record
+from emo_lightning.core.shard_manifests import read_manifest
 from emo_lightning.core.weight_files import tensor_headers
 from emo_lightning.data.embeddings import EmbeddingTable
-from emo_lightning.data.shard_list import read_manifest
 from emo_lightning.data.tar_index import TarIndex
 from tests.data.test_tar_index import many
 from tests.fuzz.target import Make, Target, as_json, through
