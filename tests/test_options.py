@@ -80,15 +80,18 @@ def test_every_number_says_what_it_may_be(command: str, monkeypatch: pytest.Monk
     assert any(parser._modes for parser in found) == (command in MANY_MODES)
 
 
-@pytest.mark.parametrize("command", [name for name in MODULES if name != "index" and not name.startswith("prep ")])
+@pytest.mark.parametrize("command", MODULES)
 def test_where_to_write_is_no_url(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path of it would be a folder of that name here. (An index may lie behind a URL.)"""
+    """A path of it would be a folder of that name here, and one of nothing the current folder. (An index may lie behind a URL.)"""
     for parser in parsers(command, monkeypatch):
         for action in parser._actions:
-            if {"--out", "--overlays"} & {*action.option_strings} and action.type is not None:
+            if {"--out", "--overlays", "--html", "--store", "--into"} & {*action.option_strings} and action.type is not None:
                 assert callable(action.type)
-                with pytest.raises(InputError, match=r"^expected a path of this machine"):
-                    action.type("s3://bucket/x.jsonl")
+                for url in ("s3://bucket/x.jsonl", "file:///x.jsonl"):
+                    with pytest.raises(InputError, match=r"^expected a path of this machine"):
+                        action.type(url)
+                with pytest.raises(InputError, match=r"^found an empty path"):
+                    action.type("")
                 assert action.type("a/b.jsonl") == Path("a/b.jsonl")
 
 

@@ -114,7 +114,9 @@ def _judge_arguments(suite: Parser) -> None:
     judge.add_argument(
         "--judge", type=Path, metavar="CONFIG.yaml", help="the endpoint of the judge, as emo predict --endpoint takes it"
     )
-    judge.add_argument("--store", type=Path, default=ANSWERS_STORE, help=f"folder of the ledger (default: {ANSWERS_STORE})")
+    judge.add_argument(
+        "--store", type=output_path, default=ANSWERS_STORE, help=f"folder of the ledger (default: {ANSWERS_STORE})"
+    )
     judge.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")
     judge.add_argument("--estimate", action="store_true", help="print the most that it can cost, and stop")
     judge.add_argument("--resend-unknown", action="store_true", help="send again what may have been answered (and paid) before")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import add_verb, new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
+from emo_lightning.core.options import ALWAYS, Parser, Real, Whole, output_path
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _search_arguments(search: Parser) -> None:
     search.add_argument("--model", type=Path, help="for a picture: folder or hub id (default: the one that made the index)")
     search.add_argument("--device", help="torch device (default: a GPU where there is one)")
     search.add_argument("--json", action="store_true", help="print JSON lines, one an image")
-    search.add_argument("--html", type=Path, metavar="PAGE", help="also write a page with the thumbnails")
+    search.add_argument("--html", type=output_path, metavar="PAGE", help="also write a page with the thumbnails")
     search.modes(_MODES)
 
 

@@ -123,7 +123,9 @@ def parser() -> Parser:
         action="store_true",
         help="send key and images unencrypted to an http:// address that is not this machine",
     )
-    remote.add_argument("--store", type=Path, default=ANSWERS_STORE, help=f"folder of the ledger (default: {ANSWERS_STORE})")
+    remote.add_argument(
+        "--store", type=output_path, default=ANSWERS_STORE, help=f"folder of the ledger (default: {ANSWERS_STORE})"
+    )
     remote.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")
     remote.add_argument("--estimate", action="store_true", help="print the most that it can cost, and stop")
     remote.add_argument(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.names import as_on_disk, begins_on_disk
-from emo_lightning.core.stores import LOCAL_OUTPUT, scheme_of
+from emo_lightning.core.stores import LOCAL_OUTPUT, NO_PLACE, scheme_of
 from emo_lightning.core.text import printable
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ class Whole:
 
 
 def output_path(text: str) -> Path:
-    """Where to write, `type=output_path`: of a URL a path would make a folder of that name here.
+    """Where to write, `type=output_path`: of a URL a path would make a folder of that name here, and of nothing the current folder.
 
     Raises:
-        InputError: it is a URL.
+        InputError: it is a URL, or empty.
     """
+    if not text:
+        raise InputError(NO_PLACE)
     if scheme_of(text) is not None:
         raise InputError(LOCAL_OUTPUT)
     return as_on_disk(text)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Protocol
 
 from emo_lightning.core.errors import InputError
 
 LOCAL_OUTPUT = "expected a path of this machine: what is written here goes to no URL"
 """What a message says of a place to write to."""
+NO_PLACE = "found an empty path (what a variable gives that is not set); expected a file or a folder"
+"""What a message says of one."""
 
 
 def scheme_of(url: str) -> str | None:
@@ -21,6 +24,17 @@ def scheme_of(url: str) -> str | None:
 def is_remote(url: object) -> bool:
     """Whether it is a URL of something that does not lie on a disk of this machine."""
     return scheme_of(str(url)) not in (None, "file")
+
+
+def local_path(place: str | Path) -> Path:
+    """The path of a place on this machine, whose `file://` says no more than that; where URLs are taken, too.
+
+    Raises:
+        InputError: it is empty, as a variable is that is not set: as a path that would be the folder where the command was started.
+    """
+    if not (text := str(place).removeprefix("file://")):
+        raise InputError(NO_PLACE)
+    return Path(text)
 
 
 def is_web(url: str) -> bool:

@@ -38,7 +38,7 @@ from emo_lightning.core.mirrors import copy_here
 from emo_lightning.core.records import Record
 from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
-from emo_lightning.core.stores import is_remote, within
+from emo_lightning.core.stores import is_remote, local_path, within
 from emo_lightning.core.terminal import say
 from emo_lightning.data.mapped_parts import PART_BYTES, PartError, checked_tensor, far_metadata, open_part, summed_text
 from emo_lightning.data.vision_parts import (
@@ -63,7 +63,7 @@ def vision_folder(setting: str) -> Path:
     """The folder that `model.backbone.vision_cache` names; what lies behind a URL is kept in the user's own, too."""
     if setting == AUTO_CACHE or is_remote(setting):
         return cache_folder() / "vision"
-    return Path(setting).expanduser()
+    return local_path(setting).expanduser()
 
 
 def _changed(path: Path) -> float:

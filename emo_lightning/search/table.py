@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError, MissingFileError, UserError
-from emo_lightning.core.stores import is_remote, scheme_of
+from emo_lightning.core.stores import is_remote, local_path, scheme_of
 from emo_lightning.search.schema import HIT_COLUMNS, IMAGES_TABLE
 
 if TYPE_CHECKING:
@@ -92,11 +92,12 @@ class Tables:
 
     Raises:
         UserError: LanceDB is not installed.
+        InputError: the place is empty.
     """
 
     def __init__(self, place: str | Path) -> None:
         require_lancedb()
-        self.place = str(Path(place).expanduser()) if not is_remote(place) else str(place).rstrip("/")
+        self.place = str(local_path(place).expanduser()) if not is_remote(place) else str(place).rstrip("/")
 
     @cached_property
     def database(self) -> DBConnection:

@@ -54,6 +54,18 @@ def test_finishing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert len(SearchIndex.open(tmp_path).centroids.emotions) == 8
 
 
+def test_a_url_of_this_machine_is_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer = IndexWriter(f"file://{tmp_path}/index", WEIGHTS, "m")
+    with writer.alone():
+        writer.add(planted(40))
+        writer.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    assert len(SearchIndex.open(f"file://{tmp_path}/index").centroids.emotions) == 8
+    with pytest.raises(InputError, match="found an empty path"):
+        Tables("")
+
+
 def test_a_changed_image_takes_the_place_of_its_row(tmp_path: Path) -> None:
     rows = planted(30)
     writer = IndexWriter(tmp_path, WEIGHTS, "m")

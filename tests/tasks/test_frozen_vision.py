@@ -537,6 +537,7 @@ def test_where_it_is_and_when_there_is_none(
     assert vision_folder("auto") == tmp_path / "x/emo-lightning/vision"
     monkeypatch.setenv("EMO_CACHE", str(tmp_path / "own"))
     assert vision_folder("auto") == tmp_path / "own/vision"
+    assert vision_folder(f"file://{tmp_path}/there") == tmp_path / "there"
     assert BackboneConfig("m", vision_cache="auto", train_vision=True).cached_part is None
     assert BackboneConfig("m", vision_cache="auto", train_merger=False).cached_part == "merger"
     assert BackboneConfig("m", vision_cache="auto", train_merger=False).frozen().cached_part == "vision"
