@@ -32,8 +32,8 @@ def main(argv: list[str]) -> int:
     parser.refuse_unused(argv, *([text] if args.out or not args.json else []))
     from pathlib import Path
 
+    from data_prep.export.earlier import ExportError
     from data_prep.export.read import is_store, read_records
-    from data_prep.export.shards import ExportError
     from data_prep.stats.distribution import draw
     from data_prep.stats.summary import spending, summarise
     from data_prep.stats.summary_tables import figure_rows, summary_notes, summary_tables

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data_prep.export.shards import ExportError
+from data_prep.export.earlier import ExportError
 from data_prep.sources.archives import Archive, BrokenArchiveError
 from data_prep.sources.base import RefusedError
 from emo_lightning.core.file_names import MANIFEST_FILE
-from emo_lightning.core.files import read_object
 from emo_lightning.core.records import Record
+from emo_lightning.core.shard_manifests import FoundManifests, read_manifest, tars_in
 from emo_lightning.core.text import printable
 
 
@@ -26,8 +26,10 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[Record]:
 
     Raises:
         ExportError: there is neither, or a tar cannot be read.
+        ShardError: a manifest cannot be used, or is that of an export that is not whole.
         SchemaError: a record does not follow the contract; it names tar and member.
     """
+    manifests = FoundManifests()
     for path in map(Path, paths):
         if is_store(path):
             yield from _of_store(path)
@@ -35,6 +37,7 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[Record]:
             for shard in _shards(path):
                 yield from _of_tar(shard)
         elif path.is_file():
+            manifests.refuse_unfinished(path)
             yield from _of_tar(path)
         else:
             msg = f"{path}: neither a store, nor a tar, nor a folder of tars"
@@ -55,13 +58,8 @@ def _of_store(path: Path) -> Iterator[Record]:
 def _shards(folder: Path) -> list[Path]:
     manifest = folder / MANIFEST_FILE
     if manifest.exists():
-        try:
-            return [folder / row["file"] for row in read_object(manifest, error=ExportError)["shards"]]
-        except (KeyError, TypeError) as error:
-            msg = f"{manifest}: not a manifest of tars: {type(error).__name__}: {error}"
-            raise ExportError(msg) from None
-    found = sorted(folder.glob("*.tar"))
-    if not found:
+        return [folder / name for name in read_manifest(manifest)]
+    if not (found := tars_in(folder)):
         msg = f"{folder}: neither a store nor a folder of tars"
         raise ExportError(msg)
     return found

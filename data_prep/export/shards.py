@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -12,27 +13,25 @@ import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from data_prep.export.card import DATASET_CARD_MARK, dataset_card
+from data_prep.export.card import dataset_card
+from data_prep.export.earlier import ExportError, earlier_tars
 from data_prep.export.manifest import UNKNOWN_LICENCE, Contents, Manifest, ShardRow
 from data_prep.export.pictures import CONVERSIONS, ImageType, as_type
-from data_prep.export.upload import refuse_foreign, upload_export
+from data_prep.export.upload import prepared_upload
 from data_prep.store.provenance import annotator_replies
 from data_prep.store.rehearsal import is_rehearsed
-from emo_lightning.core.errors import InputError
 from emo_lightning.core.file_names import CARD_FILE, MANIFEST_FILE
-from emo_lightning.core.files import read_object
+from emo_lightning.core.files import write_text
 from emo_lightning.core.records import DIMENSIONS, IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
 from emo_lightning.core.shard_index import Stamp, index_path, stamp_index, write_index
-from emo_lightning.core.stores import is_remote
+from emo_lightning.core.shard_manifests import unfinished_manifest
+from emo_lightning.core.stores import is_remote, local_path
 
 _LONGEST_KEY = 200
 _LONGEST_SPLIT = 50
-
-
-class ExportError(InputError):
-    """The tars cannot be written as asked."""
 
 
 class _Shards:
@@ -48,13 +47,14 @@ class _Shards:
         self._tar: tarfile.TarFile | None = None
 
     def add(self, record: Record, image: bytes, extension: str) -> None:
-        if self._tar is None:
-            self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by finish()
-        for suffix, data in ((extension, image), ("json", record.to_json())):
-            # A fresh TarInfo has mtime, uid and gid 0, mode 0644 and no names: nothing of this machine or moment gets in.
-            member = tarfile.TarInfo(f"{record.id}.{suffix}")
-            member.size = len(data)
-            self._tar.addfile(member, io.BytesIO(data))
+        with _writing(self._path):
+            if self._tar is None:
+                self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by finish()
+            for suffix, data in ((extension, image), ("json", record.to_json())):
+                # A fresh TarInfo has mtime, uid and gid 0, mode 0644 and no names: nothing of this machine or moment gets in.
+                member = tarfile.TarInfo(f"{record.id}.{suffix}")
+                member.size = len(data)
+                self._tar.addfile(member, io.BytesIO(data))
         self.count += 1
         if self.count == self.limit:
             self.finish()
@@ -66,14 +66,15 @@ class _Shards:
     def finish(self) -> None:
         if self._tar is None:
             return
-        self._tar.close()
-        self._tar = None
         path = self._path
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            # The manifest vouches for it: it must be on the disk before the manifest is.
-            os.fsync(file.fileno())
-        write_index(path)
+        with _writing(path):
+            self._tar.close()
+            self._tar = None
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                # The manifest vouches for it: it must be on the disk before the manifest is.
+                os.fsync(file.fileno())
+            write_index(path)
         size = path.stat().st_size
         self.rows.append({"file": path.name, "split": self.split, "count": self.count, "sha256": digest, "bytes": size})
         self.count = 0
@@ -81,7 +82,19 @@ class _Shards:
     def abandon(self) -> None:
         """Close the file of an export that has failed (its folder goes away)."""
         if self._tar is not None and self._tar.fileobj is not None:
-            self._tar.fileobj.close()
+            # Closing writes what is left, and on a full disk fails once more; closed it is.
+            with suppress(OSError):
+                self._tar.fileobj.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Have an error of a full or failing disk name the file: writing to an open one names none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_shards(
@@ -97,7 +110,8 @@ def write_shards(
     """Write `NAME-SPLIT-{000000..}.tar` per split of the records, each with its index, the card `README.md`, and `manifest.json` last.
 
     Everything is written to a hidden folder in `out` first and renamed when it is whole: an export that breaks off (full disk,
-    kill) leaves an earlier one as it was, and nothing else that a reader would take for one.
+    kill) leaves an earlier one as it was, or, once it has begun to take its place, a manifest that every reader refuses until the same
+    export has run again. Nothing is removed but what the manifest of an earlier export lists.
 
     Args:
         records_with_images: (record, image bytes, extension); the tars keep this order. Split and key come from the record.
@@ -115,8 +129,9 @@ def write_shards(
         The manifest.
 
     Raises:
-        ExportError: a key twice, an image that is not the one of its record, an unknown extension, no record at all, or a
-            `README.md` in `out` that is no dataset card of ours, or a manifest there of an export with another name.
+        ExportError: a key twice, an image that is not the one of its record, an unknown extension, no record at all, another export that is
+            being written into `out`, or a `README.md`, manifest or tar there that would be replaced and is of no export of this name.
+        StoreError: a place behind a URL does not answer, or takes no files; said before anything is made.
     """
     if samples_per_shard < 1:
         msg = f"samples_per_shard is {samples_per_shard}, expected at least 1"
@@ -125,16 +140,39 @@ def write_shards(
         msg = f"name {name[:100]!r} cannot begin the names of files; allowed: 1–100 letters, digits, blanks and _ - . +"
         raise ExportError(msg)
     if is_remote(out):
-        refuse_foreign(str(out), name)
+        upload = prepared_upload(str(out), name)
         with tempfile.TemporaryDirectory(prefix="emo-export-") as local:
             made = write_shards(
                 records_with_images, local, name, samples_per_shard, images=images, created_from=created_from, excluded=excluded
             )
-            upload_export(Path(local), str(out), name, [row["file"] for row in made["shards"]])
+            upload(Path(local), [row["file"] for row in made["shards"]])
         return made
-    out = Path(out)
+    out = local_path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _refuse_foreign(out, name)
+    with _alone(out):
+        card, there = out / CARD_FILE, out / MANIFEST_FILE
+        earlier = earlier_tars(
+            name,
+            there.read_bytes() if there.exists() else None,
+            card.read_bytes() if card.exists() else None,
+            (file.name for file in out.iterdir()),
+            out.joinpath,
+        )
+        return _write_export(
+            records_with_images, out, name, samples_per_shard, earlier, images, created_from or {}, excluded or {}
+        )
+
+
+def _write_export(
+    records_with_images: Iterable[tuple[Record, bytes, str]],
+    out: Path,
+    name: str,
+    samples_per_shard: int,
+    earlier: frozenset[str],
+    images: ImageType,
+    created_from: Mapping[str, object],
+    excluded: Mapping[str, int],
+) -> Manifest:
     staging = out / f".{name}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -144,7 +182,7 @@ def write_shards(
         one_type = _of_one_type(records_with_images, images, changed)
         labels, contents = _write_records(one_type, staging, name, samples_per_shard, splits)
         if not splits:
-            left_out = ", ".join(f"{reason} {n}" for reason, n in sorted((excluded or {}).items()))
+            left_out = ", ".join(f"{reason} {n}" for reason, n in sorted(excluded.items()))
             raise ExportError(f"{out}: there is no record to export" + (f"; left out: {left_out}" if left_out else ""))
         rows = [row for split in sorted(splits) for row in splits[split].rows]
         manifest: Manifest = {
@@ -159,12 +197,12 @@ def write_shards(
                 "reencoded": dict(sorted(changed.items())),
                 "how": CONVERSIONS[images] if changed else None,
             },
-            "excluded": dict(sorted((excluded or {}).items())),
-            "created_from": created_from or {},
+            "excluded": dict(sorted(excluded.items())),
+            "created_from": created_from,
         }
         _write(staging / CARD_FILE, dataset_card(manifest))
         _write(staging / MANIFEST_FILE, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        _move(staging, out, name, [row["file"] for row in rows])
+        _move(staging, out, name, [row["file"] for row in rows], earlier)
     finally:
         for shards in splits.values():
             shards.abandon()
@@ -247,38 +285,43 @@ def _check_image(record: Record, image: bytes) -> None:
         raise ExportError(msg)
 
 
-def _refuse_foreign(out: Path, name: str) -> None:
-    card, manifest = out / CARD_FILE, out / MANIFEST_FILE
-    if card.exists() and DATASET_CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        msg = f"{card}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
-        raise ExportError(msg)
-    if not manifest.exists():
-        return
-    try:
-        there = read_object(manifest, error=ExportError)["name"]
-    except (ExportError, KeyError):
-        msg = f"{manifest}: not the manifest of an export, and would be replaced; move it away or choose another folder"
-        raise ExportError(msg) from None
-    if there != name:
-        msg = f"{manifest}: is of an export named {there!r}, not {name!r}; choose that name or another folder"
-        raise ExportError(msg)
-
-
 def _write(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with _writing(path):
+        write_text(path, text, fsync=True)
 
 
-def _move(staging: Path, out: Path, name: str, files: list[str]) -> None:
-    """Put a whole export in the place of an earlier one; without a manifest nobody takes the mixture of the moment for either."""
-    for old in (MANIFEST_FILE, CARD_FILE):
-        (out / old).unlink(missing_ok=True)
-    for path in out.glob(f"{name}-*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
-        index_path(path).unlink(missing_ok=True)
-        if path.name not in files:
-            path.unlink()
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """While one export is written into a folder, another one is refused; it is the folder itself that is locked, so nothing is left there.
+
+    Raises:
+        ExportError: another one is being written.
+    """
+    folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = f"{out}: another export is being written into this folder; wait for it, or choose another folder"
+            raise ExportError(msg) from None
+        except OSError:
+            # Some network disks lock no folders: there nobody can tell.
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def _move(staging: Path, out: Path, name: str, files: list[str], earlier: frozenset[str]) -> None:
+    """Put a whole export in the place of an earlier one; by the manifest of the moment nobody takes the mixture for either."""
+    marker = staging / "unfinished.json"
+    _write(marker, json.dumps(unfinished_manifest(name, earlier.union(files))))
+    marker.replace(out / MANIFEST_FILE)
+    (out / CARD_FILE).unlink(missing_ok=True)
+    for tar in earlier.union(files):
+        index_path(out / tar).unlink(missing_ok=True)
+    for tar in earlier.difference(files):
+        (out / tar).unlink(missing_ok=True)
     for tar in files:
         (staging / tar).replace(out / tar)
         index_path(staging / tar).replace(index_path(out / tar))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.config import SplitConfig
+from data_prep.export.earlier import ExportError
 from data_prep.export.manifest import UNKNOWN_LICENCE, Manifest
 from data_prep.export.pictures import ImageType, most_common
-from data_prep.export.shards import ExportError, write_shards
+from data_prep.export.shards import write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.review.log import reviewed_outcomes
 from data_prep.sources.labels import said_by_people, source_record

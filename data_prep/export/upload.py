@@ -2,68 +2,87 @@
 
 from __future__ import annotations
 
-import re
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from data_prep.export.card import DATASET_CARD_MARK
-from emo_lightning.core.errors import InputError
+from data_prep.export.earlier import ExportError, earlier_tars
 from emo_lightning.core.file_names import CARD_FILE, MANIFEST_FILE
-from emo_lightning.core.foreign import decode_json, object_of
+from emo_lightning.core.files import write_json
+from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.shard_index import index_path
+from emo_lightning.core.shard_manifests import unfinished_manifest
+from emo_lightning.core.stores import is_web, scheme_of
 from emo_lightning.core.terminal import say
 
-
-class UploadError(InputError):
-    """What lies behind the URL is no export of this name, and would be replaced."""
-
-
-def refuse_foreign(url: str, name: str) -> None:
-    """Refuse a place with a manifest or a card that would be replaced and is not of an export of this name.
-
-    Raises:
-        UploadError: says which.
-        StoreError: the place does not answer.
-    """
-    folder = RemoteFolder(url)
-    card = folder.read(CARD_FILE)
-    if card is not None and DATASET_CARD_MARK not in card.decode(errors="replace"):
-        msg = f"{folder.of(CARD_FILE)}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
-        raise UploadError(msg)
-    if (manifest := folder.read(MANIFEST_FILE)) is None:
-        return
-    where = folder.of(MANIFEST_FILE)
-    there = object_of(decode_json(manifest, where, UploadError), where, UploadError).get("name")
-    if there != name:
-        msg = f"{where}: is of an export named {str(there)[:100]!r}, not {name!r}; choose that name or another folder"
-        raise UploadError(msg)
+_BUCKETS = ("s3", "s3a", "gs", "gcs")
+"""Schemes whose first part is a bucket."""
 
 
-def upload_export(local: Path, url: str, name: str, tars: list[str]) -> None:
-    """Copy a whole export behind a URL, in the place of an earlier one of its name.
-
-    The manifest of the earlier one is removed first and the new one is written last. Our readers take no folder behind a URL without a
-    manifest, so nobody reads the mixture of the moment, or an upload that broke off; the same command again makes it whole.
+def prepared_upload(url: str, name: str) -> Callable[[Path, list[str]], None]:
+    """Look whether an export may be put behind a URL, before it is made.
 
     Args:
-        local: folder of the export.
         url: of the folder to be.
         name: of the export.
-        tars: its shards.
+
+    Returns:
+        What copies the whole export there, from a folder, its tars named. A manifest that says that the export is not whole takes the place
+        of the earlier one first, and the new one is written last: nobody reads the mixture of the moment, or an upload that broke off. The
+        same command again makes it whole.
 
     Raises:
+        ExportError: the URL names no folder that takes files, or what is there would be replaced and is of no export of this name.
         StoreError: the place does not answer, or takes no files.
     """
+    _check_kind(url)
     folder = RemoteFolder(url)
-    folder.remove(MANIFEST_FILE)
-    shards = re.compile(rf"{re.escape(name)}-\w+-\d{{6}}\.(tar|index\.npz)")
-    files = [file for tar in tars for file in (tar, index_path(tar).name)]
-    for old in set(folder.names(f"{name}-*")) - {*files}:
-        if shards.fullmatch(old):
-            folder.remove(old)
-    for number, tar in enumerate(tars, 1):
-        for file in (tar, index_path(tar).name):
-            folder.put(local / file, file)
-        say(f"{folder.of(tar)}: written ({number} of {len(tars)})")
-    for last in (CARD_FILE, MANIFEST_FILE):
-        folder.put(local / last, last)
+    manifest = folder.read(MANIFEST_FILE)
+    earlier = earlier_tars(name, manifest, folder.read(CARD_FILE), folder.names(f"{name}-*"), folder.of)
+    _try_out(folder, f".{name}.partial", replaces=manifest is not None)
+
+    def upload(local: Path, tars: list[str]) -> None:
+        marker = local / "unfinished.json"
+        write_json(marker, unfinished_manifest(name, earlier.union(tars)))
+        folder.put(marker, MANIFEST_FILE)
+        there = set(folder.names(f"{name}-*"))
+        for tar in sorted(earlier.difference(tars)):
+            for old in there.intersection((tar, index_path(Path(tar)).name)):
+                folder.remove(old)
+        for number, tar in enumerate(tars, 1):
+            index = index_path(local / tar)
+            # An index of other bytes would be kept by who opens the tar at this moment.
+            if index.name in there:
+                folder.remove(index.name)
+            for file in (local / tar, index):
+                folder.put(file, file.name)
+            say(f"{folder.of(tar)}: written ({number} of {len(tars)})")
+        for last in (CARD_FILE, MANIFEST_FILE):
+            folder.put(local / last, last)
+
+    return upload
+
+
+def _check_kind(url: str) -> None:
+    scheme, _, rest = url.partition("://")
+    if is_web(url):
+        msg = f"{url}: {scheme}:// takes no files; expected a folder of this machine, or a URL that takes files (s3://bucket/folder, gs://…)"
+        raise ExportError(msg)
+    if not rest.strip("/") or (scheme_of(url) in _BUCKETS and rest.startswith("/")):
+        msg = f"{url}: names no bucket; expected {scheme}://BUCKET/FOLDER"
+        raise ExportError(msg)
+
+
+def _try_out(folder: RemoteFolder, name: str, *, replaces: bool) -> None:
+    """Put a file there and remove it: a place that takes none says so before all is made, and what is there stays as it is."""
+    with tempfile.TemporaryDirectory() as local:
+        probe = Path(local) / name
+        probe.write_text("an export is to be put here\n", encoding="utf-8")
+        folder.put(probe, name)
+    try:
+        folder.remove(name)
+    except RemoteError:
+        # Where nothing is to be replaced, nothing needs to be removed.
+        if replaces:
+            raise

@@ -149,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.files[repo][value["path"]] = base64.b64decode(value["content"])
         elif said["key"] == "lfsFile":
             self.hub.files[repo][value["path"]] = self.hub.blobs[value["oid"]]
+        elif said["key"] == "deletedFile":
+            del self.hub.files[repo][value["path"]]
 
     def do_PUT(self) -> None:
         oid, body = self.path.rsplit("/", 1)[1], self._body()

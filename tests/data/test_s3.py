@@ -12,8 +12,7 @@ import torch
 from fsspec.registry import _registry
 
 from data_prep.demo.world import World
-from data_prep.export import write_shards
-from data_prep.export.upload import UploadError
+from data_prep.export import ExportError, write_shards
 from emo_lightning.core import mirrors, remote
 from emo_lightning.core.block_cache import BlockCache
 from emo_lightning.core.cache_folder import cache_folder
@@ -23,6 +22,7 @@ from emo_lightning.core.remote import RemoteError, RemoteStore
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.data.feature_parts import CACHE_FILES
 from emo_lightning.data.features import FeatureCache, FeatureWriter
+from emo_lightning.data.shard_list import list_shards
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.data.tar_index import ShardError, TarIndex
@@ -85,42 +85,77 @@ def test_nothing_is_lost_doubled_or_altered(faults: Faulty, tmp_path: Path, monk
     assert min(faults.seen[kind] for kind in ("drop", "cut", "503")) >= 1, faults.seen
 
 
-def test_a_half_uploaded_export_is_none(faults: Faulty) -> None:
-    url = "s3://bucket/half"
+BROKE_OFF = r"/manifest\.json: an export into this folder broke off: run it again"
+
+
+@pytest.mark.parametrize(("case", "last"), enumerate(["000001.tar", "000000.index.npz", "README.md"]))
+def test_a_half_uploaded_export_is_none(faults: Faulty, case: int, last: str) -> None:
+    """Neither by its folder, nor by a glob or a range, until it has run again."""
+    url = f"s3://bucket/half-{case}"
     write_shards(world(8), url, "set", 4)
     before = samples(TarIndex.open(f"{url}/"))
     faults.share = 0.0
-    faults.refuses = lambda method, path: method == "PUT" and path.endswith("000001.tar")
-    with pytest.raises(RemoteError, match=rf"^{url}/set-train-000001.tar: cannot be written: "):
+    faults.refuses = lambda method, path: method == "PUT" and path.endswith(last)
+    with pytest.raises(RemoteError, match=rf"^{url}/.*{last}: cannot be written: "):
         write_shards(world(12), url, "set", 4)
-    with pytest.raises(ShardError, match=r"holds no manifest.json: an export that is not whole yet"):
-        TarIndex.open(f"{url}/")
+    for way in ("", "/", "/*.tar", "/set-train-*.tar", "/set-train-{000000..000001}.tar"):
+        with pytest.raises(ShardError, match=BROKE_OFF):
+            TarIndex.open(f"{url}{way}")
     faults.refuses = lambda _method, _path: False
     write_shards(world(4), url, "set", 4)
     index = TarIndex.open(f"{url}/")
     assert samples(index) == before[:4]
-    assert RemoteFolder(url).names("*.tar") == ["set-train-000000.tar"]
+    assert RemoteFolder(url).names("*") == ["README.md", "manifest.json", "set-train-000000.index.npz", "set-train-000000.tar"]
 
 
-def test_an_index_of_the_tar_before_is_not_kept_for_the_new_one(faults: Faulty) -> None:
-    """Who looks while an export is uploaded again may see a new tar beside the old index, both of the same sizes as before."""
-    url = "s3://bucket/again"
+def test_a_new_tar_never_lies_beside_the_index_of_the_old_one(faults: Faulty) -> None:
+    """Who opens it at that moment would keep the index."""
+    url = "s3://bucket/order"
+    write_shards(world(8), url, "set", 4)
+    faults.share = 0.0
+    faults.refuses = lambda method, path: method == "PUT" and path.endswith("000000.index.npz")
+    with pytest.raises(RemoteError):
+        write_shards(world(12), url, "set", 6)
+    assert RemoteFolder(url).names("*.npz") == ["set-train-000001.index.npz"]
+    index = TarIndex.open(f"{url}/set-train-000000.tar")
+    assert [index.record(row).id for row in range(len(index))] == [record.id for record, _, _ in world(6)]
+
+
+def test_a_glob_behind_a_url_is_held_against_its_manifest(faults: Faulty) -> None:
+    url = "s3://bucket/glob"
+    write_shards(world(12), url, "set", 4)
+    faults.share = 0.0
+    for count in (2, 3):
+        faults.seen.clear()
+        found = list_shards(f"{url}/set-train-{{000000..00000{count - 1}}}.tar")
+        assert [shard.entry is None for shard in found] == [False] * count
+        assert faults.seen["GET"] == 1  # the manifest, once
+    faults.seen.clear()
+    assert len(TarIndex.open(f"{url}/*.tar")) == 12
+    assert faults.seen["HEAD"] <= 2  # of the manifest: of the tars, the listing has said it
+    RemoteFolder(url).remove("set-train-000001.tar")
+    with pytest.raises(ShardError, match=r"lists set-train-000001\.tar, which is not there; restore what is missing"):
+        TarIndex.open(f"{url}/*.tar")
+    assert len(TarIndex.open(f"{url}/*-00000[02].tar")) == 8
+
+
+def test_an_index_of_the_tar_before_is_not_kept_for_the_new_one(faults: Faulty, tmp_path: Path) -> None:
+    """Who looks while others write tar and index may see a new tar beside the old index, both of the same sizes as before."""
+    url, name = "s3://bucket/again", "set-train-000000"
     first = world(4)
     # The same order of members, and one letter of each record another.
     second = [(one.model_copy(update={"source": one.source[:-1] + "x"}), data, extension) for one, data, extension in first]
     write_shards(first, url, "set", 4)
+    write_shards(second, tmp_path / "second", "set", 4)
     faults.share = 0.0
-    faults.refuses = lambda method, path: method == "PUT" and path.endswith(".index.npz")
-    with pytest.raises(RemoteError, match="cannot be written"):
-        write_shards(second, url, "set", 4)
+    RemoteFolder(url).put(tmp_path / f"second/{name}.tar", f"{name}.tar")
     with pytest.raises(ShardError, match="CRC-32 of the bytes is"):
-        samples(TarIndex.open(f"{url}/*.tar"))
-    faults.refuses = lambda _method, _path: False
-    write_shards(second, url, "set", 4)
-    index = TarIndex.open(f"{url}/")
+        samples(TarIndex.open(f"{url}/{name}.tar"))
+    RemoteFolder(url).put(tmp_path / f"second/{name}.index.npz", f"{name}.index.npz")
+    index = TarIndex.open(f"{url}/{name}.tar")
     assert [index.record(row).source[-1] for row in range(4)] == ["x"] * 4
     faults.seen.clear()
-    TarIndex.open(f"{url}/set-train-000000.tar")
+    TarIndex.open(f"{url}/{name}.tar")
     assert faults.seen["GET"] == 0, "kept: it is looked at, and not read again"
 
 
@@ -134,12 +169,47 @@ def test_a_folder_is_not_taken_for_an_empty_file(faults: Faulty) -> None:
 
 def test_what_is_not_of_this_export_is_left_alone(tmp_path: Path) -> None:
     write_shards(world(4), "s3://bucket/other", "other", 4)
-    with pytest.raises(UploadError, match="is of an export named 'other', not 'set'"):
+    with pytest.raises(ExportError, match="is of an export named 'other', not 'set'"):
         write_shards(world(4), "s3://bucket/other", "set", 4)
     (tmp_path / "README.md").write_text("mine")
     RemoteFolder("s3://bucket/card").put(tmp_path / "README.md", "README.md")
-    with pytest.raises(UploadError, match="not a dataset card of an export"):
+    with pytest.raises(ExportError, match="not a dataset card of an export"):
         write_shards(world(4), "s3://bucket/card", "set", 4)
+    folder = RemoteFolder("s3://bucket/tars")
+    for name in ("set-a-b-000000.tar", "set-train-000009.tar"):
+        (tmp_path / name).write_bytes(b"mine")
+        folder.put(tmp_path / name, name)
+    with pytest.raises(ExportError, match=r"^s3://bucket/tars/set-train-000009\.tar: could be replaced, and no manifest"):
+        write_shards(world(4), folder.url, "set", 4)
+    folder.remove("set-train-000009.tar")
+    for count in (8, 4):
+        write_shards(world(count), folder.url, "set", 4)
+    assert folder.names("*.tar") == ["set-a-b-000000.tar", "set-train-000000.tar"]
+
+
+def test_a_place_that_takes_no_files_says_so_before_anything_is_made(faults: Faulty) -> None:
+    def never() -> Iterator[Any]:
+        raise AssertionError
+        yield
+
+    faults.share = 0.0
+    with pytest.raises(RemoteError, match=r"^s3://nobucket/x/\.set\.partial: cannot be written: no such bucket or folder$"):
+        write_shards(never(), "s3://nobucket/x", "set")
+    url = "s3://bucket/refusing"
+    faults.refuses = lambda method, _path: method == "PUT"
+    with pytest.raises(RemoteError, match=rf"^{url}/\.set\.partial: cannot be written: Forbidden"):
+        write_shards(never(), url, "set")
+    # Nothing has to be removed where nothing is.
+    faults.refuses = lambda method, _path: method == "DELETE"
+    write_shards(world(4), url, "set", 4)
+    with pytest.raises(RemoteError, match=rf"^{url}/\.set\.partial: cannot be removed: Forbidden"):
+        write_shards(never(), url, "set")
+    faults.refuses = lambda _method, _path: False
+    # An export that breaks off while it is made leaves the one before as it was, and nothing else.
+    with pytest.raises(AssertionError):
+        write_shards(never(), url, "set")
+    assert RemoteFolder(url).names("*") == ["README.md", "manifest.json", "set-train-000000.index.npz", "set-train-000000.tar"]
+    assert len(TarIndex.open(f"{url}/", verify=True)) == 4
 
 
 def test_features(faults: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

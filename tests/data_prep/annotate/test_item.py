@@ -14,7 +14,7 @@ import pytest
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.export import export_store
-from data_prep.export.shards import ExportError
+from data_prep.export.earlier import ExportError
 from data_prep.store.store import Store
 from emo_lightning.core.records import Emotion, Record
 from tests.data_prep.serving import completion, import_toys, run_pass, send, server
