@@ -106,7 +106,9 @@ def is_forbidden(error: Exception) -> bool:
     """
     at: BaseException | None = error
     while isinstance(at, Exception):
-        if isinstance(at, PermissionError) or getattr(at, "status", None) in _HTTP_FORBIDDEN:
+        # gcsfs has no class for it.
+        said = isinstance(at, OSError) and str(at).startswith("Forbidden: ")
+        if said or isinstance(at, PermissionError) or getattr(at, "status", None) in _HTTP_FORBIDDEN:
             return True
         at = at.__cause__
     return False
@@ -117,7 +119,7 @@ def may_pass(error: Exception) -> bool:
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return status in _HTTP_PASSING or status not in _HTTP_FOR_GOOD
-    return not isinstance(error, _FOR_GOOD)
+    return not isinstance(error, _FOR_GOOD) and not is_forbidden(error)
 
 
 def reason_of(url: str, done: str, error: Exception, attempts: int) -> str:

@@ -104,6 +104,23 @@ def test_an_epoch_from_cloud_storage(cloud: CloudStorage, tmp_path: Path, worker
     assert cloud.ranges == 0
 
 
+def test_a_range_in_cloud_storage_where_nobody_may_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there is answered as what nobody may read."""
+    found = CloudStorage()
+    with served(answer=found) as (address, faulty):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
+        GCSFileSystem.clear_instance_cache()
+        write_shards(world(8), tmp_path, "set", 4)
+        found.objects["bucket"] = {path.name: path.read_bytes() for path in tmp_path.glob("set-*")}
+        faulty.refuses = lambda _method, path: path.endswith(("manifest.json", "/o/", "/o"))
+        index = TarIndex.open("gs://bucket/set-train-{000000..000001}.tar")
+        assert samples(index) == samples(TarIndex.open(tmp_path))
+        with pytest.raises(RemoteError, match=r"^gs://bucket/manifest\.json: cannot be read: Forbidden: [^(]*$"):
+            RemoteFolder("gs://bucket").read("manifest.json")  # at once
+        GCSFileSystem.clear_instance_cache()
+
+
 def test_features_in_cloud_storage(cloud: CloudStorage, tmp_path: Path) -> None:
     with FeatureWriter(tmp_path / "here", 2, 4, torch.float32, "f", part_bytes=1) as writer:
         for row in range(3):

@@ -130,6 +130,10 @@ def test_a_glob_behind_a_url_is_held_against_its_manifest(faults: Faulty) -> Non
         found = list_shards(f"{url}/set-train-{{000000..00000{count - 1}}}.tar")
         assert [shard.entry is None for shard in found] == [False] * count
         assert faults.seen["GET"] == 1  # the manifest, once
+    # So a place answers of what is not there, where nobody may list.
+    faults.refuses = lambda _method, path: path.endswith("manifest.json")
+    assert [shard.entry for shard in list_shards(f"{url}/set-train-{{000000..000002}}.tar")] == [None] * 3
+    faults.refuses = lambda _method, _path: False
     faults.seen.clear()
     assert len(TarIndex.open(f"{url}/*.tar")) == 12
     assert faults.seen["HEAD"] <= 2  # of the manifest: of the tars, the listing has said it
