@@ -152,7 +152,7 @@ def test_a_report_of_a_run(name: str, tmp_path: Path) -> None:
     assert report.html.is_file()
 
 
-def test_one_name_in_two_spellings(tmp_path: Path) -> None:
+def test_one_name_in_two_spellings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     composed, apart = "été", unicodedata.normalize("NFD", "été")
     write_tar(tmp_path / apart / f"{apart}-0.tar", "k")
     assert as_on_disk(tmp_path / composed) == tmp_path / apart
@@ -164,7 +164,11 @@ def test_one_name_in_two_spellings(tmp_path: Path) -> None:
     ):
         assert [s.url for s in list_shards(tmp_path / said)] == [str(tmp_path / apart / f"{apart}-0.tar")], said
     (tmp_path / apart / MANIFEST_FILE).write_text(json.dumps({"schema_version": 1, "shards": [{"file": f"{composed}-0.tar"}]}))
-    assert [s.url for s in list_shards(tmp_path / composed)] == [str(tmp_path / apart / f"{apart}-0.tar")]
+    for said in (composed, f"{composed}/{composed}-*.tar", f"{apart}/{apart}-*.tar", f"{apart}/*"):
+        (shard,) = list_shards(tmp_path / said)
+        assert shard.url == str(tmp_path / apart / f"{apart}-0.tar")
+        assert shard.entry is not None, said
+    assert not caplog.text
 
 
 def test_a_folder_imported_again_in_the_other_spelling_is_known(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import glob
 import unicodedata
 from pathlib import Path
 
-__all__ = ["as_on_disk", "begins_on_disk", "expand_glob", "literal_head"]
+__all__ = ["as_on_disk", "begins_on_disk", "composed", "expand_glob", "literal_head"]
 
 
 def as_on_disk(path: str | Path) -> Path:
@@ -23,6 +23,11 @@ def as_on_disk(path: str | Path) -> Path:
         spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
         found /= next((one for one in spellings if (found / one).exists()), part)
     return found
+
+
+def composed(name: str) -> str:
+    """A name in the one spelling (NFC) by which names are compared, whichever the disk keeps."""
+    return unicodedata.normalize("NFC", name)
 
 
 def literal_head(text: str) -> tuple[str, str]:

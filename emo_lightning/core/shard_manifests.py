@@ -10,6 +10,7 @@ from pathlib import Path
 from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.files import MAX_OBJECT_BYTES, read_object
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
+from emo_lightning.core.names import composed
 from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.remote_clients import is_forbidden
@@ -85,13 +86,14 @@ class FoundManifest:
 
     @cached_property
     def entries(self) -> dict[str, ManifestEntry]:
-        """See `read_manifest`."""
-        return manifest_entries(self.said, self.where)
+        """See `read_manifest`; by composed names."""
+        return {composed(name): entry for name, entry in manifest_entries(self.said, self.where).items()}
 
     @cached_property
     def unfinished(self) -> frozenset[str] | None:
-        """See `unfinished_tars`."""
-        return unfinished_tars(self.said, self.where)
+        """See `unfinished_tars`; composed names."""
+        names = unfinished_tars(self.said, self.where)
+        return None if names is None else frozenset(map(composed, names))
 
     def refuse_unfinished(self, tars: Iterable[str]) -> None:
         """Refuse tars of an export that is not whole.
@@ -102,7 +104,7 @@ class FoundManifest:
         Raises:
             ShardError: one of them may be of it.
         """
-        if self.unfinished is not None and not self.unfinished.isdisjoint(tars):
+        if self.unfinished is not None and not self.unfinished.isdisjoint(map(composed, tars)):
             check_whole(self.said, self.where)
 
 

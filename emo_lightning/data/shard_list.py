@@ -8,15 +8,14 @@ import hashlib
 import logging
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from emo_lightning.core.file_names import MANIFEST_FILE
+from emo_lightning.core.file_names import CARD_FILE, MANIFEST_FILE
 from emo_lightning.core.files import read_object
 from emo_lightning.core.foreign import decode_json, object_of
-from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
+from emo_lightning.core.names import as_on_disk, composed, expand_glob, literal_head
 from emo_lightning.core.remote import RemoteError
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.shard_index import INDEX_SUFFIX
@@ -119,7 +118,7 @@ def _named(text: str, manifests: FoundManifests) -> Iterator[Shard]:
             continue
         name = name_of(shard.url)
         found.refuse_unfinished([name])
-        yield Shard(shard.url, found.entries.get(name)) if ranged and found.unfinished is None else shard
+        yield Shard(shard.url, found.entries.get(composed(name))) if ranged and found.unfinished is None else shard
 
 
 def _expand(text: str, manifests: FoundManifests) -> list[Shard]:
@@ -154,7 +153,7 @@ def _matched(urls: Sequence[str], text: str, pattern: str, manifests: FoundManif
     shards = {url: [Shard(url)] for url in urls}
     folders: dict[str, dict[str, str]] = {}
     for url in urls:
-        folders.setdefault(beside(url, ""), {})[name_of(url)] = url
+        folders.setdefault(beside(url, ""), {})[composed(name_of(url))] = url
     for there in folders.values():
         found = manifests.beside(next(iter(there.values())))
         if found is None:
@@ -174,14 +173,15 @@ def _matched(urls: Sequence[str], text: str, pattern: str, manifests: FoundManif
             continue
         for name, url in there.items():
             shards[url] = [Shard(url, listed[name])] if name in listed else []
-        _say_unlisted(found.where.rpartition("/")[0] or ".", [name for name in there if name not in listed])
+        # `*` means what belongs to the export, too.
+        others = [name for name in there if name not in listed and name not in (MANIFEST_FILE, CARD_FILE)]
+        _say_unlisted(found.where.rpartition("/")[0] or ".", others)
     return shards
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """As a glob does: in either spelling of an accent, and without hidden files."""
-    plain = (unicodedata.normalize("NFC", one) for one in (name, pattern))
-    return fnmatch.fnmatchcase(*plain) and (pattern.startswith(".") or not name.startswith("."))
+    """As a glob does: without hidden files."""
+    return fnmatch.fnmatchcase(name, composed(pattern)) and (pattern.startswith(".") or not name.startswith("."))
 
 
 def _say_unlisted(folder: object, names: Sequence[str]) -> None:
@@ -236,7 +236,8 @@ def _folder(folder: Path) -> list[Shard]:
     if not listed:
         msg = f"{folder / MANIFEST_FILE}: the manifest lists no shards"
         raise ShardError(msg)
-    _say_unlisted(folder, [tar.name for tar in tars if tar.name not in listed])
+    known = set(map(composed, listed))
+    _say_unlisted(folder, [tar.name for tar in tars if composed(tar.name) not in known])
     return [Shard(str(as_on_disk(folder / name)), entry) for name, entry in listed.items()]
 
 

@@ -199,7 +199,7 @@ def _exported(folder: Path) -> Target:
 
 
 def _manifest(folder: Path) -> Target:
-    manifest = {"name": "x", "shards": [{"file": "a.tar", "count": 0}]}
+    manifest = {"schema_version": 1, "name": "x", "shards": [{"file": "a.tar", "count": 0}]}
     (folder / "a.tar").write_bytes(bytes(10240))
     return Target(through(folder / "manifest.json", lambda path: list(read_records([path.parent]))), [as_json(manifest)])
 
