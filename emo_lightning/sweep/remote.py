@@ -77,7 +77,7 @@ def _require_server(url: str) -> None:
 
 
 def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
-    """One run under W&B's agent: `emo run` with the agent's values, then all its metrics to the agent's run.
+    """One run under W&B's agent: `emo run` with the agent's values, then, if it ended well, all its metrics to the agent's run.
 
     Args:
         words: the experiment, then `--KEY=VALUE`s or one JSON object of them (the agent's `${args}` or `${args_json}`).
@@ -102,14 +102,19 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
 
         start = wandb.init
     run = start()
-    code = _run(command)
-    found = {key: value for key, value in run_metrics(runs / name).items() if usable(value)} if (runs / name).is_dir() else {}
-    if code == 0 and not found:
-        say(f"error: {runs / name}: no stage wrote a metric", file=sys.stderr)
-        code = 1
-    if found:
-        run.log(found)
-    run.finish(exit_code=code)
+    code = 1
+    try:
+        ended = _run(command)
+        # What a training had logged when it failed is no result: the search would take it for one.
+        found = {key: value for key, value in run_metrics(runs / name).items() if usable(value)} if ended == 0 else {}
+        if ended == 0 and not found:
+            say(f"error: {runs / name}: no stage wrote a metric", file=sys.stderr)
+            ended = 1
+        if found:
+            run.log(found)
+        code = ended
+    finally:
+        run.finish(exit_code=code)
     return code
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
+from emo_lightning.core.errors import InputError
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.sweep.config import SWEEP_COMMAND
 from emo_lightning.sweep.parameters import SweepError
@@ -117,6 +118,38 @@ def test_a_failed_run_is_a_failed_trial(
     assert trial(["e.yaml", json.dumps({"m.hed": 1})], lambda: kept) == 2
     assert kept.code == 2
     assert "unknown key hed; did you mean head?" in capfd.readouterr().err
+    assert not kept.metrics
+
+
+def test_a_trial_that_failed_has_no_metric(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a stage of it has logged some."""
+    monkeypatch.setenv("WANDB_RUN_ID", "r1")
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    good = (swept / "small.yaml").read_text()
+    tree = yaml.safe_load(good)
+    tree["stages"]["more"] = tree["stages"]["des"] | {"model": {"head": {"num_heads": 3}}}
+    (swept / "small.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    kept = Kept()
+    assert trial(["small.yaml", '{"vars.seed": 1}'], lambda: kept) not in (0, None)
+    assert json.loads((swept / "runs/sweep-trial/r1/des/stage.json").read_text())["status"] == "complete"
+    assert kept.code not in (0, None)
+    assert not kept.metrics
+    (swept / "small.yaml").write_text(good)
+    assert trial(["small.yaml", '{"vars.seed": 1}'], lambda: kept) == 0
+    assert kept.code == 0
+    assert kept.metrics["des/val/accuracy"] >= 0
+
+
+def test_a_trial_whose_metrics_cannot_be_read_is_finished_as_failed(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "r1")
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    kept = Kept()
+    assert trial(["small.yaml", '{"vars.seed": 1}'], lambda: kept) == 0
+    (swept / "runs/sweep-trial/r1/des/damaged.json").write_text("{")
+    kept = Kept()
+    with pytest.raises(InputError, match=r"r1/des/damaged\.json"):
+        trial(["small.yaml", '{"vars.seed": 1}'], lambda: kept)
+    assert kept.code == 1
     assert not kept.metrics
 
 
