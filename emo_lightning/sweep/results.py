@@ -67,7 +67,11 @@ def write_results(sweep: Sweep, settings: LocalSettings, outcome: SweepOutcome) 
     folder.mkdir(parents=True, exist_ok=True)
     written = [_write(folder / "results.json", _json(sweep, settings, outcome, ranked))]
     written.append(_write(folder / "results.md", _markdown(sweep, settings, outcome, ranked)))
-    if ranked:
+    if not ranked:
+        # Of an earlier call: they would be taken for this one's.
+        for suffix in (".tex", ".csv", ".png"):
+            (folder / f"results{suffix}").unlink(missing_ok=True)
+    else:
         table = replace(results_table(sweep, ranked), name=sweep.name)
         written += [_write(folder / f"results{suffix}", RENDERERS[suffix](table)) for suffix in (".tex", ".csv")]
         _plot(sweep, outcome, ranked, folder / "results.png")
