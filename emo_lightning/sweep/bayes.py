@@ -20,7 +20,7 @@ class Bayes:
 
     Args:
         parameters: of the sweep.
-        count: runs in all.
+        count: runs in all; what is finished counts among them, and is all there is where it is more.
         seed: of the estimator.
         maximize: whether more is better.
         jobs: runs at a time; with several, those under way count as poor, so that their neighbourhood is not asked for twice.
@@ -54,7 +54,6 @@ class Bayes:
         self._study = optuna.create_study(sampler=sampler, direction="maximize" if maximize else "minimize")
         # Of a small space it may ask for the same run twice.
         self._open: dict[str, list[Any]] = {}
-        self.total: int | None = count
         self._asked = 0
         for values, metric in earlier:
             plain = {
@@ -65,6 +64,7 @@ class Bayes:
             else:
                 self._study.add_trial(optuna.trial.create_trial(params=plain, distributions=self._space, value=metric))
                 self._asked += 1
+        self.total: int | None = max(count, self._asked)
 
     def ask(self) -> TrialValues | None:
         """The next run's values."""

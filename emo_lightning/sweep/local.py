@@ -7,23 +7,24 @@ import multiprocessing.connection
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
 from emo_lightning.core.console import console
 from emo_lightning.core.endings import SAVE_GRACE_SECONDS, STEP_GRACE_SECONDS
+from emo_lightning.core.errors import UserError
 from emo_lightning.experiment.arguments import check
 from emo_lightning.sweep.config import Sweep
+from emo_lightning.sweep.earlier import EarlierRuns
 from emo_lightning.sweep.inputs import check_features
 from emo_lightning.sweep.metrics import run_metrics
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.processes import child, last_error, send, sweep_lock, terminated_is_interrupted
-from emo_lightning.sweep.records import LOG_FILE, Run, experiment_of, is_finished, labels, new_run, read_run
+from emo_lightning.sweep.records import LOG_FILE, Run, experiment_of, labels, new_run
 from emo_lightning.sweep.space import Grid, Random, Search
 from emo_lightning.sweep.values import TrialValues, as_text
 
@@ -61,7 +62,7 @@ class LocalSettings:
 
 @dataclass
 class SweepOutcome:
-    """What became of a sweep: its runs in the order they were asked for, and why it ended before its last."""
+    """What became of a sweep: its runs, those that were finished before first, and why it ended before its last."""
 
     runs: list[Run] = field(default_factory=list)
     planned: int | None = None
@@ -85,54 +86,47 @@ def run_local(sweep: Sweep, settings: LocalSettings, start: Callable[[list[str]]
     Raises:
         SweepError: the search has no end, Optuna is missing, there are no features or too few layers of them, or a run's directory is
             of another experiment.
-        ExperimentError: the experiment does not take a value, and nothing has been run then; or a finished run was made from inputs that
-            have changed since.
+        ExperimentError: the experiment does not take a value, or a finished run was made from inputs that have changed since.
         KeyboardInterrupt: after the runs under way have saved themselves.
+
+    No run is under way any more when it raises: what is refused lets them end, anything else interrupts them.
     """
-    pool = _Pool(sweep, settings, start, outcome)
-    pool.search = _search(sweep, settings)
     check_features(sweep, settings.fixed, settings.folder)
-    outcome.planned = pool.search.total
+    outcome.planned = _count(sweep, settings)
     with sweep_lock(settings.folder), terminated_is_interrupted():
+        pool = _Pool(sweep, settings, start, outcome)
         try:
             pool.work()
-        except KeyboardInterrupt:
+        except BaseException:
             pool.stop()
             raise
 
 
-def _search(sweep: Sweep, settings: LocalSettings) -> Search:
+def _count(sweep: Sweep, settings: LocalSettings) -> int | None:
     count = settings.count if settings.count is not None else sweep.run_cap
-    if sweep.method == "grid":
-        return Grid(sweep.parameters, count)
-    if count is None:
+    if count is None and sweep.method != "grid":
         msg = f"{sweep.path}: method: {sweep.method} has no end of its own; set run_cap in the file, or --count N"
         raise SweepError(msg)
+    return Grid(sweep.parameters, count).total if sweep.method == "grid" else count
+
+
+def _search(sweep: Sweep, settings: LocalSettings, known: Sequence[tuple[TrialValues, float | None]] = ()) -> Search:
+    """What asks for the runs.
+
+    Args:
+        sweep: whose.
+        settings: of it.
+        known: to bayes: values and metric of the runs that are finished, then those that were killed or failed.
+    """
+    count = _count(sweep, settings)
+    if sweep.method == "grid":
+        return Grid(sweep.parameters, count)
+    assert count is not None
     if sweep.method == "random":
         return Random(sweep.parameters, count, settings.seed)
     from emo_lightning.sweep.bayes import Bayes
 
-    return Bayes(sweep.parameters, count, settings.seed, sweep.maximize, settings.jobs, _earlier(sweep, settings))
-
-
-def _earlier(sweep: Sweep, settings: LocalSettings) -> list[tuple[TrialValues, float | None]]:
-    """What bayes has learned before: finished runs, then those that were killed or failed."""
-    found = [run for path in sorted(settings.folder.glob("*/sweep.json")) if (run := read_run(path.parent)) is not None]
-    same = {p.name: p.values[0] for p in sweep.parameters if p.fixed} | settings.fixed
-    keys = {p.name for p in sweep.parameters} | settings.fixed.keys()
-    # The file, or the command line, may since allow other values.
-    fitting = [
-        run
-        for run in found
-        if run.values.keys() == keys
-        and all(run.values[k] == v for k, v in same.items())
-        and all(p.allows(run.values[p.name]) for p in sweep.varied)
-        and (run.status != "complete" or is_finished(sweep, settings.folder, run))
-    ]
-    return [
-        ({k: v for k, v in run.values.items() if k not in settings.fixed}, run.metric)
-        for run in sorted(fitting, key=lambda run: run.metric is None)
-    ]
+    return Bayes(sweep.parameters, count, settings.seed, sweep.maximize, settings.jobs, known)
 
 
 @dataclass
@@ -142,6 +136,8 @@ class _Active:
     process: BaseProcess
     slot: int
     since: float
+    logged: int
+    """Bytes of what its earlier attempts said."""
 
 
 class _Pool:
@@ -151,59 +147,120 @@ class _Pool:
 
     def __init__(self, sweep: Sweep, settings: LocalSettings, start: Callable[[list[str]], int], outcome: SweepOutcome) -> None:
         self.sweep, self.settings, self.start, self.outcome = sweep, settings, start, outcome
-        self.active: dict[Any, _Active] = {}
+        self.earlier = EarlierRuns(sweep, settings.folder)
+        self.active: list[_Active] = []
         self.in_a_row = 0
         self.warm = False
 
     def work(self) -> None:
-        """Until there is nothing left to ask for."""
+        """Until there is nothing left to ask for.
+
+        Raises:
+            UserError: a run is refused; those under way have ended then.
+        """
+        self.take_finished()
+        refused: UserError | None = None
         while True:
-            while len(self.active) < self.settings.jobs and self.outcome.stopped is None:
+            while refused is None and self.outcome.stopped is None and len(self.active) < self.settings.jobs:
                 values = self.search.ask()
+                self.outcome.planned = self.search.total
                 if values is None:
                     break
-                self.begin(values)
+                try:
+                    self.begin(values)
+                except UserError as error:
+                    refused = error
+                    if self.active:
+                        console.print(
+                            f"[red]no further run is started[/red]: {escape(str(error))}; waiting for what is under way",
+                            soft_wrap=True,
+                        )
             if not self.active:
-                return
-            for sentinel in multiprocessing.connection.wait(list(self.active)):
-                self.end(self.active.pop(sentinel))
+                break
+            ended = multiprocessing.connection.wait([active.process.sentinel for active in self.active])
+            for active in [active for active in self.active if active.process.sentinel in ended]:
+                self.active.remove(active)
+                self.end(active)
+        if refused is not None:
+            raise refused
+
+    def take_finished(self) -> None:
+        """Put the runs that are finished among the results, whatever becomes of the others.
+
+        Raises:
+            UserError: a run that was begun is refused.
+        """
+        bayes = self.sweep.method == "bayes"
+        planned: Iterable[TrialValues] = self.earlier.choices() if bayes else iter(_search(self.sweep, self.settings).ask, None)
+        finished: list[tuple[Run, TrialValues]] = []
+        unfinished: list[tuple[TrialValues, float | None]] = []
+        refused: UserError | None = None
+        for values in planned:
+            try:
+                run = self.earlier.begun({**values, **self.settings.fixed})
+                if run is None or run.name in self.names:
+                    continue
+                done = self.earlier.is_finished(run)
+            except UserError as error:
+                refused = refused or error
+                continue
+            if done:
+                self.outcome.runs.append(run)
+                finished.append((run, values))
+            elif bayes:
+                unfinished.append((values, None))
+        if refused is not None:
+            raise refused
+        self.search = _search(self.sweep, self.settings, [*((values, run.metric) for run, values in finished), *unfinished])
+        self.outcome.planned = self.search.total
+        for run, values in finished:
+            self.found(run, values)
+
+    @property
+    def names(self) -> set[str]:
+        """Of the runs among the results."""
+        return {run.name for run in self.outcome.runs}
+
+    def found(self, run: Run, values: TrialValues) -> None:
+        """Say that a run of the results was finished before."""
+        self.say(run, "[dim](complete, not run again)[/dim]")
+        self.settle(run, values)
 
     def begin(self, values: TrialValues) -> None:
-        """Start a run, unless it is finished or under way."""
-        folder = self.settings.folder
-        run = new_run(self.sweep, folder, {**values, **self.settings.fixed})
-        if run.name in [other.name for other in self.outcome.runs]:
+        """Start a run, unless it is finished or under way.
+
+        Raises:
+            UserError: it is refused; nothing has been started then.
+        """
+        folder, given = self.settings.folder, {**values, **self.settings.fixed}
+        run = self.earlier.begun(given) or new_run(self.sweep, folder, given)
+        if run.name in self.names:
             # Bayes may ask again for what it knows; one under way is told when it ends.
             known = next(other for other in self.outcome.runs if other.name == run.name)
             if known.status != "running":
                 self.search.tell(values, known.metric)
             return
-        before = read_run(folder / run.name)
-        if before is not None and before.digest != run.digest:
-            msg = (
-                f"{folder / run.name} was made when {self.sweep.program} was another; choose another --name, or delete it "
-                "to make it anew"
-            )
-            raise SweepError(msg)
-        self.outcome.runs.append(run)
-        if before is not None and is_finished(self.sweep, folder, before):
-            self.outcome.runs[-1] = before
-            self.say(before, "[dim](complete, not run again)[/dim]")
-            self.settle(before, values)
+        if self.earlier.is_finished(run):
+            self.outcome.runs.append(run)
+            self.found(run, values)
             return
-        run.seconds = before.seconds if before is not None else 0.0
+        run = replace(run, status="running", metric=None, metrics={}, error=None)
         self.warm_up(run)
         run.save(folder)
-        slot = min(set(range(self.settings.jobs)) - {active.slot for active in self.active.values()})
+        self.outcome.runs.append(run)
+        slot = min(set(range(self.settings.jobs)) - {active.slot for active in self.active})
+        log = folder / run.name / LOG_FILE
         process = multiprocessing.get_context("fork").Process(
             target=child,
             name=run.name,
-            args=(self.start, _arguments(self.sweep, run, folder), folder / run.name / LOG_FILE, slot, self.settings.jobs),
+            args=(self.start, _arguments(self.sweep, run, folder), log, slot, self.settings.jobs),
         )
         # What is buffered here would be written by the child as well.
         sys.stdout.flush()
+        # First, so that an interruption finds it.
+        logged = log.stat().st_size if log.is_file() else 0
+        self.active.append(_Active(run, values, process, slot, time.time(), logged))
         process.start()
-        self.active[process.sentinel] = _Active(run, values, process, slot, time.time())
 
     def warm_up(self, run: Run) -> None:
         """Check the first run here: its errors come at once, and the training libraries are loaded once for all runs."""
@@ -217,9 +274,15 @@ class _Pool:
         active.process.join()
         run, folder = active.run, self.settings.folder / active.run.name
         run.seconds = round(run.seconds + time.time() - active.since, 1)
-        code, said = active.process.exitcode or 0, last_error(folder / LOG_FILE)
+        code, said = active.process.exitcode or 0, last_error(folder / LOG_FILE, active.logged)
         error = said if code >= 0 else f"killed by {signal.Signals(-code).name}; it said last: {said}"
-        run.finish(code, run_metrics(folder), self.sweep.metric, error)
+        try:
+            metrics = run_metrics(folder)
+        except UserError as unreadable:
+            metrics = {}
+            if code == 0:
+                code, error = unreadable.exit_code, str(unreadable)
+        run.finish(code, metrics, self.sweep.metric, error)
         run.save(self.settings.folder)
         if run.status == "failed":
             self.say(
@@ -249,15 +312,24 @@ class _Pool:
         )
 
     def stop(self) -> None:
-        """Interrupt what is under way as Ctrl-C would, and wait until it has saved itself."""
-        for active in self.active.values():
-            send(active.process, signal.SIGINT)
-        until = time.time() + _PATIENCE
-        for active in self.active.values():
-            active.process.join(max(0.0, until - time.time()))
-            send(active.process, signal.SIGKILL)
-            active.run.seconds = round(active.run.seconds + time.time() - active.since, 1)
-            active.run.save(self.settings.folder)
+        """Interrupt what is under way as Ctrl-C would, and wait until it has saved itself; a second interruption ends it at once."""
+        started = [active for active in self.active if active.process.pid is not None]
+        try:
+            for active in started:
+                send(active.process, signal.SIGINT)
+            until = time.time() + _PATIENCE
+            for active in started:
+                active.process.join(max(0.0, until - time.time()))
+        finally:
+            for active in started:
+                send(active.process, signal.SIGKILL)
+            for active in started:
+                active.process.join()
+                if active.process.exitcode == 0:
+                    self.end(active)
+                    continue
+                active.run.seconds = round(active.run.seconds + time.time() - active.since, 1)
+                active.run.save(self.settings.folder)
 
 
 def described(sweep: Sweep, run: Run) -> str:

@@ -107,10 +107,15 @@ def _share(slot: int, jobs: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
 
 
-def last_error(log: Path) -> str:
-    """What a run said last: its last line with `error:` that tells more than which stage ended, or else its last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()] if log.is_file() else []
-    said = [line for line in lines if line]
+def last_error(log: Path, start: int = 0) -> str:
+    """What a run said last: its last line with `error:` that tells more than which stage ended, or else its last line.
+
+    Args:
+        log: what it said, after what its earlier attempts did.
+        start: bytes of those.
+    """
+    text = log.read_bytes()[start:].decode(errors="replace") if log.is_file() else ""
+    said = [line for line in map(str.strip, text.splitlines()) if line]
     errors = [line for line in said if line.startswith("error: ")]
     telling = [line for line in errors if " ended with exit code " not in line]
     return (telling or errors or said or ["it said nothing"])[-1].removeprefix("error: ")[:500]

@@ -17,15 +17,17 @@ from pydantic import TypeAdapter, ValidationError
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import describe
 from emo_lightning.experiment.classes import ALLOWED_PACKAGES, allowed_packages
+from emo_lightning.experiment.identity import settings_of
 from emo_lightning.experiment.resolve import Experiment, load_experiment
 from emo_lightning.experiment.stage_metrics import usable
-from emo_lightning.experiment.status import is_complete
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.parameters import Parameter, SweepError
 from emo_lightning.sweep.values import TrialValues, as_text, values_digest
 
 RECORD_FILE = "sweep.json"
 LOG_FILE = "sweep.log"
+DIGEST_MARK = "settings "
+"""Before a digest of what the stages compute; those of earlier versions have none."""
 _LONGEST_NAME = 100
 _MOST_BYTES = 2**20
 """Of the record of a run; one has some metrics and settings. pydantic keeps a complaint of each value that is none."""
@@ -44,7 +46,7 @@ class Run:
         metrics: all metrics of its stages.
         seconds: that it took, over all attempts.
         error: the last line of what went wrong.
-        digest: of its resolved stages: a changed experiment is another run.
+        digest: of what its stages compute (`digest_of`): a changed experiment is another run. Earlier versions noted `earlier_digest_of`.
     """
 
     name: str
@@ -59,15 +61,13 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """Write the record into the run's directory."""
-        path = folder / self.name / RECORD_FILE
-        # JSON has no NaN.
-        metrics = {k: v if v is not None and math.isfinite(v) else None for k, v in self.metrics.items()}
-        write_json(path, asdict(self) | {"metrics": metrics}, indent=2)
+        write_json(folder / self.name / RECORD_FILE, asdict(self), indent=2)
 
     def finish(self, code: int, metrics: dict[str, float], metric: str, error: str) -> None:
         """Note how it ended: without a finite metric it failed, whatever its exit code."""
         value = metrics.get(metric)
-        self.metrics = dict(metrics)
+        # JSON, of which the record and the results are, has no NaN.
+        self.metrics = {key: number if math.isfinite(number) else None for key, number in metrics.items()}
         if code == 0 and usable(value):
             self.status, self.metric, self.error = "complete", value, None
         else:
@@ -101,19 +101,35 @@ def read_run(folder: Path) -> Run | None:
     return run
 
 
-def new_run(sweep: Sweep, folder: Path, values: TrialValues) -> Run:
+def new_run(sweep: Sweep, folder: Path, values: TrialValues, name: str | None = None) -> Run:
     """The record of a run that has not begun.
+
+    Args:
+        sweep: that asks for it.
+        folder: of the sweep.
+        values: of the run.
+        name: of its directory; None is `run_name`.
 
     Raises:
         ExperimentError: the experiment does not take these values.
     """
-    name = run_name(sweep.varied, values)
+    name = name or run_name(sweep.varied, values)
     overrides = [(key, as_text(value)) for key, value in values.items()]
     command = ["emo", "run", str(sweep.program), "--runs", str(folder), "--name", name, *(f"--{k}={v}" for k, v in overrides)]
     command += [f"--allow-classes={package}" for package in allowed_packages()[len(ALLOWED_PACKAGES) :]]
-    experiment = experiment_of(sweep, folder, name, values)
-    digest = hashlib.sha256("".join(stage.digest for stage in experiment.stages).encode()).hexdigest()
-    return Run(name, values, shlex.join(command), digest=digest)
+    return Run(name, values, shlex.join(command), digest=digest_of(experiment_of(sweep, folder, name, values)))
+
+
+def digest_of(experiment: Experiment) -> str:
+    """sha256 over what the stages compute, wherever the run and its inputs lie; what those hold, the stages compare themselves."""
+    run_dir = str(experiment.dir)
+    said = [[stage.name, stage.kind, settings_of(stage.kind, stage.config, run_dir)] for stage in experiment.stages]
+    return DIGEST_MARK + hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def earlier_digest_of(experiment: Experiment) -> str:
+    """As earlier versions noted it: the same only where the run and its inputs lie and are spelled as they were."""
+    return hashlib.sha256("".join(stage.digest for stage in experiment.stages).encode()).hexdigest()
 
 
 def experiment_of(sweep: Sweep, folder: Path, name: str, values: TrialValues) -> Experiment:
@@ -123,17 +139,6 @@ def experiment_of(sweep: Sweep, folder: Path, name: str, values: TrialValues) ->
         ExperimentError: it does not take these values.
     """
     return load_experiment(sweep.program, [(key, as_text(value)) for key, value in values.items()], name=name, runs=folder)
-
-
-def is_finished(sweep: Sweep, folder: Path, run: Run) -> bool:
-    """Whether a run that has its metric has it of what its inputs hold now: a run's stages say what they were made from.
-
-    Raises:
-        ExperimentError: an input of one of its stages holds something else; names both.
-    """
-    return run.status == "complete" and all(
-        is_complete(stage) for stage in experiment_of(sweep, folder, run.name, run.values).stages
-    )
 
 
 def run_name(varied: Sequence[Parameter], values: TrialValues) -> str:

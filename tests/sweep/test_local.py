@@ -16,83 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from emo_lightning.cli import main
 from emo_lightning.core.tables.table import Spread, cell_text
-from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.mapped_parts import write_part
-from emo_lightning.data.supervision import Supervision
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.experiment.resolve import load_experiment
-from emo_lightning.sweep.config import SWEEP_COMMAND, load_sweep
+from emo_lightning.sweep.config import load_sweep
 from emo_lightning.sweep.local import SweepOutcome
 from emo_lightning.sweep.records import Run, read_run
 from emo_lightning.sweep.results import results_table, settings_of, summary
 from tests.patience import PATIENCE
-
-PROGRAM = {
-    "name": "small",
-    "vars": {"features": "?", "seed": 0},
-    "stages": {
-        "des": {
-            "run": "des",
-            "defaults": ["trainer/head.yaml"],
-            "seed_everything": "${vars.seed}",
-            "model": {"seed": "${vars.seed}"},
-            "data": {"train": "${vars.features}/train", "val": "${vars.features}/val", "batch_size": 16},
-            "trainer": {"accelerator": "cpu", "max_epochs": 1, "enable_model_summary": False, "enable_progress_bar": False},
-        },
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Feature caches of four layers of width 16: train, val, test."""
-    root = tmp_path_factory.mktemp("features")
-    for seed, (split, count) in enumerate({"train": 48, "val": 24, "test": 24}.items()):
-        generator = torch.Generator().manual_seed(seed)
-        with FeatureWriter(root / split, 4, 16, torch.float32, "toy") as writer:
-            for i in range(count):
-                hidden = torch.randn(4, 3 + i % 4, 16, generator=generator)
-                hidden[..., i % 8] += 2
-                soft = [1.0 if c == i % 8 else 0.0 for c in range(8)]
-                writer.append(f"{split}-{i:03}", hidden, Supervision(soft, i % 8, 5.0))
-    return root
-
-
-@pytest.fixture
-def swept(tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of a small experiment and its sweep; the working directory."""
-    (tmp_path / "small.yaml").write_text(
-        yaml.safe_dump(PROGRAM | {"vars": {"features": str(features), "seed": 0}}, sort_keys=False)
-    )
-    write_sweep(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write_sweep(folder: Path, **changes: object) -> Path:
-    """The sweep's file."""
-    tree: dict[str, object] = {
-        "program": "small.yaml",
-        "command": SWEEP_COMMAND,
-        "method": "grid",
-        "metric": {"name": "des/val/accuracy", "goal": "maximize"},
-        "parameters": {"des.model.head.fusion": {"values": ["none", "both"]}, "vars.seed": {"values": [0, 1]}},
-    } | changes
-    path = folder / "s.yaml"
-    path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    return path
-
-
-def results(folder: Path) -> dict[str, Any]:
-    """results.json of the sweep."""
-    return json.loads((folder / "runs/s/results.json").read_text())
+from tests.sweep.conftest import results, write_sweep
 
 
 def test_a_grid_over_seeds_ends_in_a_table_a_plot_and_commands(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -315,6 +253,8 @@ def test_a_metric_that_is_no_number_is_a_failure() -> None:
     run.finish(0, {"des/val/loss": float("nan")}, "des/val/loss", "")
     assert (run.status, run.metric) == ("failed", None)
     assert "des/val/loss is not finite: nan" in str(run.error)
+    # As JSON has it.
+    assert run.metrics == {"des/val/loss": None}
     run.finish(0, {}, "des/val/loss", "")
     assert "des/val/loss is not among its metrics" in str(run.error)
 
@@ -342,7 +282,7 @@ def test_overrides_reach_interpolated_keys() -> None:
 
 
 @pytest.mark.slow
-def test_bayes_runs_and_goes_on(swept: Path) -> None:
+def test_bayes_runs_and_goes_on(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna")
     write_sweep(
         swept,
@@ -351,9 +291,24 @@ def test_bayes_runs_and_goes_on(swept: Path) -> None:
     )
     assert main(["sweep", "s.yaml", "--local", "--count", "3"]) == 0
     first = {run["name"] for run in results(swept)["runs"]}
+    capfd.readouterr()
     assert main(["sweep", "s.yaml", "--local", "--count", "5"]) == 0
+    assert capfd.readouterr().out.count("(complete, not run again)") == 3
     assert len(list(swept.glob("runs/s/*/des"))) == 5
-    assert len(first) == 3
+    found = results(swept)
+    assert (found["complete"], found["planned"], found["summary"]) == (5, 5, "5 complete, 0 failed")
+    assert first < {run["name"] for run in found["runs"]}
+    # What is there is shown, also where nothing is left to do or fewer are asked for.
+    for count, planned in ((5, 5), (2, 5)):
+        assert main(["sweep", "s.yaml", "--local", "--count", str(count)]) == 0
+        out = capfd.readouterr().out
+        assert all(run["command"] in out for run in found["runs"])
+        assert (results(swept)["complete"], results(swept)["planned"]) == (5, planned)
+    # One that has reached the target ends the search.
+    tree = yaml.safe_load((swept / "s.yaml").read_text())
+    write_sweep(swept, **tree | {"metric": tree["metric"] | {"target": 0.0}})
+    assert main(["sweep", "s.yaml", "--local", "--count", "9"]) == 0
+    assert results(swept)["summary"] == "5 complete, 0 failed, 4 not started; stopped: metric.target 0.0 is reached"
     # A run outside the bounds that the file has since been given is not learned from.
     write_sweep(
         swept,
@@ -362,6 +317,7 @@ def test_bayes_runs_and_goes_on(swept: Path) -> None:
     )
     assert main(["sweep", "s.yaml", "--local", "--count", "1"]) == 0
     assert len(list(swept.glob("runs/s/*/des"))) == 6
+    assert (results(swept)["complete"], results(swept)["planned"]) == (1, 1)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 
 from emo_lightning.core.endings import InterruptedBySignal
 from emo_lightning.core.lifetimes import PARENT_VARIABLE, die_with_named_parent
-from emo_lightning.sweep.processes import child, terminated_is_interrupted
+from emo_lightning.sweep.processes import child, last_error, terminated_is_interrupted
 from emo_lightning.sweep.remote import _run
 from tests.patience import gone, wait_until
 
@@ -79,3 +79,14 @@ def test_a_second_ctrl_c_is_impatience() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(InterruptedBySignal):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_a_run_said_last_is_of_its_last_attempt(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert last_error(log) == "it said nothing"
+    first = "error: wör\nerror: stage 'a' ended with exit code 2\n"
+    log.write_text(first, encoding="utf-8")
+    assert last_error(log) == "wör"
+    with open(log, "a", encoding="utf-8") as more:
+        more.write("epoch 1\n")
+    assert last_error(log, len(first.encode())) == "epoch 1"
