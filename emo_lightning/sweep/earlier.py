@@ -82,7 +82,7 @@ class EarlierRuns:
 
         Raises:
             SweepError: its folder is of another experiment, or its record is damaged.
-            ExperimentError: the experiment does not take these values.
+            ExperimentError: the experiment does not take these values, or a stage of it was made with other settings.
         """
         if not self._records and not self._damaged:
             return None
@@ -90,19 +90,18 @@ class EarlierRuns:
         if own in self._damaged:
             raise self._damaged[own]
         mark = values_digest(values)
-        for record in [self._found[mark]] if mark in self._found else self._candidates(own, values):
-            if mark in self._found or record.name == own or self._is_same(record, values):
-                self._found[mark] = record
-                run = new_run(self._sweep, self._folder, values, record.name)
-                metric = record.metrics.get(self._sweep.metric) if record.status == "complete" else None
-                return replace(record, values=values, command=run.command, digest=run.digest, metric=metric)
-        if own in self._records:
-            msg = (
-                f"{self._folder / own} was made when {self._sweep.program} was another; choose another --name, or delete it "
-                "to make it anew"
-            )
-            raise SweepError(msg)
-        return None
+        if mark not in self._found:
+            record = next((one for one in self._candidates(own, values) if one.name == own or self._is_same(one, values)), None)
+            if record is None and own in self._records:
+                record = self._records[own]
+                self._check_changeable(record, values)
+            if record is None:
+                return None
+            self._found[mark] = record
+        record = self._found[mark]
+        run = new_run(self._sweep, self._folder, values, record.name)
+        metric = record.metrics.get(self._sweep.metric) if record.status == "complete" else None
+        return replace(record, values=values, command=run.command, digest=run.digest, metric=metric)
 
     def is_finished(self, run: Run) -> bool:
         """Whether a run has the sweep's metric, and has it of what its inputs hold now: a run's stages say what they were made from.
@@ -111,6 +110,17 @@ class EarlierRuns:
             ExperimentError: an input of one of its stages holds something else; names both.
         """
         return run.status == "complete" and usable(run.metric) and all(map(is_complete, self._stages(run.name, run.values)))
+
+    def _check_changeable(self, record: Run, values: TrialValues) -> None:
+        """Of a run of another experiment under the same name: it may have ended before it made anything, and the experiment be mended since."""
+        if record.status == "complete":
+            msg = (
+                f"{self._folder / record.name} was made when {self._sweep.program} was another; choose another --name, or delete it "
+                "to make it anew"
+            )
+            raise SweepError(msg)
+        for stage in self._stages(record.name, values):
+            is_complete(stage)
 
     def _candidates(self, own: str, values: TrialValues) -> Iterator[Run]:
         """Records that compute what a run of these values does: of its name, of the same choices, then of choices that the sweep no longer has."""

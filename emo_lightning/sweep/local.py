@@ -198,17 +198,18 @@ class _Pool:
         for values in planned:
             try:
                 run = self.earlier.begun({**values, **self.settings.fixed})
-                if run is None or run.name in self.names:
+                if run is None:
                     continue
                 done = self.earlier.is_finished(run)
             except UserError as error:
                 refused = refused or error
                 continue
             if done:
-                self.outcome.runs.append(run)
                 finished.append((run, values))
             elif bayes:
                 unfinished.append((values, None))
+        # All at once: results that an interruption cuts short would stand in the place of whole ones.
+        self.outcome.runs += [run for run, _ in finished]
         if refused is not None:
             raise refused
         self.search = _search(self.sweep, self.settings, [*((values, run.metric) for run, values in finished), *unfinished])

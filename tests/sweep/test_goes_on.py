@@ -68,6 +68,7 @@ def noted_as_before(folder: Path) -> None:
         (folder / name / "sweep.json").write_text(json.dumps(record | {"digest": digest}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_sweep_is_the_same_wherever_it_lies_and_however_it_is_spelled(
     earlier: bool, own_features: Path, capfd: pytest.CaptureFixture[str]
@@ -122,6 +123,7 @@ def test_a_killed_run_goes_on_under_another_spelling(own_features: Path) -> None
     assert after["seconds"] >= record["seconds"]
 
 
+@pytest.mark.slow
 def test_what_differs_is_another_run(own_features: Path) -> None:
     """Inputs of another name that hold something else; and choices of the sweep, though they may compute the same."""
     swept = own_features.parent
@@ -161,6 +163,28 @@ def test_a_parameter_more_finds_the_runs_of_its_former_value(swept: Path) -> Non
     assert results(swept)["complete"] == 4
 
 
+def test_runs_that_made_nothing_go_on_once_the_experiment_is_mended(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    good = (swept / "small.yaml").read_text()
+    tree = yaml.safe_load(good)
+    tree["stages"]["des"]["model"]["head"] = {"num_heads": 3}
+    (swept / "small.yaml").write_text(yaml.safe_dump(tree))
+    write_sweep(swept, parameters=TWO_SEEDS)
+    assert main(ONE_SWEEP) == 1
+    failed = made(swept / "runs/s")
+    (swept / "small.yaml").write_text(good)
+    assert main(ONE_SWEEP) == 0
+    assert made(swept / "runs/s").keys() == failed.keys()
+    assert results(swept)["complete"] == 2
+    # One that was killed has made something, of other settings.
+    name, record = next(iter(records(swept / "runs/s").items()))
+    (swept / "runs/s" / name / "sweep.json").write_text(json.dumps(record | {"status": "running", "metric": None}))
+    tree["stages"]["des"] |= {"model": {"head": {"num_heads": 2}}}
+    (swept / "small.yaml").write_text(yaml.safe_dump(tree))
+    capfd.readouterr()
+    assert main(ONE_SWEEP) == 2
+    assert f"runs/s/{name}/des was made with other settings (model.head: None there" in capfd.readouterr().err
+
+
 def test_another_metric_orders_the_same_runs(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_sweep(swept, parameters=TWO_SEEDS)
     assert main(ONE_SWEEP) == 0
@@ -172,6 +196,7 @@ def test_another_metric_orders_the_same_runs(swept: Path, capfd: pytest.CaptureF
     assert [run["metric"] for run in runs] == sorted(run["metrics"]["des/val/loss"] for run in runs)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_among_the_results_however_the_sweep_ends(swept: Path) -> None:
     write_sweep(swept, parameters=TWO_SEEDS)
     assert main(ONE_SWEEP) == 0
