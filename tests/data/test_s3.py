@@ -166,7 +166,9 @@ def test_an_index_of_the_tar_before_is_not_kept_for_the_new_one(faults: Faulty, 
 def test_a_folder_is_not_taken_for_an_empty_file(faults: Faulty) -> None:
     write_shards(world(4), "s3://bucket/folder", "set", 4)
     RemoteFolder("s3://bucket/folder").remove("manifest.json")
-    with pytest.raises(InputError, match=r"s3://bucket/folder: is a folder; .* s3://bucket/folder/\*\.tar, .* s3://bucket/folder/$"):
+    with pytest.raises(
+        InputError, match=r"s3://bucket/folder: is a folder; .* s3://bucket/folder/\*\.tar, .* s3://bucket/folder/$"
+    ):
         TarIndex.open("s3://bucket/folder")
     assert len(TarIndex.open("s3://bucket/folder/*.tar")) == 4
 
