@@ -11,7 +11,8 @@ from data_prep.sources.base import RefusedError, SourceRefusal
 from data_prep.sources.index_files import Place, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, known_split
 from data_prep.sources.labels import SOMETHING_ELSE, SourceLabels, category, over_the_eight, shares, top
-from data_prep.sources.tree import Tree, canonical, key_of
+from data_prep.sources.tree import Tree, key_of
+from emo_lightning.core.names import composed
 from emo_lightning.core.text import shown
 
 _TABLE = "artemis_dataset_release_v0.csv"
@@ -65,7 +66,7 @@ def _vote(artworks: dict[tuple[str, str], _Artwork], place: Place, row: dict[str
     word = row["emotion"].strip().lower()
     if word != SOMETHING_ELSE:
         word = category(row["emotion"])
-    name = canonical(text(row, "art_style")), canonical(text(row, "painting"))
+    name = composed(text(row, "art_style")), composed(text(row, "painting"))
     split = known_split(optional_text(row, "split"))
     artwork = artworks.setdefault(name, _Artwork(place))
     artwork.splits.add(split)

@@ -12,8 +12,9 @@ from data_prep.sources.base import PassedOver, RefusedError, Repeat, SourceRefus
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import EMOART, SourceLabels, translate
-from data_prep.sources.tree import Tree, canonical, key_of, path_parts
+from data_prep.sources.tree import Tree, key_of, path_parts
 from emo_lightning.core.images import IMAGE_SUFFIXES
+from emo_lightning.core.names import composed
 
 _INDEX = ("Annotation.json", "annotation.json")
 
@@ -135,12 +136,12 @@ def _name(image: str) -> _Name:
     if len(parts) < 2:
         msg = f"no style: image_path {image!r} is no Images/<Style>/<file>"
         raise RefusedError(msg)
-    return canonical(parts[-2]), canonical(parts[-1])
+    return composed(parts[-2]), composed(parts[-1])
 
 
 def _member(archive: Archive, member: tarfile.TarInfo, style: str, waiting: dict[_Name, Entry]) -> Entry:
     parts = path_parts(member.name)
-    name = (canonical(parts[-2] if len(parts) > 1 else style), canonical(parts[-1]))
+    name = (composed(parts[-2] if len(parts) > 1 else style), composed(parts[-1]))
     if name not in waiting and (style, name[1]) in waiting:
         name = (style, name[1])
     if name not in waiting:

@@ -13,7 +13,8 @@ from data_prep.sources.base import RefusedError, Repeat, SourceItem, SourceRefus
 from data_prep.sources.images import CheckedImage
 from data_prep.sources.index_files import Place
 from data_prep.sources.labels import SourceLabels
-from data_prep.sources.tree import Tree, canonical, checked, key_of
+from data_prep.sources.tree import Tree, checked, key_of
+from emo_lightning.core.names import composed
 from emo_lightning.core.records import BOX_TOLERANCE, Box, GroundedObject, describe
 
 _LONGEST_SPLIT = 50
@@ -174,7 +175,7 @@ def known_split(word: str | None) -> str | None:
     """
     if word is None or not word.strip():
         return None
-    name = SPLIT_BY_WORD.get(word.strip().lower(), canonical(word.strip()))
+    name = SPLIT_BY_WORD.get(word.strip().lower(), composed(word.strip()))
     if not name.isidentifier() or len(name) > _LONGEST_SPLIT:
         msg = f"bad split: {word!r}, allowed: letters, digits and _"
         raise RefusedError(msg)

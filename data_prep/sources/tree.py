@@ -11,6 +11,7 @@ from pathlib import Path
 from data_prep.sources.base import PassedOver, RefusedError, SourceError, SourceRefusal
 from data_prep.sources.images import MAX_BYTES, CheckedImage, ImageError, check_image
 from data_prep.sources.walk import FoundFile, files_below
+from emo_lightning.core.names import composed
 from emo_lightning.core.text import shown
 
 
@@ -148,10 +149,10 @@ class Tree:
             return here / part
         if here not in self._listings:
             try:
-                self._listings[here] = {canonical(child.name): child.name for child in here.iterdir()}
+                self._listings[here] = {composed(child.name): child.name for child in here.iterdir()}
             except OSError:
                 self._listings[here] = {}
-        found = self._listings[here].get(canonical(part))
+        found = self._listings[here].get(composed(part))
         return None if found is None else here / found
 
     def _inside(self, path: Path, name: str) -> Path:
@@ -228,11 +229,6 @@ def path_parts(name: str) -> list[str]:
     return parts
 
 
-def canonical(text: str) -> str:
-    """One spelling of a name: composed and decomposed letters are the same."""
-    return unicodedata.normalize("NFC", text)
-
-
 def encodable(name: str) -> bool:
     """Whether the name of a file is text: one in another encoding cannot stand in a record."""
     return not any("\ud800" <= c <= "\udfff" for c in name)
@@ -244,7 +240,7 @@ def key_of(name: str) -> str:
     Raises:
         RefusedError: see `path_parts`.
     """
-    return canonical("/".join(path_parts(name)))
+    return composed("/".join(path_parts(name)))
 
 
 def refused_folder(tree: Tree, prefix: str, error: RefusedError) -> SourceRefusal:

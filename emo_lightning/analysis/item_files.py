@@ -12,6 +12,7 @@ from emo_lightning.core.emotions import SchemaError
 from emo_lightning.core.foreign import MAX_LINE_BYTES, decode_json
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import Prediction, Record, Reference, read_jsonl
+from emo_lightning.core.shard_manifests import is_tar
 from emo_lightning.core.tar_rows import TAR_IMAGE_EXTENSIONS
 from emo_lightning.core.tar_scan import scan_tar
 from emo_lightning.data.joined import open_shard
@@ -37,7 +38,7 @@ def is_rows(path: str | Path) -> bool:
 def _of_another_name(path: str | Path) -> bool:
     """Whether it is a file with an ending of its own that is no tar: JSON lines, then."""
     file = Path(path)
-    if str(path).lower().endswith(".tar") or not file.exists() or file.is_dir():
+    if is_tar(path) or not file.exists() or file.is_dir():
         return False
     try:
         with open(file, "rb") as opened:

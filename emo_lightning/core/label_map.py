@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
 from emo_lightning.core.emotions import EMOTIONS, Emotion, SchemaError
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_yaml
+from emo_lightning.core.names import composed
 from emo_lightning.core.text import printable
 
 LabelMap = Mapping[str, Emotion | None]
@@ -64,7 +64,7 @@ def read_label_map(path: str | Path) -> dict[str, Emotion | None]:
 
 def key_of_label(word: str) -> str:
     """The word as a key of a map: letters whose accents are composed or not, as macOS names folders, are the same."""
-    return unicodedata.normalize("NFC", word.strip().lower())
+    return composed(word.strip().lower())
 
 
 def emotion_of(word: str, labels: LabelMap) -> Emotion | None:

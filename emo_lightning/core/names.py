@@ -20,7 +20,7 @@ def as_on_disk(path: str | Path) -> Path:
         return path
     found = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
-        spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        spellings = (part, composed(part), unicodedata.normalize("NFD", part))
         found /= next((one for one in spellings if (found / one).exists()), part)
     return found
 

@@ -37,15 +37,20 @@ class ManifestEntry:
     sha256: str | None
 
 
+def is_tar(path: str | Path) -> bool:
+    """Whether a name is that of a tar: it ends in `.tar`, in letters of either case."""
+    return str(path).lower().endswith(_TAR)
+
+
 def tars_in(folder: Path) -> list[Path]:
-    """What a folder holds under a name that ends in `.tar`, in letters of either case, by name; none where it cannot be listed."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() == _TAR)
+    """The tars of a folder (`is_tar`), by name; none where it cannot be listed."""
+    return sorted(path for path in folder.glob("*") if is_tar(path))
 
 
 def passed_over(folder: Path) -> list[str]:
     """What a folder of tars holds beside `tars_in` that is not read: compressed tars, and tars in the folders right below it; by name."""
     compressed = sorted(path.name for path in folder.glob("*") if path.name.lower().endswith(_COMPRESSED))
-    return compressed + sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if path.suffix.lower() == _TAR)
+    return compressed + sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("*/*") if is_tar(path))
 
 
 def unfinished_manifest(name: str, tars: Iterable[str]) -> dict[str, object]:

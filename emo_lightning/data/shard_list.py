@@ -23,6 +23,7 @@ from emo_lightning.core.shard_manifests import (
     FoundManifests,
     ManifestEntry,
     check_whole,
+    is_tar,
     parse_manifest,
     passed_over,
     read_manifest,
@@ -204,7 +205,7 @@ def _remote(url: str, manifests: FoundManifests) -> list[Shard]:
                 raise ShardError(msg)
             known = _matched(found, url, pattern, manifests)
             return [shard for one in found for shard in known[one]]
-        if name.lower().endswith(".tar") or query:
+        if is_tar(name) or query:
             return [Shard(url)]
         data = RemoteFolder(url).read(MANIFEST_FILE)
         if data is None and url.endswith("/"):

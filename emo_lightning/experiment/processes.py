@@ -23,6 +23,7 @@ from emo_lightning.core.errors import UserError, debugging, print_error, user_me
 from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.terminal import say, speak_to_any_terminal
+from emo_lightning.core.wandb_defaults import wandb_mode
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import CONTENT_SUFFIX, InputHashes, first_changed, inputs_of
@@ -258,7 +259,7 @@ def run_stage(stage: Stage, word: Connection | None = None, inputs: InputHashes 
     # Lightning's launcher starts further ranks as `python -m emo_lightning _stage FOLDER`.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("emo_lightning.__main__")
     sys.argv = [sys.argv[0], "_stage", str(stage.out)]
-    os.environ["WANDB_MODE"] = os.environ.get("WANDB_MODE") or "offline"
+    os.environ["WANDB_MODE"] = wandb_mode()
     os.environ.setdefault("WANDB_SILENT", "true")
     # Seconds; its own 90 are long to wait for "no network".
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")

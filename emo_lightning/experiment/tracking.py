@@ -255,12 +255,12 @@ def _begun(stage: Stage, about: TrackedRun) -> Run:
     try:
         run = _asked_for(stage, about)
     except wandb.errors.Error as error:
-        if type(error) is wandb.errors.Error and _DELETED not in str(error):
-            # The others say by their class what is wrong.
+        if _DELETED not in str(error):
+            if type(error) is not wandb.errors.Error:
+                # Its class says what is wrong.
+                raise
             msg = f"W&B takes no run {about.id} for the stage {stage.name!r}: {error}; WANDB_MODE=offline keeps it on disk"
             raise ExperimentError(msg) from error
-        if _DELETED not in str(error):
-            raise
         name = _new_id(stage.out)
         say(
             f"note: the run {about.id} of the stage {stage.name!r} was deleted from W&B; it is told of it in the new run {name}",

@@ -17,7 +17,7 @@ from emo_lightning.core.images import IMAGE_SUFFIXES
 from emo_lightning.core.names import as_on_disk, expand_glob
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import Record
-from emo_lightning.core.shard_manifests import tars_in
+from emo_lightning.core.shard_manifests import is_tar, tars_in
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.pictures import as_picture, is_address
 
@@ -77,15 +77,11 @@ def entries(inputs: Sequence[str]) -> list[InputImage]:
 def are_tars(given: str) -> bool:
     """Whether it is a tar, a folder or a glob of tars."""
     path = as_on_disk(Path(given))
-    return _is_tar(given) or (path.is_dir() and bool(tars_in(path)))
-
-
-def _is_tar(name: str) -> bool:
-    return name.lower().endswith(".tar")
+    return is_tar(given) or (path.is_dir() and bool(tars_in(path)))
 
 
 def _of(given: str) -> Iterator[InputImage]:
-    if is_address(given) and not _is_tar(given):
+    if is_address(given) and not is_tar(given):
         yield _address(given)
         return
     path = as_on_disk(Path(given))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emo_lightning.core.file_names import MANIFEST_FILE
 from emo_lightning.core.fingerprints import content_sha256
-from emo_lightning.core.shard_manifests import tars_in
+from emo_lightning.core.shard_manifests import is_tar, tars_in
 from emo_lightning.core.tables.provenance import Data, Provenance
 from emo_lightning.report.run_folder import RunFolder, StageFolder
 
@@ -55,7 +55,7 @@ class Sources:
         if owner is not None and owner is stage:
             return
         located = self.run.located(text)
-        if text.endswith(".tar") or (owner is None and _holds_tars(located)):
+        if is_tar(text) or (owner is None and _holds_tars(located)):
             yield from self._tars(text, located)
         elif owner is not None:
             if (located / MANIFEST_FILE).is_file():
